@@ -1,0 +1,63 @@
+"""The one factory of redis-py clients, and where a server is looked for.
+
+redis-py retries each command ten times by default, which doubles writes whose reply was lost and hides a dead server
+for many seconds. Clients made here never retry by themselves: whoever sends a write knows whether repeating it is
+harmless. Every client has timeouts, so that nothing hangs in the failover that it exists to repair.
+"""
+
+import os
+from typing import Final
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+DEFAULT_PORT: Final = 6390
+DEFAULT_URL: Final = f"redis://127.0.0.1:{DEFAULT_PORT}/0"
+URL_VARIABLE: Final = "CALLBOARD_REDIS_URL"
+
+BLOCK_MS: Final = 1000
+"""How long a read may wait at the server: well below the socket's timeout and half a leader's lease."""
+
+SOCKET_TIMEOUT: Final = 5.0
+CONNECT_TIMEOUT: Final = 3.0
+
+Redis = redis.asyncio.Redis
+"""The asynchronous client that the whole of Callboard uses; replies are bytes."""
+
+
+def resolve_url(url: str | None = None) -> str:
+    """Return `url`, else what CALLBOARD_REDIS_URL says, else where `callboard up` listens."""
+    return url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+
+
+def connect(url: str | None = None, *, name: str, max_connections: int = 16) -> Redis:
+    """Make an asynchronous client; it connects when first used and never retries by itself.
+
+    `name` appears in CLIENT LIST. Commands raise `redis.ConnectionError` or `redis.TimeoutError` within
+    `SOCKET_TIMEOUT` seconds. The caller closes it with `aclose()`.
+    """
+    return redis.asyncio.Redis.from_url(
+        resolve_url(url),
+        client_name=name,
+        max_connections=max_connections,
+        socket_timeout=SOCKET_TIMEOUT,
+        socket_connect_timeout=CONNECT_TIMEOUT,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=False,
+    )
+
+
+def connect_blocking(url: str | None = None, *, name: str, timeout: float) -> redis.Redis:
+    """Make a synchronous client for a thread of its own; each command fails after `timeout` seconds."""
+    return redis.Redis.from_url(
+        resolve_url(url),
+        client_name=name,
+        max_connections=1,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=False,
+    )

@@ -1,0 +1,74 @@
+"""The errors that `bus` raises.
+
+    CallboardError
+    ├── BusUnavailableError      the server does not answer
+    ├── SubmissionError          a task could not be submitted
+    │   └── PayloadTooLargeError
+    ├── TaskOutcomeError         a task ended otherwise than with a result
+    │   ├── TaskFailedError
+    │   ├── TaskCancelledError
+    │   └── TaskTimeoutError     it failed by a timeout, or the caller's own wait ran out
+    └── UnknownTaskError         the ledger has no such task
+"""
+
+from bus.messages import TaskError
+
+
+class CallboardError(Exception):
+    """Anything that Callboard raises for its users."""
+
+
+class BusUnavailableError(CallboardError):
+    """The Redis server does not answer; the text says where it was looked for and how to start one."""
+
+    def __init__(self, url: str, cause: str) -> None:
+        self.url = url
+        self.cause = cause
+        super().__init__(
+            f"no Redis server answers at {url} ({cause}): start one with `callboard up`, or set CALLBOARD_REDIS_URL"
+        )
+
+
+class SubmissionError(CallboardError):
+    """A task could not be submitted; the text says what is wrong with it."""
+
+
+class PayloadTooLargeError(SubmissionError):
+    """A task's message is larger than the limit."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(
+            f"the task takes {size:,} bytes and the limit is {limit:,}: pass a reference to the data, not the data itself"
+        )
+
+
+class UnknownTaskError(CallboardError):
+    """The ledger has no task of this id: it was never accepted, or its retention is over."""
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        super().__init__(f"no task {task_id}: it was never accepted, or its retention is over")
+
+
+class TaskOutcomeError(CallboardError):
+    """A task ended without a result."""
+
+    def __init__(self, task_id: str, message: str, *, reason: str | None = None, error: TaskError | None = None) -> None:
+        self.task_id = task_id
+        self.reason = reason
+        self.error = error
+        super().__init__(f"task {task_id} {message}")
+
+
+class TaskFailedError(TaskOutcomeError):
+    """All allowed attempts failed, or the task was rejected; `reason` and `error` say why."""
+
+
+class TaskCancelledError(TaskOutcomeError):
+    """The task was cancelled; `reason` says what for."""
+
+
+class TaskTimeoutError(TaskOutcomeError):
+    """The task failed by a timeout, or the caller's own `timeout` ran out (`reason` is None: the task goes on)."""

@@ -1,0 +1,95 @@
+"""Identifiers: their types, their shapes, and the only generator that makes new ones.
+
+A task's id is ``<pool>.<local>``: whoever holds it knows the pool, hence the keys. New local parts sort by the time
+they were made. An id from outside must match its pattern before it may become part of a key.
+"""
+
+import hashlib
+import os
+import re
+from itertools import count
+from typing import Final, NewType
+
+from bus.clock import wall_ms
+
+Pool = NewType("Pool", str)
+TaskId = NewType("TaskId", str)
+AgentId = NewType("AgentId", str)
+SessionId = NewType("SessionId", str)
+ClientId = NewType("ClientId", str)
+
+POOL_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+TASK_ID_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,31}\.[A-Za-z0-9_-]{1,64}$"
+AGENT_ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$"
+SESSION_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
+CAPABILITY_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_./-]{0,127}$"
+
+_POOL_RE: Final = re.compile(POOL_PATTERN)
+DEFAULT_POOL: Final = Pool("default")
+
+
+class _Generator:
+    """Unique, time-ordered strings of 26 characters: 11 hex of time, 10 of a random node, 5 of a counter."""
+
+    def __init__(self) -> None:
+        self.reseed()
+
+    def reseed(self) -> None:
+        """Take a new random node: once per process, and again in a forked child."""
+        self._node = os.urandom(5).hex()
+        self._count = count(int.from_bytes(os.urandom(2), "big"))
+
+    def __call__(self) -> str:
+        return f"{wall_ms():011x}{self._node}{next(self._count) & 0xFFFFF:05x}"
+
+
+_new = _Generator()
+os.register_at_fork(after_in_child=_new.reseed)
+
+
+def check_pool(pool: str) -> Pool:
+    """Return `pool` if it may be a pool's name, else raise `ValueError` with the rule."""
+    if not _POOL_RE.match(pool):
+        msg = f"pool {pool!r}: use 1-32 of a-z, 0-9, '_' and '-', beginning with a letter or digit"
+        raise ValueError(msg)
+    return Pool(pool)
+
+
+def new_task_id(pool: Pool) -> TaskId:
+    """Make a new task id in `pool`; ids made later by one process sort later."""
+    return TaskId(f"{pool}.{_new()}")
+
+
+def keyed_task_id(pool: Pool, key: str) -> TaskId:
+    """Derive the id of the task with the idempotency key `key`: the same key gives the same id."""
+    digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+    return TaskId(f"{pool}.k{digest}")
+
+
+def entry_task_id(pool: Pool, level: str, entry_id: str) -> TaskId:
+    """Derive the id of a task that was published without one, from its stream's level and entry id."""
+    return TaskId(f"{pool}.e{level}-{entry_id}")
+
+
+def task_pool(task_id: str) -> Pool:
+    """Return the pool that `task_id` belongs to; raises `ValueError` if it is not a task's id."""
+    pool, dot, _ = task_id.partition(".")
+    if not dot:
+        msg = f"{task_id!r} is not a task id: expected <pool>.<id>"
+        raise ValueError(msg)
+    return check_pool(pool)
+
+
+def new_session() -> SessionId:
+    """Make the id of one life of an agent process."""
+    return SessionId(_new())
+
+
+def new_client_id() -> ClientId:
+    """Make the id under which a client receives its replies."""
+    return ClientId(_new())
+
+
+def new_nonce() -> str:
+    """Make a string that no other process makes."""
+    return _new()

@@ -1,0 +1,333 @@
+"""The messages on the bus: frozen pydantic models, plain JSON in the stream field ``__data__``.
+
+Rules that keep rolling upgrades and other languages possible: every message has a version ``v``; unknown fields
+are ignored; an unknown version is parked, never rejected; no message has a top-level field named ``data``. Durations
+are seconds, instants are milliseconds since the epoch by the server's clock unless a field says otherwise.
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel
+
+from bus.ids import AGENT_ID_PATTERN, CAPABILITY_PATTERN, SESSION_PATTERN, TASK_ID_PATTERN
+from bus.requirements import Condition, Preference, Value
+from bus.states import FailureReason, TaskPriority, TaskStatus
+
+VERSION: Final = 1
+"""The major version of all messages this code writes, and the highest it reads."""
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+"""Default limit of one message's body."""
+
+TaskIdField = Annotated[str, Field(pattern=TASK_ID_PATTERN)]
+AgentIdField = Annotated[str, Field(pattern=AGENT_ID_PATTERN)]
+SessionField = Annotated[str, Field(pattern=SESSION_PATTERN)]
+CapabilityField = Annotated[str, Field(pattern=CAPABILITY_PATTERN)]
+Seconds = Annotated[float, Field(ge=0, le=366 * 86_400, allow_inf_nan=False)]
+Tag = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class Message(BaseModel):
+    """What all messages share."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+
+    v: int = Field(VERSION, ge=1, description="Major version of the message.")
+
+
+# --- clients → leader -------------------------------------------------------------------------------------------
+
+
+class TaskHeader(Message):
+    """All of a submission but its payload: what the leader reads, the payload passing it as bytes."""
+
+    id: TaskIdField | None = Field(None, description="Client-made id; derived from the entry when absent.")
+    capability: CapabilityField
+    version: str | None = Field(None, max_length=64, description="Range of capability versions, PEP 440: `>=2,<3`.")
+    priority: TaskPriority = TaskPriority.MEDIUM
+    requires: tuple[Condition, ...] = Field((), max_length=32)
+    prefers: tuple[Preference, ...] = Field((), max_length=32)
+    run_timeout: Seconds | None = Field(None, description="Longest time one attempt may run.")
+    queue_timeout: Seconds | None = Field(None, description="Longest time it may wait for an agent.")
+    max_attempts: int = Field(3, ge=1, le=1000)
+    delay: Seconds = Field(0.0, description="Earliest start, counted from the submission's entry in the stream.")
+    key: str | None = Field(None, min_length=1, max_length=256, description="Idempotency key.")
+    fairness_key: str | None = Field(None, min_length=1, max_length=128)
+    estimated_duration: Seconds | None = None
+    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+    tags: tuple[Tag, ...] = Field((), max_length=32)
+    reply_to: SessionField | None = Field(None, description="Client whose replies stream is told the outcome.")
+
+
+class SubmitTask(TaskHeader):
+    """Do this work. Stored by the leader as it came; the agent reads it whole."""
+
+    payload: JsonValue = None
+
+
+class CancelTasks(Message):
+    """Give up these tasks, whatever their state."""
+
+    type: Literal["cancel"] = "cancel"
+    task_ids: tuple[TaskIdField, ...] = Field(min_length=1, max_length=1000)
+    reason: str = Field("", max_length=1000)
+    by: str = Field("", max_length=200)
+
+
+class WatchTasks(Message):
+    """Tell `reply_to` when these tasks end; answered at once for those that have."""
+
+    type: Literal["watch"] = "watch"
+    task_ids: tuple[TaskIdField, ...] = Field(min_length=1, max_length=1000)
+    reply_to: SessionField
+
+
+class AgentCommand(Message):
+    """Drain (finish what it has, then stop) or restart (the same, then start anew) one agent."""
+
+    type: Literal["drain", "restart"]
+    agent_id: AgentIdField
+    reason: str = Field("", max_length=1000)
+
+
+class Command(RootModel[Annotated[CancelTasks | WatchTasks | AgentCommand, Field(discriminator="type")]]):
+    """Anything on the commands stream."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+# --- agents → leader --------------------------------------------------------------------------------------------
+
+
+class CapabilitySpec(BaseModel):
+    """Something an agent can do."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: CapabilityField
+    version: str = Field("1.0", max_length=64, description="PEP 440 version.")
+    attributes: dict[str, Value] = Field(default_factory=dict)
+    input_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the payload.")
+    output_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the output.")
+    exclusive: bool = Field(False, description="Must never run twice at once: cancelled when the lease is unsure.")  # noqa: FBT003 - pydantic's default
+
+
+class Register(Message):
+    """An agent signs in, or signs in anew. Repeating it is harmless."""
+
+    type: Literal["register"] = "register"
+    agent_id: AgentIdField
+    session: SessionField
+    capabilities: tuple[CapabilitySpec, ...] = Field(min_length=1, max_length=256)
+    slots: int = Field(1, ge=1, le=100_000)
+    attributes: dict[str, Value] = Field(default_factory=dict)
+    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+    heartbeat_interval: Seconds = 1.0
+    lease: Seconds = Field(5.0, ge=0.1)
+
+
+class Unregister(Message):
+    """An agent signs out; what it still held is given to others."""
+
+    type: Literal["unregister"] = "unregister"
+    agent_id: AgentIdField
+    session: SessionField
+    reason: str = Field("", max_length=1000)
+
+
+class Registration(RootModel[Annotated[Register | Unregister, Field(discriminator="type")]]):
+    """Anything on the registrations stream."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Heartbeat(Message):
+    """An agent is alive, and holds these attempts."""
+
+    agent_id: AgentIdField
+    session: SessionField
+    seq: int = Field(0, ge=0)
+    holding: tuple[tuple[TaskIdField, int], ...] = Field((), description="(task, attempt) received and not yet reported.")
+    inbox: str = Field("0-0", description="Last entry of its assignments stream that it has read.")
+    lag: Seconds = Field(0.0, description="How late its event loop is.")
+    draining: bool = False
+
+
+class TaskError(BaseModel):
+    """What went wrong in an attempt."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    type: str = Field(max_length=200)
+    message: str = Field("", max_length=10_000)
+    traceback: str | None = Field(None, max_length=50_000)
+    details: JsonValue = Field(None, description="Machine-readable particulars, e.g. validation errors.")
+
+
+class TaskUpdate(BaseModel):
+    """How a task is coming along, reported while it runs."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    task_id: TaskIdField
+    attempt: int = Field(ge=1)
+    status: Literal[TaskStatus.RUNNING] = TaskStatus.RUNNING
+    progress: float | None = Field(None, ge=0, le=1)
+    note: str | None = Field(None, max_length=1000)
+    started_at: float | None = Field(None, description="Seconds since the epoch by the agent's clock; shown, not used.")
+    retry_count: int = Field(0, ge=0)
+
+
+class TaskResult(BaseModel):
+    """How an attempt ended, as its agent reports it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+
+    task_id: TaskIdField
+    attempt: int = Field(ge=1)
+    status: Literal[TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED]
+    output: JsonValue = None
+    error: TaskError | None = None
+    reason: FailureReason | None = Field(None, description="Why it FAILED; `error` if absent.")
+    retryable: bool = True
+    duration: Seconds = Field(0.0, description="Run time by the agent's monotonic clock.")
+
+
+class HandBack(BaseModel):
+    """An assignment the agent returns without having started it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    task_id: TaskIdField
+    attempt: int = Field(ge=1)
+
+
+class Report(Message):
+    """All that an agent has to say of its tasks since its last report."""
+
+    agent_id: AgentIdField
+    session: SessionField
+    updates: tuple[TaskUpdate, ...] = ()
+    results: tuple[TaskResult, ...] = ()
+    returned: tuple[HandBack, ...] = ()
+
+
+# --- leader → agents --------------------------------------------------------------------------------------------
+
+
+class Assignment(Message):
+    """Run this task. Entries appear in the order of their score, lower first."""
+
+    task_id: TaskIdField
+    attempt: int
+    session: str
+    score: int
+    assigned_at: int
+    task: SubmitTask
+
+
+class Registered(Message):
+    """The leader knows this session now; assignments may follow."""
+
+    type: Literal["registered"] = "registered"
+    session: str
+
+
+class Reregister(Message):
+    """The leader does not know this session: sign in again."""
+
+    type: Literal["reregister"] = "reregister"
+    session: str
+
+
+class Superseded(Message):
+    """Another, newer session has this agent's id: stop."""
+
+    type: Literal["superseded"] = "superseded"
+    session: str
+    by: str
+
+
+class CancelAttempt(Message):
+    """Stop working on this attempt; its result no longer counts unless it is reported first."""
+
+    type: Literal["cancel"] = "cancel"
+    session: str
+    task_id: TaskIdField
+    attempt: int
+    reason: str = ""
+
+
+class Instruction(Message):
+    """Drain or restart."""
+
+    type: Literal["drain", "restart"]
+    session: str
+    reason: str = ""
+
+
+class Control(
+    RootModel[
+        Annotated[Registered | Reregister | Superseded | CancelAttempt | Instruction, Field(discriminator="type")]
+    ]
+):
+    """Anything on an agent's control stream."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+# --- leader → clients and everyone ------------------------------------------------------------------------------
+
+
+class Outcome(BaseModel):
+    """How a task ended, as its submitter is told."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+
+    task_id: str
+    status: TaskStatus
+    attempt: int = 0
+    agent_id: str | None = None
+    output: JsonValue = None
+    error: TaskError | None = None
+    reason: str | None = Field(None, description="A `FailureReason`, or the reason of a cancel.")
+
+
+class Reply(Message):
+    """Outcomes for one client."""
+
+    outcomes: tuple[Outcome, ...]
+
+
+class Transition(BaseModel):
+    """One change of a task's state, or (status unchanged) of its progress."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    task_id: str
+    status: TaskStatus
+    attempt: int = 0
+    agent_id: str | None = None
+    reason: str | None = None
+    progress: float | None = None
+    note: str | None = None
+
+
+class AgentTransition(BaseModel):
+    """One change of an agent's status or health."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    agent_id: str
+    status: str
+    health: str
+    reason: str | None = None
+
+
+class EventBatch(Message):
+    """All transitions of one commit, in their order."""
+
+    at: int
+    epoch: int
+    tasks: tuple[Transition, ...] = ()
+    agents: tuple[AgentTransition, ...] = ()

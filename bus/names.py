@@ -1,0 +1,152 @@
+"""Every stream and key of Callboard. No other module, Lua included, builds or holds a key's name.
+
+All names of a pool carry the hash tag ``{pool}``, so that they share one Redis Cluster slot and a script may touch
+any of them atomically; pools spread over a cluster's nodes.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from bus.ids import Pool, check_pool
+from bus.states import TaskPriority
+
+PREFIX: Final = "callboard"
+POOLS_KEY: Final = f"{PREFIX}:pools"
+"""Set of the names of all pools that ever had a leader."""
+
+DISPATCHERS_GROUP: Final = "dispatchers"
+"""The consumer group through which the leader reads every inbound stream."""
+
+DATA_FIELD: Final = "__data__"
+"""The stream field that carries a message's body."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolNames:
+    """The streams and keys of one pool. Raises `ValueError` for a name that cannot be a pool's."""
+
+    pool: Pool
+    root: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", f"{PREFIX}:{{{check_pool(self.pool)}}}:")
+
+    def submissions(self, priority: TaskPriority) -> str:
+        """Stream of submissions of one priority; clients → leader."""
+        return f"{self.root}tasks:{priority.level}"
+
+    @property
+    def commands(self) -> str:
+        """Stream of cancel, retry, restart …; clients → leader."""
+        return f"{self.root}commands"
+
+    @property
+    def registrations(self) -> str:
+        """Stream of agents signing in and out; agents → leader."""
+        return f"{self.root}registrations"
+
+    @property
+    def heartbeats(self) -> str:
+        """Stream of heartbeats; agents → leader."""
+        return f"{self.root}heartbeats"
+
+    @property
+    def results(self) -> str:
+        """Stream of reports on tasks; agents → leader."""
+        return f"{self.root}results"
+
+    @property
+    def events(self) -> str:
+        """Capped stream of every transition; leader → anyone."""
+        return f"{self.root}events"
+
+    @property
+    def rejected(self) -> str:
+        """Capped stream of messages that could not be understood; leader → operators."""
+        return f"{self.root}rejected"
+
+    def assignments(self, agent_id: str) -> str:
+        """Stream of the tasks given to one agent; leader → that agent."""
+        return f"{self.root}agent:{agent_id}:assignments"
+
+    def control(self, agent_id: str) -> str:
+        """Stream of instructions to one agent; leader → that agent."""
+        return f"{self.root}agent:{agent_id}:control"
+
+    def replies(self, client_id: str) -> str:
+        """Stream of results for one client, with a time to live; leader → that client."""
+        return f"{self.root}client:{client_id}:replies"
+
+    def task(self, task_id: str) -> str:
+        """Hash: the record of one task."""
+        return f"{self.root}task:{task_id}"
+
+    @property
+    def task_prefix(self) -> str:
+        """What precedes a task's id in the name of its record."""
+        return f"{self.root}task:"
+
+    def submitted(self, task_id: str) -> str:
+        """Short-lived marker: a keyed task was submitted and may not be in the ledger yet."""
+        return f"{self.root}submitted:{task_id}"
+
+    def agent(self, agent_id: str) -> str:
+        """Hash: the record of one agent."""
+        return f"{self.root}agent:{agent_id}"
+
+    @property
+    def agents(self) -> str:
+        """Sorted set of the ids of all known agents by the time of their last registration."""
+        return f"{self.root}agents"
+
+    @property
+    def pending(self) -> str:
+        """Sorted set of waiting tasks by score."""
+        return f"{self.root}pending"
+
+    @property
+    def delayed(self) -> str:
+        """Sorted set of tasks that may not start yet, by the time they may."""
+        return f"{self.root}delayed"
+
+    @property
+    def leases(self) -> str:
+        """Sorted set of tasks in an agent's hands, by the time of their assignment."""
+        return f"{self.root}leases"
+
+    @property
+    def finished(self) -> str:
+        """Sorted set of terminal tasks by the time they ended, pruned with retention."""
+        return f"{self.root}finished"
+
+    @property
+    def dead(self) -> str:
+        """Sorted set of FAILED tasks by the time they failed: the dead letters."""
+        return f"{self.root}dead"
+
+    @property
+    def waiting(self) -> str:
+        """Hash: why tasks of each requirement wait, in words; refreshed by the leader, short-lived."""
+        return f"{self.root}waiting"
+
+    @property
+    def leader(self) -> str:
+        """String with a time to live: the token of the leader, which every commit must match."""
+        return f"{self.root}leader"
+
+    @property
+    def epoch(self) -> str:
+        """Counter: the highest epoch that any leader of this pool ever had."""
+        return f"{self.root}epoch"
+
+    @property
+    def inbound(self) -> tuple[str, ...]:
+        """All streams that the leader reads, most urgent first."""
+        levels = (TaskPriority.URGENT, TaskPriority.HIGH, TaskPriority.MEDIUM, TaskPriority.LOW)
+        return (
+            self.results,
+            self.heartbeats,
+            self.registrations,
+            self.commands,
+            *(self.submissions(level) for level in levels),
+        )

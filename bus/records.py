@@ -1,0 +1,172 @@
+"""What the ledger keeps of a task and an agent, and the views of it that people and programs read.
+
+The record of a task is one hash of four fields (few fields keep a million waiting tasks within a gigabyte):
+
+- ``state``: the guard ``STATUS/attempt/agent/session`` that every script compares before it writes;
+- ``spec``: the submission's body, byte for byte as it came;
+- ``run``: JSON of `Run`: times, error, past attempts;
+- ``result``: JSON of the output, once there is one.
+"""
+
+from typing import Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from bus.messages import CapabilitySpec, SubmitTask, TaskError
+from bus.requirements import Condition, Preference, Value
+from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
+
+
+class Guard(NamedTuple):
+    """The part of a task's record that scripts compare: who may change it, and from what."""
+
+    status: TaskStatus
+    attempt: int = 0
+    agent_id: str = ""
+    session: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.status.value}/{self.attempt}/{self.agent_id}/{self.session}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `str` wrote. Raises `ValueError` for anything else."""
+        status, attempt, agent_id, session = text.split("/")
+        return cls(TaskStatus(status), int(attempt), agent_id, session)
+
+
+class AttemptRecord(BaseModel):
+    """One attempt that is over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    attempt: int
+    agent_id: str
+    assigned_at: int
+    started_at: int | None = None
+    ended_at: int
+    outcome: str = Field(description="`error`, `timeout`, `agent_lost`, `returned`, `cancelled` or `completed`.")
+    error: TaskError | None = None
+
+
+class Run(BaseModel):
+    """The changing part of a task's record. Instants are ms since the epoch by the server's clock."""
+
+    model_config = ConfigDict(extra="ignore", ser_json_inf_nan="constants")
+
+    enqueued_at: int = 0
+    not_before: int | None = None
+    assigned_at: int | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    progress: float | None = None
+    note: str | None = None
+    reason: str | None = None
+    error: TaskError | None = None
+    failures: int = Field(0, description="Attempts that count against max_attempts.")
+    watchers: tuple[str, ...] = ()
+    attempts: tuple[AttemptRecord, ...] = ()
+
+
+class TaskCreate(BaseModel):
+    """A task to submit: what `Client.submit_many` takes, field by field as `Client.submit` does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    capability: str
+    payload: Any = Field(None, description="JSON, or a pydantic model.")
+    version: str | None = None
+    priority: TaskPriority = TaskPriority.MEDIUM
+    requires: tuple[Condition, ...] = ()
+    prefers: tuple[Preference, ...] = ()
+    run_timeout: float | None = None
+    queue_timeout: float | None = None
+    max_attempts: int = 3
+    delay: float = 0.0
+    key: str | None = None
+    fairness_key: str | None = None
+    estimated_duration: float | None = None
+    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    pool: str | None = None
+
+
+class Task(BaseModel):
+    """A task as its readers see it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    pool: str
+    capability: str
+    status: TaskStatus
+    priority: TaskPriority
+    attempt: int
+    max_attempts: int
+    agent_id: str | None
+    enqueued_at: int
+    not_before: int | None = None
+    assigned_at: int | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    progress: float | None = None
+    note: str | None = None
+    reason: str | None = None
+    error: TaskError | None = None
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class TaskInDB(Task):
+    """The full stored record of a task."""
+
+    session: str | None = None
+    spec: SubmitTask
+    output: JsonValue = None
+    attempts: tuple[AttemptRecord, ...] = ()
+    waiting_because: str | None = Field(None, description="Why a PENDING task has no agent yet.")
+
+
+class TaskQueueStatus(BaseModel):
+    """How much waits and runs in a pool."""
+
+    pool: str
+    waiting: int = Field(description="PENDING tasks that may start now.")
+    delayed: int = Field(description="PENDING tasks that may not start yet.")
+    active: int = Field(description="ASSIGNED and RUNNING tasks.")
+    unread: int = Field(description="Submissions that the leader has not accepted yet.")
+    dead: int = Field(description="FAILED tasks kept as dead letters.")
+
+
+class AgentWorkload(BaseModel):
+    """What one agent has to do, and has done in its session."""
+
+    model_config = ConfigDict(frozen=True)
+
+    agent_id: str
+    status: AgentStatus
+    slots: int
+    running: int
+    assigned: int
+    completed: int = 0
+    failed: int = 0
+
+
+class AgentRecord(BaseModel):
+    """What the ledger keeps of an agent."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    agent_id: str
+    session: str
+    status: AgentStatus
+    health: AgentHealth
+    slots: int
+    capabilities: tuple[CapabilitySpec, ...]
+    attributes: dict[str, Value] = Field(default_factory=dict)
+    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+    heartbeat_interval: float = 1.0
+    lease: float = 5.0
+    registered_at: int = 0
+    retired: tuple[str, ...] = Field((), description="Past sessions, which may not come back.")
+    reason: str | None = None

@@ -1,0 +1,39 @@
+"""What can be tuned in the scheduler. Durations are milliseconds, for all instants in the core are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from bus.states import TaskPriority
+
+HEAD_START_MS: Mapping[TaskPriority, int] = MappingProxyType(
+    {
+        TaskPriority.LOW: 0,
+        TaskPriority.MEDIUM: 60_000,
+        TaskPriority.HIGH: 600_000,
+        TaskPriority.URGENT: 3_600_000,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """Policy of one pool."""
+
+    head_start_ms: Mapping[TaskPriority, int] = field(default_factory=lambda: HEAD_START_MS)
+    prefetch_ms: float = 20.0
+    """Work an agent may have ahead of its slots, by its capabilities' measured durations."""
+    prefetch_tasks: int = 1000
+    """Most tasks ahead of its slots, however short they are."""
+    retry_base_ms: int = 1_000
+    retry_cap_ms: int = 300_000
+    timeout_grace_ms: int = 5_000
+    """How long after run_timeout the agent may still report its own verdict."""
+    blocked_lag_s: float = 2.0
+    """An agent whose event loop is later than this gets no new work."""
+    deaf_probation_ms: int = 10_000
+    """How long an agent that did not read its assignments goes without."""
+    forget_agent_ms: int = 3_600_000
+    """How long a stopped or lost agent stays listed."""
+    tombstone_ms: int = 60_000
+    """How long a cancel waits for a submission that it has overtaken."""

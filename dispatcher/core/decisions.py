@@ -1,0 +1,141 @@
+"""What the scheduler decides: frozen values that the ledger renders into script calls.
+
+A pass leaves at most one `TaskChange` per task, from the guard that the ledger has to the guard it shall have: a task
+accepted and placed in one pass is one change, and so is one that started and finished. The transitions in between are
+listed for whoever follows the events.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from bus.messages import Control
+from bus.records import AgentRecord
+from bus.states import AgentHealth, AgentStatus, TaskStatus
+
+
+class Place(StrEnum):
+    """Which index a task stands in after a change; the letters are what the commit script reads."""
+
+    WAITING = "w"  # pending, by score
+    DELAYED = "d"  # delayed, by due time
+    ACTIVE = "a"  # leases, by time of assignment
+    DONE = "f"  # finished, by time
+    DEAD = "x"  # finished and dead letters, by time
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """An assignment to write to an agent's stream."""
+
+    agent_id: str
+    session: str
+    attempt: int
+    score: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskChange:
+    """One task's record, from what the ledger has to what it shall have."""
+
+    task_id: str
+    before: str
+    """Guard the ledger must have; empty: the record must not exist."""
+    after: str
+    place: Place
+    place_score: int
+    run: bytes
+    spec: bytes | None = None
+    output: bytes | None = None
+    release: str | None = None
+    """Agent in whose assignments stream an entry of the old attempt may stand."""
+    handover: Handover | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentChange:
+    """One agent's record; `record` None forgets the agent."""
+
+    agent_id: str
+    record: AgentRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Instruct:
+    """A message to one agent's control stream."""
+
+    agent_id: str
+    message: Control
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of a task, as JSON, for a waiting client."""
+
+    client_id: str
+    outcome: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTransition:
+    """One step of a task, for the events; written as `bus.messages.Transition`."""
+
+    task_id: str
+    status: TaskStatus
+    attempt: int
+    agent_id: str | None
+    reason: str | None
+    progress: float | None
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentTransition:
+    """One step of an agent, for the events; written as `bus.messages.AgentTransition`."""
+
+    agent_id: str
+    status: AgentStatus
+    health: AgentHealth
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """For the observer: one attempt was given to an agent."""
+
+    capability: str
+    waited_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """For the observer: one task became terminal."""
+
+    capability: str
+    status: str
+    reason: str
+    run_ms: float
+    total_ms: int
+
+
+@dataclass(slots=True)
+class Decisions:
+    """All that one pass decided, in order."""
+
+    changes: list[TaskChange] = field(default_factory=list)
+    agents: list[AgentChange] = field(default_factory=list)
+    instructions: list[Instruct] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    transitions: list[TaskTransition] = field(default_factory=list)
+    agent_transitions: list[AgentTransition] = field(default_factory=list)
+    accepted: list[tuple[str, str]] = field(default_factory=list)
+    """(capability, priority) of each accepted submission."""
+    placed: list[Placed] = field(default_factory=list)
+    ended: list[Ended] = field(default_factory=list)
+    retried: list[tuple[str, str]] = field(default_factory=list)
+    """(capability, reason) of each task that went back to PENDING."""
+    stale: list[str] = field(default_factory=list)
+    """Kind of each report that was refused."""
+
+    def __len__(self) -> int:
+        return len(self.changes) + len(self.agents) + len(self.instructions) + len(self.answers)

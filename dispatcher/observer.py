@@ -1,0 +1,63 @@
+"""What a dispatcher tells whoever watches it. `metrics` implements this without being imported here."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+
+class AgentGauge(NamedTuple):
+    """One agent as it is now."""
+
+    agent_id: str
+    status: str
+    health: str
+    slots: int
+    used: int
+    heartbeat_age: float
+
+
+class QueueGauge(NamedTuple):
+    """How many tasks of one capability and priority wait."""
+
+    capability: str
+    priority: str
+    waiting: int
+
+
+class DispatcherObserver(Protocol):
+    """Told by the leader of one pool after each commit; must return at once and never raise. Durations in seconds."""
+
+    def accepted(self, capability: str, priority: str, count: int) -> None:
+        """`count` submissions are in the ledger now."""
+
+    def placed(self, capability: str, waits: Sequence[float]) -> None:
+        """One attempt per item was given to an agent, so long after the task could have started."""
+
+    def finished(self, capability: str, status: str, reason: str, runs: Sequence[float], totals: Sequence[float]) -> None:
+        """Tasks became terminal: their last attempt's run time and their time since submission."""
+
+    def retried(self, capability: str, reason: str, count: int) -> None:
+        """Tasks went back to PENDING after an attempt: error, timeout, agent_lost, returned."""
+
+    def stale(self, kind: str, count: int) -> None:
+        """Late or foreign reports were refused."""
+
+    def unreadable(self, topic: str, count: int) -> None:
+        """Messages could not be understood and went to `rejected`."""
+
+    def decided(self, decisions: int, seconds: float) -> None:
+        """One pass of the scheduler: CPU time and the number of its decisions."""
+
+    def committed(self, decisions: int, seconds: float) -> None:
+        """One commit to the ledger: round trip and size."""
+
+    def leading(self, epoch: int) -> None:
+        """The epoch this dispatcher leads with; 0 when it does not lead."""
+
+    def queues(self, gauges: Sequence[QueueGauge]) -> None:
+        """Every non-empty queue, about once a second."""
+
+    def agents(self, gauges: Sequence[AgentGauge]) -> None:
+        """Every known agent, about once a second."""
+
+    def backlog(self, stream: str, entries: int) -> None:
+        """Entries of an inbound stream that are not yet consumed, about once a second."""

@@ -1,0 +1,147 @@
+-- Purpose: store what one pass of the scheduler decided, and consume the input that it came from.
+--
+-- Guarantee: all or nothing. Every check stands before the first write, for Redis does not roll back: the leader's
+-- token (fence), then each task's guard. A task that already has its new guard is left as it is, so a commit that is
+-- repeated because its reply was lost changes nothing and answers OK. An input entry is acknowledged and deleted in the same step as
+-- its effect is stored.
+--
+-- KEYS  1 leader  2 pending  3 delayed  4 leases  5 finished  6 dead  7 events  8 agents (index)
+--       9.. any further key, referred to by its position in KEYS
+-- ARGV  1 token of the leader            2 consumer group
+--       3 now (ms)                       4 retention of finished tasks (ms)
+--       5 body for events ('' for none)  6 length at which events is capped
+--       7 number of tasks  8 number of acks  9 number of messages  10 number of agents
+--       then per task, 12 values:
+--         key, id, guard before ('' = must not exist), guard after, place (w d a f x), score there, run,
+--         spec ('' = keep), output ('' = none), key of the stream to release its entry from (0 = none),
+--         key of the stream to hand it over on (0 = none; the next value is then '')
+--         head of the assignment: JSON up to the spec, which follows it, and a closing brace
+--       then per ack: key, number of ids, ids
+--       then per message: key, time to live of the stream (ms, 0 = none), cap (0 = none), body
+--       then per agent: key, id, record ('' = forget), score in the index
+-- Returns {'OK', position of each task that was to be new and exists}, {'FENCED', token found or ''},
+--         or {'CONFLICT', id, guard found or ''}
+
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return { 'FENCED', redis.call('GET', KEYS[1]) or '' }
+end
+
+local tasks, acks, messages, agents = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local STRIDE = 12
+local FIRST = 11
+
+-- 'todo', 'done' (its own effect) or 'known' (to be new, but exists) for each task
+local verdict, duplicates, entries, done = {}, { 'OK' }, {}, 0
+for i = 1, tasks do
+  local at = FIRST + (i - 1) * STRIDE
+  local before, after = ARGV[at + 2], ARGV[at + 3]
+  local found
+  if ARGV[at + 9] ~= '0' then
+    local pair = redis.call('HMGET', KEYS[tonumber(ARGV[at])], 'state', 'entry')
+    found, entries[i] = pair[1], pair[2]
+  else
+    found = redis.call('HGET', KEYS[tonumber(ARGV[at])], 'state')
+  end
+  if (found or '') == before then
+    verdict[i] = 'todo'
+  elseif found == after then
+    verdict[i] = 'done'
+    done = done + 1
+  elseif before == '' then
+    verdict[i] = 'known'
+    duplicates[#duplicates + 1] = i
+  else
+    return { 'CONFLICT', ARGV[at + 1], found or '' }
+  end
+end
+
+local index = { w = KEYS[2], d = KEYS[3], a = KEYS[4] }
+for i = 1, tasks do
+  if verdict[i] == 'todo' then
+    local at = FIRST + (i - 1) * STRIDE
+    local key, id = KEYS[tonumber(ARGV[at])], ARGV[at + 1]
+    local place, score, spec, output = ARGV[at + 4], ARGV[at + 5], ARGV[at + 7], ARGV[at + 8]
+    if entries[i] then
+      redis.call('XDEL', KEYS[tonumber(ARGV[at + 9])], entries[i])
+    end
+    local handover = ARGV[at + 10]
+    if handover ~= '0' then
+      local body = spec
+      if body == '' then
+        body = redis.call('HGET', key, 'spec') or 'null'
+      end
+      local entry = redis.call('XADD', KEYS[tonumber(handover)], '*', '__data__', ARGV[at + 11] .. body .. '}')
+      if spec ~= '' then
+        redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6], 'spec', spec, 'entry', entry)
+      else
+        redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6], 'entry', entry)
+      end
+    elseif spec ~= '' then
+      redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6], 'spec', spec)
+    elseif output ~= '' then
+      redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6], 'result', output)
+    else
+      redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6])
+    end
+    local was = string.sub(ARGV[at + 2], 1, 1)
+    if was == 'P' and place ~= 'w' then
+      redis.call('ZREM', KEYS[2], id)
+    end
+    if was == 'P' and place ~= 'd' then
+      redis.call('ZREM', KEYS[3], id)
+    end
+    if (was == 'A' or was == 'R') and place ~= 'a' then
+      redis.call('ZREM', KEYS[4], id)
+    end
+    if index[place] then
+      if not (place == 'a' and was == 'A' and handover == '0') then
+        redis.call('ZADD', index[place], score, id)
+      end
+    else
+      redis.call('ZADD', KEYS[5], score, id)
+      if place == 'x' then
+        redis.call('ZADD', KEYS[6], score, id)
+      end
+      redis.call('PEXPIRE', key, ARGV[4])
+    end
+  end
+end
+
+local at = FIRST + tasks * STRIDE
+for _ = 1, acks do
+  local key, n = KEYS[tonumber(ARGV[at])], tonumber(ARGV[at + 1])
+  local ids = {}
+  for i = 1, n do
+    ids[i] = ARGV[at + 1 + i]
+  end
+  redis.call('XACK', key, ARGV[2], unpack(ids))
+  redis.call('XDEL', key, unpack(ids))
+  at = at + 2 + n
+end
+for _ = 1, messages do
+  local key, ttl, cap = KEYS[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 2]
+  if cap == '0' then
+    redis.call('XADD', key, '*', '__data__', ARGV[at + 3])
+  else
+    redis.call('XADD', key, 'MAXLEN', '~', cap, '*', '__data__', ARGV[at + 3])
+  end
+  if ttl ~= '0' then
+    redis.call('PEXPIRE', key, ttl)
+  end
+  at = at + 4
+end
+for _ = 1, agents do
+  local key, id, record = KEYS[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 2]
+  if record == '' then
+    redis.call('DEL', key)
+    redis.call('ZREM', KEYS[8], id)
+  else
+    redis.call('HSET', key, 'record', record)
+    redis.call('ZADD', KEYS[8], ARGV[at + 3], id)
+  end
+  at = at + 4
+end
+if ARGV[5] ~= '' and (tasks == 0 or done < tasks) then
+  redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[6], '*', '__data__', ARGV[5])
+end
+return duplicates
