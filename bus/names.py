@@ -130,6 +130,11 @@ class PoolNames:
         return f"{self.root}waiting"
 
     @property
+    def load(self) -> str:
+        """Hash: `AgentWorkload` of each agent; refreshed by the leader, short-lived."""
+        return f"{self.root}load"
+
+    @property
     def leader(self) -> str:
         """String with a time to live: the token of the leader, which every commit must match."""
         return f"{self.root}leader"

@@ -43,3 +43,12 @@ class Preference(Condition):
     """A condition that is not required: an agent that meets it scores `weight` more."""
 
     weight: float = Field(1.0, gt=0, le=1000)
+
+
+def requirement_key(
+    capability: str, version: str | None, requires: tuple[Condition, ...], prefers: tuple[Preference, ...]
+) -> str:
+    """Return a text that is the same for all tasks that ask the same of an agent."""
+    parts = [capability, version or ""]
+    parts += [c.model_dump_json(exclude_none=True) for c in (*requires, *prefers)]
+    return "|".join(parts)

@@ -22,7 +22,7 @@ COMMIT: Final = Script("dispatcher.scripts", "commit")
 BATCH: Final = 100
 """Tasks per call: a hundred block the server for about 0.6 ms."""
 
-FIXED_KEYS: Final = 8
+STANDING_TTL_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +220,11 @@ class Ledger:
             removed = await pipe.execute()
         return int(removed[0])
 
-    async def publish_why(self, reasons: Mapping[str, str]) -> None:
-        """Replace the words on why tasks of each requirement wait; for people, so not fenced."""
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.delete(self._names.waiting)
-            if reasons:
-                pipe.hset(self._names.waiting, mapping=dict(reasons))
-                pipe.pexpire(self._names.waiting, 60_000)
+    async def publish(self, key: str, fields: Mapping[str, str]) -> None:
+        """Replace a hash of words for people (why tasks wait, agents' load); short-lived and not fenced."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.delete(key)
+            if fields:
+                pipe.hset(key, mapping=dict(fields))
+                pipe.pexpire(key, STANDING_TTL_MS)
             await pipe.execute()

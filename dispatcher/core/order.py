@@ -23,9 +23,10 @@ class Line:
     entry of it is not mistaken for the new one.
     """
 
-    __slots__ = ("_heap", "_tickets", "count")
+    __slots__ = ("_heap", "_tickets", "by_priority", "count")
 
     def __init__(self) -> None:
+        self.by_priority = dict.fromkeys(TaskPriority, 0)
         self._heap: list[tuple[int, int, TaskState]] = []
         self._tickets: dict[str, int] = {}
         self.count = 0
@@ -35,11 +36,13 @@ class Line:
         self._tickets[task.id] = ticket
         heappush(self._heap, (task.score, ticket, task))
         self.count += 1
+        self.by_priority[task.priority] += 1
 
     def discard(self, task: TaskState) -> None:
         """Take `task` out of the line; harmless if it is not in it."""
         if self._tickets.pop(task.id, None) is not None:
             self.count -= 1
+            self.by_priority[task.priority] -= 1
 
     def head(self) -> TaskState | None:
         """Return the first waiting task without removing it; None when nobody waits."""
@@ -56,8 +59,7 @@ class Line:
         task = self.head()
         if task is not None:
             heappop(self._heap)
-            del self._tickets[task.id]
-            self.count -= 1
+            self.discard(task)
         return task
 
     def __len__(self) -> int:

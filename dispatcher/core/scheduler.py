@@ -58,11 +58,6 @@ class Scheduler:
         """When the next timer on the clock rings (ms); None if nothing is to come."""
         return self.board.clock_timers.next_due
 
-    @property
-    def horizon_wanted(self) -> int | None:
-        """The earliest instant for which a `Horizon` would let something happen; None if none."""
-        return self.board.horizon_timers.next_due
-
     def load(self, fleet: Iterable[AgentState], tasks: Iterable[tuple[TaskState, str]], now: int) -> None:
         """Take over what the ledger has: agents first, then live tasks, each with its agent's id ('' for none).
 

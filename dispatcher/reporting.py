@@ -1,0 +1,87 @@
+"""What an observer is told of the leader's work: after each pass, and once a second of what stands."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+from bus.records import AgentWorkload
+from bus.requirements import requirement_key
+from bus.states import AgentStatus, TaskStatus
+from dispatcher.core.decisions import Decisions
+from dispatcher.core.scheduler import Scheduler
+from dispatcher.observer import AgentGauge, DispatcherObserver, QueueGauge
+
+
+def report_pass(observer: DispatcherObserver, decisions: Decisions) -> None:
+    """Tell `observer` of a pass that was stored; grouped, so that its cost does not grow with every task."""
+    for (capability, priority), count in Counter(decisions.accepted).items():
+        observer.accepted(capability, priority, count)
+    if decisions.placed:
+        waits: dict[str, list[float]] = defaultdict(list)
+        for placed in decisions.placed:
+            waits[placed.capability].append(placed.waited_ms / 1000)
+        for capability, seconds in waits.items():
+            observer.placed(capability, seconds)
+    if decisions.ended:
+        ends: dict[tuple[str, str, str], tuple[list[float], list[float]]] = {}
+        for ended in decisions.ended:
+            runs, totals = ends.setdefault((ended.capability, ended.status, ended.reason), ([], []))
+            runs.append(ended.run_ms / 1000)
+            totals.append(ended.total_ms / 1000)
+        for (capability, status, reason), (runs, totals) in ends.items():
+            observer.finished(capability, status, reason, runs, totals)
+    for (capability, reason), count in Counter(decisions.retried).items():
+        observer.retried(capability, reason, count)
+    for kind, count in Counter(decisions.stale).items():
+        observer.stale(kind, count)
+
+
+def report_standing(observer: DispatcherObserver, scheduler: Scheduler) -> None:
+    """Tell `observer` of queues and agents as they are."""
+    fleet, now = scheduler.board.fleet, scheduler.board.now
+    depths: Counter[tuple[str, str]] = Counter()
+    for cls in fleet.classes.values():
+        for priority, count in cls.line.by_priority.items():
+            if count:
+                depths[cls.requirement.capability, priority.value] += count
+    observer.queues([QueueGauge(capability, priority, n) for (capability, priority), n in depths.items()])
+    observer.agents(
+        [
+            AgentGauge(
+                agent.id,
+                agent.status.value,
+                agent.health.value,
+                agent.slots,
+                len(agent.tasks),
+                max(0.0, (now - agent.last_beat) / 1000),
+            )
+            for agent in fleet.agents.values()
+        ]
+    )
+
+
+def workloads(scheduler: Scheduler) -> Mapping[str, str]:
+    """Return the JSON of each agent's `AgentWorkload`, by its id."""
+    loads: dict[str, str] = {}
+    for agent in scheduler.board.fleet.agents.values():
+        running = sum(1 for task in agent.tasks.values() if task.status is TaskStatus.RUNNING)
+        status = agent.status
+        if status in (AgentStatus.IDLE, AgentStatus.RUNNING):
+            status = AgentStatus.RUNNING if agent.tasks else AgentStatus.IDLE
+        loads[agent.id] = AgentWorkload(
+            agent_id=agent.id,
+            status=status,
+            slots=agent.slots,
+            running=running,
+            assigned=len(agent.tasks) - running,
+            completed=agent.completed,
+            failed=agent.failed,
+        ).model_dump_json()
+    return loads
+
+
+def reasons(scheduler: Scheduler) -> Mapping[str, str]:
+    """Return why tasks wait, by `requirement_key`."""
+    return {
+        requirement_key(r.capability, r.version, r.conditions, r.preferences): why
+        for r, why in scheduler.why_waiting().items()
+    }

@@ -1,0 +1,45 @@
+"""Settings of a dispatcher process; read by the composition root only."""
+
+import os
+import socket
+from datetime import timedelta
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bus.connection import resolve_url
+from bus.ids import DEFAULT_POOL, check_pool
+
+
+class DispatcherSettings(BaseSettings):
+    """From arguments, else from the environment (prefix CALLBOARD_)."""
+
+    model_config = SettingsConfigDict(env_prefix="CALLBOARD_", frozen=True, extra="ignore")
+
+    redis_url: str = Field(default_factory=resolve_url, description="Server that the pools live on.")
+    pools: tuple[str, ...] = Field((DEFAULT_POOL,), min_length=1, description="Pools to lead, or to stand by for.")
+    dispatcher_id: str = Field(
+        default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
+        max_length=128,
+        description="Names this process in the lease and as a consumer; stable names leave no consumers behind.",
+    )
+    leader_lease: timedelta = Field(timedelta(seconds=3), description="How long a silent leader is waited for.")
+    retention: timedelta = Field(timedelta(days=1), description="How long finished tasks are kept.")
+    prefetch: timedelta = Field(timedelta(milliseconds=20), description="Work an agent may have ahead of its slots.")
+    retry_base: timedelta = Field(timedelta(seconds=1), description="Upper bound of the first retry's backoff.")
+    retry_cap: timedelta = Field(timedelta(minutes=5), description="Upper bound of any retry's backoff.")
+
+    @field_validator("pools")
+    @classmethod
+    def _pools_are_names(cls, pools: tuple[str, ...]) -> tuple[str, ...]:
+        for pool in pools:
+            check_pool(pool)
+        return pools
+
+    @model_validator(mode="after")
+    def _lease_outlasts_renewals(self) -> Self:
+        if self.leader_lease < timedelta(seconds=2):
+            msg = "leader_lease must be at least 2 seconds: it is renewed every second"
+            raise ValueError(msg)
+        return self
