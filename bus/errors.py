@@ -1,14 +1,14 @@
 """The errors that `bus` raises.
 
-    CallboardError
-    ├── BusUnavailableError      the server does not answer
-    ├── SubmissionError          a task could not be submitted
-    │   └── PayloadTooLargeError
-    ├── TaskOutcomeError         a task ended otherwise than with a result
-    │   ├── TaskFailedError
-    │   ├── TaskCancelledError
-    │   └── TaskTimeoutError     it failed by a timeout, or the caller's own wait ran out
-    └── UnknownTaskError         the ledger has no such task
+CallboardError
+├── BusUnavailableError      the server does not answer
+├── SubmissionError          a task could not be submitted
+│   └── PayloadTooLargeError
+├── TaskOutcomeError         a task ended otherwise than with a result
+│   ├── TaskFailedError
+│   ├── TaskCancelledError
+│   └── TaskTimeoutError     it failed by a timeout, or the caller's own wait ran out
+└── UnknownTaskError         the ledger has no such task
 """
 
 from bus.messages import TaskError
@@ -55,7 +55,9 @@ class UnknownTaskError(CallboardError):
 class TaskOutcomeError(CallboardError):
     """A task ended without a result."""
 
-    def __init__(self, task_id: str, message: str, *, reason: str | None = None, error: TaskError | None = None) -> None:
+    def __init__(
+        self, task_id: str, message: str, *, reason: str | None = None, error: TaskError | None = None
+    ) -> None:
         self.task_id = task_id
         self.reason = reason
         self.error = error

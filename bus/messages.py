@@ -147,7 +147,9 @@ class Heartbeat(Message):
     agent_id: AgentIdField
     session: SessionField
     seq: int = Field(0, ge=0)
-    holding: tuple[tuple[TaskIdField, int], ...] = Field((), description="(task, attempt) received and not yet reported.")
+    holding: tuple[tuple[TaskIdField, int], ...] = Field(
+        (), description="(task, attempt) received and not yet reported."
+    )
     inbox: str = Field("0-0", description="Last entry of its assignments stream that it has read.")
     lag: Seconds = Field(0.0, description="How late its event loop is.")
     draining: bool = False

@@ -58,7 +58,19 @@ class Inputs:
 class _Call:
     """One call of the commit script, under construction: interned keys, and the arguments' sections."""
 
-    __slots__ = ("_index", "acks", "agents", "events", "keys", "messages", "n_acks", "n_agents", "n_messages", "n_tasks", "tasks")
+    __slots__ = (
+        "_index",
+        "acks",
+        "agents",
+        "events",
+        "keys",
+        "messages",
+        "n_acks",
+        "n_agents",
+        "n_messages",
+        "n_tasks",
+        "tasks",
+    )
 
     def __init__(self, fixed: Sequence[str]) -> None:
         self.keys = list(fixed)

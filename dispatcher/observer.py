@@ -32,7 +32,9 @@ class DispatcherObserver(Protocol):
     def placed(self, capability: str, waits: Sequence[float]) -> None:
         """One attempt per item was given to an agent, so long after the task could have started."""
 
-    def finished(self, capability: str, status: str, reason: str, runs: Sequence[float], totals: Sequence[float]) -> None:
+    def finished(
+        self, capability: str, status: str, reason: str, runs: Sequence[float], totals: Sequence[float]
+    ) -> None:
         """Tasks became terminal: their last attempt's run time and their time since submission."""
 
     def retried(self, capability: str, reason: str, count: int) -> None:

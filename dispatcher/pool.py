@@ -15,7 +15,7 @@ from typing import Any, Final
 from bus.connection import Redis
 from bus.ids import Pool
 from bus.messages import Command, Heartbeat, Registration, Report, TaskHeader
-from bus.names import DISPATCHERS_GROUP, PoolNames
+from bus.names import PoolNames
 from bus.states import TaskPriority
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.scheduler import Scheduler
@@ -52,7 +52,7 @@ def topics(names: PoolNames) -> tuple[Topic[Any], ...]:
 class PoolDispatcher:
     """Candidate for, and sometimes leader of, one pool. `run` returns when `stop` is set."""
 
-    def __init__(  # noqa: PLR0913 - put together in one place
+    def __init__(
         self,
         *,
         redis: Redis,
@@ -100,7 +100,7 @@ class PoolDispatcher:
                 outage = False
                 standing_by()
                 if lead is None:
-                    await _wait(stop, STAND_BY_S * (0.75 + random.random() / 2))  # noqa: S311 - spreads candidates
+                    await _wait(stop, STAND_BY_S * (0.75 + random.random() / 2))
                     continue
                 await self._term(lead, stop)
             except LeadLostError as lost:

@@ -37,7 +37,9 @@ async def serve(
     broker = make_broker(settings.redis_url)
     waiting = set(settings.pools)
     config = SchedulerConfig(
-        prefetch_ms=_ms(settings.prefetch), retry_base_ms=_ms(settings.retry_base), retry_cap_ms=_ms(settings.retry_cap)
+        prefetch_ms=_ms(settings.prefetch),
+        retry_base_ms=_ms(settings.retry_base),
+        retry_cap_ms=_ms(settings.retry_cap),
     )
 
     def intake(topics: tuple[Topic[Any], ...], sink: Callable[[Batch[Any]], Any]) -> Intake:

@@ -4,7 +4,17 @@ Whatever takes tasks away from an agent waits for the horizon (see `events.Horiz
 report of it lies unread.
 """
 
-from bus.messages import CancelAttempt, Control, Heartbeat, Instruction, Register, Registered, Reregister, Superseded, Unregister
+from bus.messages import (
+    CancelAttempt,
+    Control,
+    Heartbeat,
+    Instruction,
+    Register,
+    Registered,
+    Reregister,
+    Superseded,
+    Unregister,
+)
 from bus.states import AgentHealth, AgentStatus, FailureReason, TaskStatus
 from dispatcher.core import lifecycle
 from dispatcher.core.board import Board
@@ -140,7 +150,10 @@ def _reconcile(board: Board, agent: AgentState, message: Heartbeat, at: int) -> 
         task = agent.tasks.get(task_id)
         if task is None or task.attempt != attempt or task.session != message.session:
             stop = CancelAttempt(
-                session=message.session, task_id=task_id, attempt=attempt, reason="this attempt is no longer current"
+                session=message.session,
+                task_id=task_id,
+                attempt=attempt,
+                reason="this attempt is no longer current",
             )
             board.instruct(agent.id, Control(stop))
     for task in list(agent.tasks.values()):
@@ -212,13 +225,22 @@ def command(board: Board, agent_id: str, kind: str, reason: str) -> None:
     if agent.status in (AgentStatus.IDLE, AgentStatus.RUNNING):
         board.set_agent(agent, AgentStatus.DRAINING, reason or f"{kind} was asked for")
         board.fleet.refresh(agent)
-    board.instruct(agent_id, Control(Instruction.model_validate({"type": kind, "session": agent.session, "reason": reason})))
+    board.instruct(
+        agent_id,
+        Control(Instruction.model_validate({"type": kind, "session": agent.session, "reason": reason})),
+    )
 
 
 def unknown(board: Board, agent_id: str, session: str) -> AgentState:
     """Return a stand-in for an agent that the ledger names but does not know: its tasks are freed on the horizon."""
     agent = AgentState(
-        id=agent_id, session=session, capabilities=(), slots=1, registered_at=board.now, lease_ms=0, last_beat=board.now
+        id=agent_id,
+        session=session,
+        capabilities=(),
+        slots=1,
+        registered_at=board.now,
+        lease_ms=0,
+        last_beat=board.now,
     )
     agent.status, agent.health = AgentStatus.ERROR, AgentHealth.HEALTHY
     board.fleet.add(agent)

@@ -30,7 +30,7 @@ class Board:
 
     def __init__(self, config: SchedulerConfig, seed: int) -> None:
         self.config = config
-        self.rng = Random(seed)  # noqa: S311 - placement and jitter, not secrets
+        self.rng = Random(seed)
         self.now = 0
         self.horizon = 0
         self.tasks: dict[str, TaskState] = {}
@@ -85,7 +85,10 @@ class Board:
         if status is agent.status and reason == agent.reason:
             return
         assert agent_may_become(agent.status, status), f"{agent.id}: {agent.status} -> {status}"  # noqa: S101
-        tell = status is not agent.status and {status, agent.status} != {AgentStatus.IDLE, AgentStatus.RUNNING}
+        tell = status is not agent.status and {status, agent.status} != {
+            AgentStatus.IDLE,
+            AgentStatus.RUNNING,
+        }
         agent.status, agent.reason = status, reason
         if tell:
             self.touch_agent(agent)

@@ -196,5 +196,7 @@ class Fleet:
 
 def _describe(requirement: Requirement) -> str:
     parts = [f"version {requirement.version}"] if requirement.version else []
-    parts += [f"{c.attribute} {c.op.value} {'' if c.value is None else c.value}".strip() for c in requirement.conditions]
+    parts += [
+        f"{c.attribute} {c.op.value} {'' if c.value is None else c.value}".strip() for c in requirement.conditions
+    ]
     return " and ".join(parts) or "the requirement"

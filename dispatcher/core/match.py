@@ -44,9 +44,7 @@ def _same(left: object, right: object) -> bool:
 def _ordered(op: Operator, have: object, want: object) -> bool:
     if isinstance(have, bool) or isinstance(want, bool):
         return False
-    if isinstance(have, str) and isinstance(want, str):
-        order = (have > want) - (have < want)
-    elif isinstance(have, int | float) and isinstance(want, int | float):
+    if (isinstance(have, str) and isinstance(want, str)) or (isinstance(have, int | float) and isinstance(want, int | float)):
         order = (have > want) - (have < want)
     else:
         return False

@@ -4,11 +4,11 @@ from pydantic_core import to_json
 
 from bus.messages import TaskHeader
 from bus.records import AgentRecord, Guard, Run
+from bus.states import TaskStatus
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.decisions import Place
 from dispatcher.core.model import AgentState, Requirement, TaskState
 from dispatcher.core.order import score_of
-from bus.states import TaskStatus
 
 
 def requirement_of(header: TaskHeader) -> Requirement:

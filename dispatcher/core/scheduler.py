@@ -13,7 +13,7 @@ from bus.states import FailureReason, TaskPriority, TaskStatus
 from dispatcher.core import agents, lifecycle, reports
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
-from dispatcher.core.decisions import Answer, Decisions
+from dispatcher.core.decisions import Decisions
 from dispatcher.core.events import (
     Beat,
     Blind,
@@ -87,7 +87,7 @@ class Scheduler:
 
     # --- events
 
-    def _take(self, event: Event) -> None:  # noqa: C901, PLR0912 - one branch per kind of event
+    def _take(self, event: Event) -> None:  # noqa: C901 - one branch per kind of event
         board = self.board
         match event:
             case Submitted():

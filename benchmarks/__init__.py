@@ -1,0 +1,1 @@
+"""Benchmarks. Each module is a program that prints one JSON line."""

@@ -1,0 +1,108 @@
+"""The one factory of FastStream brokers, and the framing that FastStream puts around what it publishes.
+
+A broker made here only reads in batches. It is connected, never started: `broker.start()` starts every subscriber
+at once, and a `FastStream` app around it would end the process when a consumer group is lost. Who reads, and when,
+is the intake's decision.
+
+Left to itself FastStream sleeps five seconds after a lost connection. So the retry is redis-py's: repeating the
+blocked read is harmless, because an entry whose delivery was lost stays pending and the intake looks for those.
+"""
+
+import asyncio
+import logging
+import struct
+from typing import Final
+
+from faststream.redis import RedisBroker
+from faststream.redis.exceptions import StreamGroupNotFoundError
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    ReadOnlyError,
+    TryAgainError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
+    TimeoutError as RedisTimeoutError,
+)
+
+from bus.connection import CONNECT_TIMEOUT, SOCKET_TIMEOUT, resolve_url
+
+_RETRY_CAP: Final = 0.5
+_RETRY_BASE: Final = 0.02
+_RETRIES: Final = 240
+"""About a minute of tries; then FastStream logs the error, sleeps five seconds, and the next minute begins."""
+
+_PASSING: Final = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    # Replies of a server in a failover. FastStream would repeat the read at once, without end and without a pause.
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    ReadOnlyError,
+    TryAgainError,
+)
+
+_MAGIC: Final = b"\x89BIN\r\n\x1a\n"
+_HEADER: Final = struct.Struct(">8sHII")
+_FORMAT_VERSION: Final = 1
+
+
+class _Expected(logging.Filter):
+    """Drop what FastStream reports as an error and is none here."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        # A stop cancels the sink; a lost group is reported by the intake, which heals it without a restart.
+        return not isinstance(error, asyncio.CancelledError | StreamGroupNotFoundError)
+
+
+_EXPECTED: Final = _Expected()
+
+
+def make_broker(
+    url: str | None = None,
+    *,
+    logger: logging.Logger | None = None,
+    name: str = "callboard",
+    max_connections: int = 16,
+) -> RedisBroker:
+    """Make a broker; call its `connect()`, never its `start()`.
+
+    Each subscriber holds one of the `max_connections` while its read is blocked: count the topics and add a few.
+    `name` appears in CLIENT LIST. A lost connection is tried again every half second at most, for about a minute;
+    other commands through this broker may therefore take as long. `logger` gets a DEBUG record per batch.
+    """
+    logger = logger or logging.getLogger("callboard.faststream")
+    logger.addFilter(_EXPECTED)
+    return RedisBroker(
+        resolve_url(url),
+        client_name=name,
+        max_connections=max_connections,
+        socket_timeout=SOCKET_TIMEOUT,
+        socket_connect_timeout=CONNECT_TIMEOUT,
+        socket_keepalive=True,
+        retry=Retry(ExponentialWithJitterBackoff(cap=_RETRY_CAP, base=_RETRY_BASE), _RETRIES, _PASSING),
+        logger=logger,
+        log_level=logging.DEBUG,  # at INFO the two records per message cost 80 µs
+        apply_types=False,  # our own parser validates; nothing is injected
+        graceful_timeout=None,  # a batch in the sink's hands stays pending: waiting for it only delays a handover
+    )
+
+
+def unframe(raw: bytes) -> bytes:
+    """Return the body of a message that `RedisBroker.publish` framed; any other bytes as they are.
+
+    Skips the headers instead of reading them: their lengths are wrong when they are not ASCII, the body's offset
+    is right.
+    """
+    if not raw.startswith(_MAGIC) or len(raw) < _HEADER.size:
+        return raw
+    _, version, _, body_start = _HEADER.unpack_from(raw)
+    return raw[body_start:] if version == _FORMAT_VERSION else raw

@@ -1,0 +1,48 @@
+"""Draw the state machines of `bus.states` as Mermaid: ``python docs/state_diagrams.py > docs/states.md``.
+
+The page is generated, and a test compares it with the tables, so that the picture cannot differ from what runs.
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from bus.states import AGENT_TRANSITIONS, TASK_TRANSITIONS, AgentStatus, TaskStatus
+
+S = TypeVar("S", TaskStatus, AgentStatus)
+
+PAGE = """# States
+
+Drawn from the tables in `bus/states.py` by `docs/state_diagrams.py`; do not edit.
+
+## Tasks
+
+{tasks}
+
+`[*] --> ASSIGNED` is a task that was placed in the commit that accepted it, `ASSIGNED --> COMPLETED` one that started and
+finished within one report of its agent. A terminal state never changes.
+
+## Agents
+
+{agents}
+
+An agent that is `DRAINING` or `STOPPED` comes back as `IDLE` with a new session.
+"""
+
+
+def diagram(table: Mapping[S | None, frozenset[S]]) -> str:
+    """Return the Mermaid state diagram of a transition table."""
+    lines = ["```mermaid", "stateDiagram-v2"]
+    for before, after in table.items():
+        lines += [f"    {before.value if before else '[*]'} --> {state.value}" for state in sorted(after)]
+        if before is not None and not after:
+            lines.append(f"    {before.value} --> [*]")
+    return "\n".join([*lines, "```"])
+
+
+def page() -> str:
+    """Return the whole page."""
+    return PAGE.format(tasks=diagram(TASK_TRANSITIONS), agents=diagram(AGENT_TRANSITIONS))
+
+
+if __name__ == "__main__":
+    print(page(), end="")  # noqa: T201 - its purpose
