@@ -1,1 +1,92 @@
-"""The vocabulary of the bus: names, messages, connections, and the `Client` that publishes tasks and awaits results."""
+"""The vocabulary of the bus: names, messages, connections, and the `Client` that publishes tasks and awaits results.
+
+What a user of Callboard needs is here; it is imported when first used, so that naming a status costs no connection
+code.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from bus.client import Client
+    from bus.errors import (
+        BusUnavailableError,
+        CallboardError,
+        PayloadTooLargeError,
+        SubmissionError,
+        TaskCancelledError,
+        TaskFailedError,
+        TaskOutcomeError,
+        TaskTimeoutError,
+        UnknownAgentError,
+        UnknownTaskError,
+    )
+    from bus.handle import TaskHandle
+    from bus.messages import TaskError, TaskResult, TaskUpdate
+    from bus.records import AgentInfo, AgentWorkload, Task, TaskCreate, TaskInDB, TaskQueueStatus
+    from bus.requirements import Condition, Operator, Preference
+    from bus.states import AgentHealth, AgentStatus, FailureReason, TaskPriority, TaskStatus
+
+_HOMES: Final = {
+    "bus.client": ("Client",),
+    "bus.errors": (
+        "BusUnavailableError",
+        "CallboardError",
+        "PayloadTooLargeError",
+        "SubmissionError",
+        "TaskCancelledError",
+        "TaskFailedError",
+        "TaskOutcomeError",
+        "TaskTimeoutError",
+        "UnknownAgentError",
+        "UnknownTaskError",
+    ),
+    "bus.handle": ("TaskHandle",),
+    "bus.messages": ("TaskError", "TaskResult", "TaskUpdate"),
+    "bus.records": ("AgentInfo", "AgentWorkload", "Task", "TaskCreate", "TaskInDB", "TaskQueueStatus"),
+    "bus.requirements": ("Condition", "Operator", "Preference"),
+    "bus.states": ("AgentHealth", "AgentStatus", "FailureReason", "TaskPriority", "TaskStatus"),
+}
+_HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AgentHealth",
+    "AgentInfo",
+    "AgentStatus",
+    "AgentWorkload",
+    "BusUnavailableError",
+    "CallboardError",
+    "Client",
+    "Condition",
+    "FailureReason",
+    "Operator",
+    "PayloadTooLargeError",
+    "Preference",
+    "SubmissionError",
+    "Task",
+    "TaskCancelledError",
+    "TaskCreate",
+    "TaskError",
+    "TaskFailedError",
+    "TaskHandle",
+    "TaskInDB",
+    "TaskOutcomeError",
+    "TaskPriority",
+    "TaskQueueStatus",
+    "TaskResult",
+    "TaskStatus",
+    "TaskTimeoutError",
+    "TaskUpdate",
+    "UnknownAgentError",
+    "UnknownTaskError",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used."""
+    module = _HOME_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'bus' has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value

@@ -22,6 +22,7 @@ from redis.exceptions import (
     MasterDownError,
     NoPermissionError,
     ReadOnlyError,
+    ResponseError,
     TryAgainError,
 )
 from redis.exceptions import (
@@ -60,7 +61,10 @@ class _Expected(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         # A stop cancels the sink; a lost group is reported by the intake, which heals it without a restart.
-        return not isinstance(error, asyncio.CancelledError | StreamGroupNotFoundError)
+        if isinstance(error, asyncio.CancelledError | StreamGroupNotFoundError):
+            return False
+        # Its stream was deleted while a read was blocked: the next read finds the group gone.
+        return not (isinstance(error, ResponseError) and str(error).startswith("UNBLOCKED"))
 
 
 _EXPECTED: Final = _Expected()
@@ -77,10 +81,13 @@ def make_broker(
 
     Each subscriber holds one of the `max_connections` while its read is blocked: count the topics and add a few.
     `name` appears in CLIENT LIST. A lost connection is tried again every half second at most, for about a minute;
-    other commands through this broker may therefore take as long. `logger` gets a DEBUG record per batch.
+    other commands through this broker may therefore take as long. `logger` gets what FastStream reports from WARNING
+    on, unless it has a level of its own.
     """
     logger = logger or logging.getLogger("callboard.faststream")
     logger.addFilter(_EXPECTED)
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.WARNING)  # each end of a read task is told at INFO
     return RedisBroker(
         resolve_url(url),
         client_name=name,

@@ -17,6 +17,9 @@ DEFAULT_PORT: Final = 6390
 DEFAULT_URL: Final = f"redis://127.0.0.1:{DEFAULT_PORT}/0"
 URL_VARIABLE: Final = "CALLBOARD_REDIS_URL"
 
+CONNECTION_ERRORS: Final = (redis.ConnectionError, redis.TimeoutError, OSError)
+"""What a command raises when the server is away: the outcome of a write is unknown then."""
+
 BLOCK_MS: Final = 1000
 """How long a read may wait at the server: well below the socket's timeout and half a leader's lease."""
 

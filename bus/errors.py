@@ -8,7 +8,8 @@ CallboardError
 │   ├── TaskFailedError
 │   ├── TaskCancelledError
 │   └── TaskTimeoutError     it failed by a timeout, or the caller's own wait ran out
-└── UnknownTaskError         the ledger has no such task
+├── UnknownTaskError         the ledger has no such task
+└── UnknownAgentError        the pool knows no such agent
 """
 
 from bus.messages import TaskError
@@ -40,16 +41,28 @@ class PayloadTooLargeError(SubmissionError):
         self.size = size
         self.limit = limit
         super().__init__(
-            f"the task takes {size:,} bytes and the limit is {limit:,}: pass a reference to the data, not the data itself"
+            f"the task takes {size:,} bytes and the limit is {limit:,}: pass a reference to the data instead"
         )
 
 
 class UnknownTaskError(CallboardError):
-    """The ledger has no task of this id: it was never accepted, or its retention is over."""
+    """The ledger has no task of this id: it was never submitted, waits unread, or its retention is over."""
 
-    def __init__(self, task_id: str) -> None:
+    def __init__(self, task_id: str, unread: int = 0) -> None:
         self.task_id = task_id
-        super().__init__(f"no task {task_id}: it was never accepted, or its retention is over")
+        self.unread = unread
+        words = "it was never submitted, or its retention is over"
+        if unread:
+            words = f"{unread:,} submissions wait to be read; does a dispatcher run (`callboard dispatcher`)?"
+        super().__init__(f"no task {task_id}: {words}")
+
+
+class UnknownAgentError(CallboardError):
+    """The pool knows no agent of this id: it never signed in, or has been away for long."""
+
+    def __init__(self, agent_id: str, pool: str) -> None:
+        self.agent_id = agent_id
+        super().__init__(f"no agent {agent_id} in pool {pool!r}: `callboard agents list` shows those it knows")
 
 
 class TaskOutcomeError(CallboardError):

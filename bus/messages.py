@@ -38,10 +38,9 @@ class Message(BaseModel):
 # --- clients → leader -------------------------------------------------------------------------------------------
 
 
-class TaskHeader(Message):
-    """All of a submission but its payload: what the leader reads, the payload passing it as bytes."""
+class TaskFields(BaseModel):
+    """What a task asks for, payload apart: shared by the wire and by `bus.TaskCreate`."""
 
-    id: TaskIdField | None = Field(None, description="Client-made id; derived from the entry when absent.")
     capability: CapabilityField
     version: str | None = Field(None, max_length=64, description="Range of capability versions, PEP 440: `>=2,<3`.")
     priority: TaskPriority = TaskPriority.MEDIUM
@@ -56,6 +55,12 @@ class TaskHeader(Message):
     estimated_duration: Seconds | None = None
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     tags: tuple[Tag, ...] = Field((), max_length=32)
+
+
+class TaskHeader(TaskFields, Message):
+    """All of a submission but its payload: what the leader reads, the payload passing it as bytes."""
+
+    id: TaskIdField | None = Field(None, description="Client-made id; derived from the entry when absent.")
     reply_to: SessionField | None = Field(None, description="Client whose replies stream is told the outcome.")
 
 
@@ -109,7 +114,9 @@ class CapabilitySpec(BaseModel):
     attributes: dict[str, Value] = Field(default_factory=dict)
     input_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the payload.")
     output_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the output.")
-    exclusive: bool = Field(False, description="Must never run twice at once: cancelled when the lease is unsure.")  # noqa: FBT003 - pydantic's default
+    exclusive: bool = Field(
+        default=False, description="Must never run twice at once: cancelled when the lease is unsure."
+    )
 
 
 class Register(Message):

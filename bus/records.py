@@ -8,12 +8,13 @@ The record of a task is one hash of four fields (few fields keep a million waiti
 - ``result``: JSON of the output, once there is one.
 """
 
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
-from bus.messages import CapabilitySpec, SubmitTask, TaskError
-from bus.requirements import Condition, Preference, Value
+from bus.ids import POOL_PATTERN
+from bus.messages import CapabilityField, CapabilitySpec, SubmitTask, TaskError, TaskFields
+from bus.requirements import Value, capability_name
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
 
 
@@ -68,27 +69,17 @@ class Run(BaseModel):
     attempts: tuple[AttemptRecord, ...] = ()
 
 
-class TaskCreate(BaseModel):
-    """A task to submit: what `Client.submit_many` takes, field by field as `Client.submit` does."""
+class TaskCreate(TaskFields):
+    """A task to submit: what `Client.submit_many` takes, field by field as `Client.submit` does.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    Valid by construction: what is wrong with a task is said where it is made, by pydantic's `ValidationError`.
+    """
 
-    capability: str
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    capability: Annotated[CapabilityField, BeforeValidator(capability_name)]
     payload: Any = Field(None, description="JSON, or a pydantic model.")
-    version: str | None = None
-    priority: TaskPriority = TaskPriority.MEDIUM
-    requires: tuple[Condition, ...] = ()
-    prefers: tuple[Preference, ...] = ()
-    run_timeout: float | None = None
-    queue_timeout: float | None = None
-    max_attempts: int = 3
-    delay: float = 0.0
-    key: str | None = None
-    fairness_key: str | None = None
-    estimated_duration: float | None = None
-    metadata: dict[str, JsonValue] = Field(default_factory=dict)
-    tags: tuple[str, ...] = ()
-    pool: str | None = None
+    pool: Annotated[str, Field(pattern=POOL_PATTERN)] | None = Field(None, description="The client's pool if absent.")
 
 
 class Task(BaseModel):
@@ -170,3 +161,9 @@ class AgentRecord(BaseModel):
     registered_at: int = 0
     retired: tuple[str, ...] = Field((), description="Past sessions, which may not come back.")
     reason: str | None = None
+
+
+class AgentInfo(AgentRecord):
+    """An agent as its readers see it."""
+
+    workload: AgentWorkload | None = Field(None, description="As the leader last published it; None without a leader.")

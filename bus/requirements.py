@@ -3,10 +3,12 @@
 Only the vocabulary is here; whether an agent meets a condition is decided in one place, `dispatcher.core.match`.
 """
 
+import json
+import re
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Scalar = str | int | float | bool
 Value = Scalar | list[Scalar]
@@ -29,14 +31,40 @@ class Operator(StrEnum):
     EXISTS = "exists"  # the attribute is there at all
 
 
+_TEXT: Final = re.compile(
+    r"\s*([A-Za-z_][A-Za-z0-9_.-]*)\s*(==|!=|>=|<=|>|<|\bin\b|\bcontains\b|\bexists\b)\s*(.*?)\s*"
+)
+
+
 class Condition(BaseModel):
-    """One comparison with an attribute of the capability (or, failing that, of the agent)."""
+    """One comparison with an attribute of the capability (or, failing that, of the agent).
+
+    May be given as a text, too: ``gpu >= 16``, ``region == eu``, ``region in ["eu", "us"]``, ``languages contains de``,
+    ``gpu exists``. A value that is no JSON is taken as a string.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     attribute: AttributeName
     op: Operator = Operator.EQ
     value: Value | None = Field(None, description="Compared with the attribute; not used by `exists`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:  # noqa: ANN401 - whatever was given, before it is validated
+        if not isinstance(given, str):
+            return given
+        found = _TEXT.fullmatch(given)
+        if found is None:
+            raise ValueError(f"{given!r} is not a condition: write `attribute operator value`, e.g. 'gpu >= 16'")
+        attribute, op, text = found.groups()
+        if op == Operator.EXISTS:
+            return {"attribute": attribute, "op": op}
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        return {"attribute": attribute, "op": op, "value": value}
 
 
 class Preference(Condition):
@@ -52,3 +80,9 @@ def requirement_key(
     parts = [capability, version or ""]
     parts += [c.model_dump_json(exclude_none=True) for c in (*requires, *prefers)]
     return "|".join(parts)
+
+
+def capability_name(capability: object) -> object:
+    """Return the name of a capability given by its method; anything else as it is."""
+    definition = getattr(capability, "__callboard_capability__", None)
+    return capability if definition is None else definition.name

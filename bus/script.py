@@ -26,7 +26,7 @@ class Script:
         self.source = (files(package) / f"{name}.lua").read_bytes()
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
-    async def run(self, redis: Redis, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+    async def run(self, redis: Redis, keys: Sequence[str], args: Sequence[Arg]) -> Any:  # noqa: ANN401 - each script has a shape of its own
         """Run the script atomically and return its reply, unconverted.
 
         Raises what redis-py raises. After a `ConnectionError` or `TimeoutError` the outcome is unknown: it may have

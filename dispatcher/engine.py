@@ -1,11 +1,12 @@
 """The leader at work: input → scheduler → ledger, for one pool, for as long as the lead lasts.
 
 Two coroutines form the way of all work: `_decide` takes what has arrived and lets the scheduler decide; `_commit`
-stores decisions in their order. They overlap by one pass, so that the server stores one while the next is being decided.
+stores decisions in their order. They overlap by one pass, so that the server stores one while the next is decided.
 Nothing waits for a timer: a single task is decided and stored at once, and under load passes grow by themselves.
 
-The scheduler's memory runs ahead of the ledger by at most two passes. Whatever leaves it in doubt (a fence, a conflict, a lost lease) ends
-the engine with `LeadLostError`; its memory is thrown away and the next leader, perhaps the same process, loads the ledger.
+The scheduler's memory runs ahead of the ledger by at most two passes. Whatever leaves it in doubt (a fence, a
+conflict, a lost lease) ends the engine with `LeadLostError`; its memory is thrown away and the next leader, perhaps
+the same process, loads the ledger.
 """
 
 import asyncio
@@ -15,10 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import redis.exceptions
-
 from bus.clock import monotonic_ms
-from bus.connection import Redis
+from bus.connection import CONNECTION_ERRORS, Redis
 from bus.names import PoolNames
 from dispatcher.core.decisions import Decisions
 from dispatcher.core.events import Blind, Duplicate, Event, Horizon
@@ -36,8 +35,6 @@ RENEW_EVERY_S: Final = 1.0
 HORIZON_EVERY_S: Final = 0.25
 BLIND_AFTER_MS: Final = 1_000
 COMMIT_RETRY_S: Final = 0.05
-
-CONNECTION_ERRORS: Final = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
 
 
 class LeadLostError(Exception):
@@ -164,7 +161,7 @@ class Engine:
             await asyncio.sleep(RENEW_EVERY_S)
             try:
                 if not await self._leadership.renew():
-                    msg = "the lease is another's"
+                    msg = "the lease is no longer ours"
                     raise LeadLostError(msg)
             except CONNECTION_ERRORS as error:
                 if not self._leadership.trusted:

@@ -1,7 +1,7 @@
 """What the subscribers have read and the scheduler has not yet seen: one queue per topic, taken most urgent first.
 
 Reading goes on while a pass is committed, but not without bound: a topic whose queue is full keeps its subscriber
-waiting. Since each topic has a queue of its own, an URGENT submission never stands behind LOW ones that were read earlier.
+waiting. Since each topic has a queue of its own, an URGENT submission never stands behind LOW ones read earlier.
 """
 
 import asyncio

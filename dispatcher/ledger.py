@@ -2,7 +2,8 @@
 
 Decisions become calls of `commit.lua`, at most `BATCH` tasks each, in order; input entries are acknowledged by the
 last call of their pass, when all of their effects are stored. A call whose reply was lost is sent again: the script
-recognises its own effect. Any other doubt (a fence, a conflict) is answered by loading the ledger anew, never by guessing.
+recognises its own effect. Any other doubt (a fence, a conflict) is answered by loading the ledger anew, never by
+guessing.
 """
 
 from collections.abc import Mapping, Sequence

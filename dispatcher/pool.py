@@ -12,16 +12,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from bus.connection import Redis
+from bus.connection import CONNECTION_ERRORS, Redis
 from bus.ids import Pool
 from bus.messages import Command, Heartbeat, Registration, Report, TaskHeader
 from bus.names import PoolNames
 from bus.states import TaskPriority
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.scheduler import Scheduler
-from dispatcher.engine import CONNECTION_ERRORS, Engine, LeadLostError
+from dispatcher.decoding import Batch, Topic
+from dispatcher.engine import Engine, LeadLostError
 from dispatcher.inbox import Arrival, Inbox
-from dispatcher.intake import Batch, Intake, Topic
+from dispatcher.intake import Intake
 from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import Ledger, LedgerLimits
 from dispatcher.loading import load_agents, load_tasks
@@ -173,6 +174,8 @@ class PoolDispatcher:
                     loop.cancel()
         except* LeadLostError as lost:
             raise lost.exceptions[0] from None
+        except* CONNECTION_ERRORS as away:
+            raise LeadLostError(f"the server does not answer ({away.exceptions[0]})") from None
 
     async def _read(self) -> None:
         await self._intake.start()
@@ -182,7 +185,7 @@ class PoolDispatcher:
 
     async def _arrived(self, batch: Batch[Any]) -> None:
         """Take what one read brought; returns when the inbox has room for it."""
-        topic = self._topic_of[batch.stream]
+        topic = batch.topic
         if topic.model is TaskHeader:
             level = topic.name.removeprefix("tasks:")
             events = submissions(self.pool, level, batch.ids, batch.messages, batch.bodies)
@@ -199,11 +202,11 @@ class PoolDispatcher:
         if rejected:
             self._observer.unreadable(topic.name, len(rejected))
         if batch.parked and self._engine is not None:
-            self._engine.parked.update(entry.entry_id for entry in batch.parked)
+            self._engine.parked.update(batch.parked)
         await self._inbox.put(Arrival(topic.stream, ids, events, rejected))
 
     def _consumed(self, arrival: Arrival) -> None:
-        self._intake.done(self._topic_of[arrival.stream].name, arrival.ids)
+        self._intake.done(arrival.stream, arrival.ids)
 
     # --- once a second
 

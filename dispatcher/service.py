@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from bus.broker import make_broker
@@ -10,7 +11,8 @@ from bus.connection import connect
 from bus.ids import check_pool
 from bus.names import DISPATCHERS_GROUP
 from dispatcher.core.config import SchedulerConfig
-from dispatcher.intake import Batch, Intake, Topic
+from dispatcher.decoding import Batch, Topic
+from dispatcher.intake import Intake
 from dispatcher.ledger import LedgerLimits
 from dispatcher.observer import DispatcherObserver
 from dispatcher.pool import PoolDispatcher
@@ -43,7 +45,7 @@ async def serve(
     )
 
     def intake(topics: tuple[Topic[Any], ...], sink: Callable[[Batch[Any]], Any]) -> Intake:
-        return Intake(broker, topics, DISPATCHERS_GROUP, settings.dispatcher_id, sink, redis)
+        return Intake(broker, redis, topics, group=DISPATCHERS_GROUP, consumer=settings.dispatcher_id, sink=sink)
 
     def settled(pool: str) -> None:
         waiting.discard(pool)
@@ -63,7 +65,7 @@ async def serve(
                     limits=LedgerLimits(retention_ms=_ms(settings.retention)),
                     observer=observer_for(pool),
                 )
-                group.create_task(candidate.run(stop, lambda pool=pool: settled(pool)), name=f"pool {pool}")
+                group.create_task(candidate.run(stop, partial(settled, pool)), name=f"pool {pool}")
     finally:
         await broker.stop()
         await redis.aclose()

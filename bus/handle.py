@@ -1,0 +1,112 @@
+"""A handle on one task: wait for its result, look at it, cancel it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from pydantic import TypeAdapter
+
+from bus.errors import TaskCancelledError, TaskFailedError, TaskOutcomeError, TaskTimeoutError
+from bus.ids import Pool, TaskId, task_pool
+from bus.messages import Outcome
+from bus.records import TaskInDB
+from bus.states import FailureReason, TaskStatus
+from bus.waiting import Waiter
+
+T = TypeVar("T")
+
+_TIMEOUTS: Final = (FailureReason.TIMEOUT.value, FailureReason.EXPIRED.value)
+
+
+class Owner(Protocol):
+    """What a handle needs of its client."""
+
+    async def get(self, task_id: str) -> TaskInDB:
+        """Return the stored record."""
+
+    async def cancel(self, task_ids: list[str], reason: str = "") -> None:
+        """Ask the leader to cancel tasks."""
+
+
+class TaskHandle(Generic[T]):
+    """One submitted task. Cheap to keep by the thousand; usable while its client is open."""
+
+    __slots__ = ("_output", "_owner", "_wait_for", "_waiter", "id")
+
+    def __init__(
+        self,
+        owner: Owner,
+        waiter: Waiter,
+        wait_for: Callable[[Waiter], Awaitable[None]],
+        output: TypeAdapter[T] | None = None,
+    ) -> None:
+        self._owner = owner
+        self._waiter = waiter
+        self._wait_for = wait_for
+        self._output = output
+        self.id: TaskId = waiter.task_id
+
+    @property
+    def pool(self) -> Pool:
+        """The pool the task belongs to."""
+        return task_pool(self.id)
+
+    @property
+    def waiter(self) -> Waiter:
+        """Where the outcome arrives; for `Client.as_completed`."""
+        return self._waiter
+
+    async def result(self, timeout: float | None = None) -> T:
+        """Wait until the task has ended, and return its output.
+
+        `timeout` is in seconds; None waits for as long as it takes, through any outage of the server. A caller that
+        is cancelled, or whose `timeout` runs out, gives up only its own waiting: the task goes on, and `result` may
+        be called again.
+
+        Raises `TaskFailedError`, `TaskCancelledError`, `TaskTimeoutError` (the task failed by a timeout of its own,
+        `reason` says which; or yours ran out, then `reason` is None), `UnknownTaskError` (no such task, or its
+        retention is over).
+        """
+        await self._wait_for(self._waiter)
+        try:
+            async with asyncio.timeout(timeout):
+                outcome = await asyncio.shield(self._waiter.outcome)
+        except TimeoutError:
+            raise TaskTimeoutError(self.id, f"has not ended within {timeout:g} s; it goes on") from None
+        if outcome.status is not TaskStatus.COMPLETED:
+            raise error_of(outcome)
+        if self._output is None:
+            return outcome.output  # type: ignore[return-value] # untyped handles are TaskHandle[Any]
+        return self._output.validate_python(outcome.output)
+
+    async def get(self) -> TaskInDB:
+        """Return the task as the ledger has it now. Raises `UnknownTaskError` until the leader has accepted it."""
+        return await self._owner.get(self.id)
+
+    async def status(self) -> TaskStatus:
+        """Return the task's present status. Raises as `get` does."""
+        return (await self.get()).status
+
+    async def cancel(self, reason: str = "") -> None:
+        """Ask that the task be cancelled, whatever its status; returns when the request is stored, not when it is done.
+
+        A task that ends before the request is read keeps its outcome. `result` tells which it was.
+        """
+        await self._owner.cancel([self.id], reason)
+
+    def __repr__(self) -> str:
+        return f"<TaskHandle {self.id}>"
+
+
+def error_of(outcome: Outcome) -> TaskOutcomeError:
+    """Return the error that tells of a task that ended without a result."""
+    reason, error = outcome.reason, outcome.error
+    words = f": {error.type}: {error.message}" if error is not None else ""
+    if outcome.status is TaskStatus.CANCELLED:
+        because = f": {reason}" if reason else ""
+        return TaskCancelledError(outcome.task_id, f"was cancelled{because}", reason=reason, error=error)
+    kind = TaskTimeoutError if reason in _TIMEOUTS else TaskFailedError
+    return kind(outcome.task_id, f"failed ({reason}){words}", reason=reason, error=error)
+
+
+AnyHandle = TaskHandle[Any]
