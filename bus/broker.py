@@ -32,6 +32,7 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
+from bus.cancellation import connection_class
 from bus.connection import CONNECT_TIMEOUT, SOCKET_TIMEOUT, resolve_url
 
 _RETRY_CAP: Final = 0.5
@@ -88,8 +89,10 @@ def make_broker(
     logger.addFilter(_EXPECTED)
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.WARNING)  # each end of a read task is told at INFO
+    where = resolve_url(url)
     return RedisBroker(
-        resolve_url(url),
+        where,
+        connection_class=connection_class(where),
         client_name=name,
         max_connections=max_connections,
         socket_timeout=SOCKET_TIMEOUT,

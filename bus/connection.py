@@ -10,8 +10,11 @@ from typing import Final
 
 import redis
 import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from bus.cancellation import connection_class
 
 DEFAULT_PORT: Final = 6390
 DEFAULT_URL: Final = f"redis://127.0.0.1:{DEFAULT_PORT}/0"
@@ -41,16 +44,19 @@ def connect(url: str | None = None, *, name: str, max_connections: int = 16) -> 
     `name` appears in CLIENT LIST. Commands raise `redis.ConnectionError` or `redis.TimeoutError` within
     `SOCKET_TIMEOUT` seconds. The caller closes it with `aclose()`.
     """
-    return redis.asyncio.Redis.from_url(
-        resolve_url(url),
+    where = resolve_url(url)
+    pool = redis.asyncio.ConnectionPool.from_url(
+        where,
         client_name=name,
         max_connections=max_connections,
         socket_timeout=SOCKET_TIMEOUT,
         socket_connect_timeout=CONNECT_TIMEOUT,
         socket_keepalive=True,
-        retry=Retry(NoBackoff(), 0),
+        retry=AsyncRetry(NoBackoff(), 0),
         decode_responses=False,
     )
+    pool.connection_class = connection_class(where)
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 def connect_blocking(url: str | None = None, *, name: str, timeout: float) -> redis.Redis:

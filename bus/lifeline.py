@@ -25,7 +25,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,16 +52,16 @@ class TiedProcess:
 
 
 def spawn_tied(
-    command: Sequence[str], *, log: Path, env: Mapping[str, str], pass_fds: Sequence[int] = ()
+    command: Sequence[str], *, log: Path | None, env: Mapping[str, str], pass_fds: Sequence[int] = ()
 ) -> TiedProcess:
-    """Start `command`, its output appended to `log`, so that it dies with this process.
+    """Start `command` so that it dies with this process; its output is appended to `log`, or is ours without one.
 
     `command[0]` is an absolute path. The process id is the command's own from the start. Raises OSError when
     nothing can be started.
     """
     by_kernel = sys.platform == "linux" and threading.current_thread() is threading.main_thread()
     prefix = (*_SCRIPT, "become", str(os.getpid())) if by_kernel else ()
-    with log.open("ab") as output:
+    with log.open("ab") if log is not None else nullcontext() as output:
         process = subprocess.Popen(  # noqa: S603 - the command is our caller's, no shell takes part
             [*prefix, *command],
             stdin=subprocess.DEVNULL,

@@ -30,6 +30,8 @@ class Topic(Generic[M]):
     model: type[M]
     max_records: int = 500
     """Most entries of one read. Without a bound a read would take the whole backlog into memory."""
+    documented: type[BaseModel] | None = None
+    """What the messages are for their senders, where `model` is only the part that is read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,9 +63,9 @@ class _Ear:
             ack_policy=AckPolicy.MANUAL,
             no_reply=True,
             title=topic.name,
-            description=topic.model.__doc__,
+            description=(topic.documented or topic.model).__doc__,
         )
-        self.subscriber(self._handle)
+        self.subscriber(self._handler())
 
     async def _parse(self, raw: BatchStreamMessage) -> RedisBatchStreamMessage:
         return RedisBatchStreamMessage(raw_message=raw, body=b"", consumer=FAKE_CONSUMER, group=None)
@@ -74,8 +74,14 @@ class _Ear:
         raw = message.raw_message
         return decode(self.topic, raw["message_ids"], raw["data"])
 
-    async def _handle(self, batch: Batch[Any]) -> None:
-        await self.take(batch)
+    def _handler(self) -> Callable[[Batch[Any]], Awaitable[None]]:
+        """Return the handler, annotated with what the topic's messages are: the AsyncAPI document is made from that."""
+
+        async def handle(batch: Batch[Any]) -> None:
+            await self.take(batch)
+
+        handle.__annotations__ = {"batch": self.topic.documented or self.topic.model, "return": None}
+        return handle
 
     async def take(self, batch: Batch[Any]) -> None:
         """Give a batch to the sink. Its entries are in hand until `Intake.done`; parked ones until the stop."""
@@ -182,9 +188,14 @@ class Intake:
         """Deliver every pending entry that is idle for `min_idle_ms` and not in hand, oldest first."""
         cursor: bytes | str = "0-0"
         while True:
-            cursor, entries, *_ = await self._redis.xautoclaim(
-                ear.topic.stream, self._group, self._consumer, min_idle_ms, start_id=cursor, count=CLAIM_PAGE
-            )
+            try:
+                cursor, entries, *_ = await self._redis.xautoclaim(
+                    ear.topic.stream, self._group, self._consumer, min_idle_ms, start_id=cursor, count=CLAIM_PAGE
+                )
+            except ResponseError as error:
+                if str(error).startswith("NOGROUP"):
+                    return  # the subscriber notices it too, and is healed
+                raise
             fresh = [(entry, fields) for entry, fields in entries if entry.decode() not in ear.in_hand]
             if fresh:
                 LOG.info("topic %s: %d pending entries are delivered again", ear.topic.name, len(fresh))
@@ -200,6 +211,6 @@ class Intake:
             summaries = await pipe.execute(raise_on_error=False)
         for ear, summary in zip(self._ears.values(), summaries, strict=True):
             if isinstance(summary, Exception):
-                continue  # no group: the subscriber notices it too, and is healed
+                continue  # no group, as above
             if summary["pending"] > len(ear.in_hand):
                 await self._claim(ear, CLAIM_IDLE_MS)

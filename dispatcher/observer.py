@@ -1,7 +1,7 @@
 """What a dispatcher tells whoever watches it. `metrics` implements this without being imported here."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 
 class AgentGauge(NamedTuple):
@@ -53,7 +53,7 @@ class DispatcherObserver(Protocol):
         """One commit to the ledger: round trip and size."""
 
     def leading(self, epoch: int) -> None:
-        """The epoch this dispatcher leads with; 0 when it does not lead."""
+        """Lead with this epoch; 0: lead no longer."""
 
     def queues(self, gauges: Sequence[QueueGauge]) -> None:
         """Every non-empty queue, about once a second."""
@@ -63,3 +63,48 @@ class DispatcherObserver(Protocol):
 
     def backlog(self, stream: str, entries: int) -> None:
         """Entries of an inbound stream that are not yet consumed, about once a second."""
+
+
+class Silent:
+    """A `DispatcherObserver` that tells nobody."""
+
+    def accepted(self, capability: str, priority: str, count: int) -> None:
+        """Ignore it."""
+
+    def placed(self, capability: str, waits: Sequence[float]) -> None:
+        """Ignore it."""
+
+    def finished(
+        self, capability: str, status: str, reason: str, runs: Sequence[float], totals: Sequence[float]
+    ) -> None:
+        """Ignore it."""
+
+    def retried(self, capability: str, reason: str, count: int) -> None:
+        """Ignore it."""
+
+    def stale(self, kind: str, count: int) -> None:
+        """Ignore it."""
+
+    def unreadable(self, topic: str, count: int) -> None:
+        """Ignore it."""
+
+    def decided(self, decisions: int, seconds: float) -> None:
+        """Ignore it."""
+
+    def committed(self, decisions: int, seconds: float) -> None:
+        """Ignore it."""
+
+    def leading(self, epoch: int) -> None:
+        """Ignore it."""
+
+    def queues(self, gauges: Sequence[QueueGauge]) -> None:
+        """Ignore it."""
+
+    def agents(self, gauges: Sequence[AgentGauge]) -> None:
+        """Ignore it."""
+
+    def backlog(self, stream: str, entries: int) -> None:
+        """Ignore it."""
+
+
+SILENT: Final[DispatcherObserver] = Silent()

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from redis.exceptions import RedisError
+
 from bus.connection import CONNECTION_ERRORS, Redis
 from bus.ids import Pool
-from bus.messages import Command, Heartbeat, Registration, Report, TaskHeader
+from bus.messages import Command, Heartbeat, Registration, Report, SubmitTask, TaskHeader
 from bus.names import PoolNames
 from bus.states import TaskPriority
 from dispatcher.core.config import SchedulerConfig
@@ -46,7 +48,10 @@ def topics(names: PoolNames) -> tuple[Topic[Any], ...]:
         Topic("heartbeats", names.heartbeats, Heartbeat),
         Topic("registrations", names.registrations, Registration),
         Topic("commands", names.commands, Command),
-        *(Topic(f"tasks:{level.level}", names.submissions(level), TaskHeader) for level in levels),
+        *(
+            Topic(f"tasks:{level.level}", names.submissions(level), TaskHeader, documented=SubmitTask)
+            for level in levels
+        ),
     )
 
 
@@ -92,29 +97,32 @@ class PoolDispatcher:
         """Return what keeps a leading dispatcher from working; empty when it stands by or is well."""
         return self._intake.problems() if self._engine is not None else []
 
-    async def run(self, stop: asyncio.Event, standing_by: Callable[[], None]) -> None:
-        """Stand by and lead in turn until `stop`; then give the lead back. Survives the server's absence."""
+    async def run(self, stop: asyncio.Event, settled: Callable[[], None]) -> None:
+        """Stand by and lead in turn until `stop`; then give the lead back. Survives the server's absence.
+
+        `settled` is called whenever it is known that another leads, and when this one leads and reads.
+        """
         outage = False
         while not stop.is_set():
             try:
                 lead = await self._leadership.acquire()
                 outage = False
-                standing_by()
                 if lead is None:
+                    settled()
                     await _wait(stop, STAND_BY_S * (0.75 + random.random() / 2))
                     continue
-                await self._term(lead, stop)
+                await self._term(lead, stop, settled)
             except LeadLostError as lost:
                 LOG.warning("pool %s: lost the lead: %s", self.pool, lost)
                 self._leadership.drop()
-            except CONNECTION_ERRORS as error:
+            except (*CONNECTION_ERRORS, RedisError) as error:
                 self._leadership.drop()
                 if not outage:
-                    LOG.warning("pool %s: the server does not answer, trying on: %s", self.pool, error)
+                    LOG.warning("pool %s: the server does not serve, trying on: %s", self.pool, error)
                 outage = True
                 await _wait(stop, STAND_BY_S)
 
-    async def _term(self, lead: Lead, stop: asyncio.Event) -> None:
+    async def _term(self, lead: Lead, stop: asyncio.Event, settled: Callable[[], None]) -> None:
         """Lead once, until the lead is lost or `stop` is set."""
         LOG.info("pool %s: leading with epoch %d", self.pool, lead.epoch)
         self._inbox = Inbox(tuple(self._topic_of))
@@ -123,7 +131,7 @@ class PoolDispatcher:
             engine = await self._take_over(lead)
             self._engine = engine
             self._observer.leading(lead.epoch)
-            await self._work(engine, stop)
+            await self._work(engine, stop, settled)
         finally:
             self._engine = None
             self._observer.leading(0)
@@ -161,12 +169,12 @@ class PoolDispatcher:
             observer=self._observer,
         )
 
-    async def _work(self, engine: Engine, stop: asyncio.Event) -> None:
+    async def _work(self, engine: Engine, stop: asyncio.Event, settled: Callable[[], None]) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 loops = [
                     group.create_task(engine.run(), name="engine"),
-                    group.create_task(self._read(), name="intake"),
+                    group.create_task(self._read(settled), name="intake"),
                     group.create_task(self._stand(engine), name="standing"),
                 ]
                 await stop.wait()
@@ -174,11 +182,12 @@ class PoolDispatcher:
                     loop.cancel()
         except* LeadLostError as lost:
             raise lost.exceptions[0] from None
-        except* CONNECTION_ERRORS as away:
-            raise LeadLostError(f"the server does not answer ({away.exceptions[0]})") from None
+        except* (*CONNECTION_ERRORS, RedisError) as away:
+            raise LeadLostError(f"the server does not serve ({away.exceptions[0]})") from None
 
-    async def _read(self) -> None:
+    async def _read(self, settled: Callable[[], None]) -> None:
         await self._intake.start()
+        settled()
         await self._intake.run()
 
     # --- from the subscribers to the inbox

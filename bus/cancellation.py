@@ -1,0 +1,51 @@
+"""Connections on which a cancelled command is cancelled, also on Python 3.11.
+
+redis-py wraps each write in `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that arrives as the
+write ends. (Of a hundred commands cancelled at random moments twenty to fifty went on as if nothing had happened.) A
+loop that is stopped by cancelling would then never stop. `asyncio.timeout` has no such hole, and needs no task per
+write.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from functools import cache
+from urllib.parse import urlsplit
+
+import redis.exceptions
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+
+
+class _Cancellable(AbstractConnection):
+    """Mixed into each kind of connection."""
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's signature
+        """Write a packed command; as redis-py does it, but for the timeout."""
+        if not self.is_connected:
+            await self.connect_check_health(check_health=False)
+        if check_health:
+            await self.check_health()  # type: ignore[no-untyped-call]
+        if isinstance(command, str):
+            command = command.encode()
+        if isinstance(command, bytes):
+            command = [command]
+        try:
+            async with asyncio.timeout(self.socket_timeout):
+                await self._send_packed_command(command)
+        except TimeoutError:
+            await self.disconnect(nowait=True)
+            raise redis.exceptions.TimeoutError("Timeout writing to socket") from None
+        except OSError as error:
+            await self.disconnect(nowait=True)
+            raise redis.exceptions.ConnectionError(f"Error while writing to socket: {error}") from error
+        except BaseException:
+            # Half a command may have been written: the connection cannot be used any more.
+            await self.disconnect(nowait=True)
+            raise
+
+
+@cache
+def connection_class(url: str) -> type[Connection]:
+    """Return the class of connections for `url`."""
+    kinds: dict[str, type] = {"unix": UnixDomainSocketConnection, "rediss": SSLConnection}
+    kind = kinds.get(urlsplit(url).scheme, Connection)
+    return type(f"Cancellable{kind.__name__}", (_Cancellable, kind), {})

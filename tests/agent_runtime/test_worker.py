@@ -1,0 +1,302 @@
+"""A worker on a real server; the leader is played by hand."""
+
+import asyncio
+import time
+from threading import Event as ThreadEvent
+
+from pydantic import BaseModel
+
+from agent_runtime import Agent, TaskContext, capability
+from agent_runtime.process import ExitCode
+from bus.messages import Register, Unregister
+from bus.states import FailureReason, TaskStatus
+from tests.agent_runtime.conftest import StartWorker
+from tests.agent_runtime.leader import HandLeader
+from tests.support.waiting import eventually
+
+
+class Text(BaseModel):
+    text: str
+
+
+class Length(BaseModel):
+    length: int
+
+
+class Stage(Agent):
+    """Has a capability for each thing a test needs."""
+
+    slots = 2
+
+    def __init__(self) -> None:
+        self.entered: list[str] = []
+        self.gate = asyncio.Event()
+        self.thread_gate = ThreadEvent()
+        self.happened: list[str] = []
+
+    async def on_start(self) -> None:
+        self.happened.append("start")
+
+    async def on_stop(self) -> None:
+        self.happened.append("stop")
+        self.thread_gate.set()
+
+    @capability("echo", version="1.2", languages=["en"])
+    async def echo(self, task: Text) -> Length:
+        return Length(length=len(task.text))
+
+    @capability("wait")
+    async def wait(self, task: Text, ctx: TaskContext) -> str:
+        self.entered.append(task.text)
+        await ctx.progress(0.5, "half way")
+        await self.gate.wait()
+        return task.text
+
+    @capability("thread")
+    def thread(self, task: Text, ctx: TaskContext) -> bool:
+        self.entered.append(task.text)
+        self.thread_gate.wait(10)
+        return ctx.cancelled
+
+
+async def test_an_agent_signs_in_with_its_capabilities_and_their_schemas(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    running = start_worker(Stage())
+    signed = await leader.welcome()
+    async with asyncio.timeout(5):
+        await running.worker.ready.wait()
+    assert signed.agent_id == "a1"
+    assert signed.slots == 2
+    echo = next(spec for spec in signed.capabilities if spec.name == "echo")
+    assert echo.version == "1.2"
+    assert echo.attributes == {"languages": ["en"]}
+    assert echo.input_schema is not None
+    assert set(echo.input_schema["properties"]) == {"text"}
+    assert echo.output_schema is not None
+    assert set(echo.output_schema["properties"]) == {"length"}
+
+
+async def test_a_task_is_run_and_its_result_is_one_message(leader: HandLeader, start_worker: StartWorker) -> None:
+    start_worker(Stage())
+    signed = await leader.welcome()
+    task_id = await leader.assign(signed, "t", {"text": "abc"})
+    result = await leader.result(task_id)
+    assert result.status is TaskStatus.COMPLETED
+    assert result.output == {"length": 3}
+    assert leader.started == set()
+    assert len(leader.reports) == 1
+
+
+async def test_a_bad_payload_is_rejected_with_the_errors(leader: HandLeader, start_worker: StartWorker) -> None:
+    start_worker(Stage())
+    signed = await leader.welcome()
+    result = await leader.result(await leader.assign(signed, "t", {"txt": 1}))
+    assert result.status is TaskStatus.FAILED
+    assert result.reason is FailureReason.REJECTED
+    assert not result.retryable
+    assert result.error is not None
+    assert isinstance(result.error.details, list)
+    assert result.error.details[0] == {"type": "missing", "loc": ["text"], "msg": "Field required"}
+
+
+async def test_no_more_run_than_there_are_slots_and_the_lowest_score_goes_first(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    agent = Stage()
+    start_worker(agent)
+    signed = await leader.welcome()
+    for name, score in (("a", 1), ("b", 2)):
+        await leader.assign(signed, name, {"text": name}, capability="wait", score=score)
+    await eventually(lambda: len(agent.entered) == 2)
+    for name, score in (("late", 9), ("urgent", -5)):
+        await leader.assign(signed, name, {"text": name}, capability="wait", score=score)
+    last = f"{leader.names.pool}.late"
+    await leader.wait_for(lambda: leader.heartbeats and last in dict(leader.heartbeats[-1].holding))
+    assert agent.entered == ["a", "b"]
+    agent.gate.set()
+    await leader.result(last)
+    assert agent.entered == ["a", "b", "urgent", "late"]
+
+
+async def test_progress_is_reported_while_a_task_runs(leader: HandLeader, start_worker: StartWorker) -> None:
+    agent = Stage()
+    start_worker(agent)
+    signed = await leader.welcome()
+    task_id = await leader.assign(signed, "t", {"text": "x"}, capability="wait")
+    await leader.wait_started(task_id)
+    update = next(u for report in leader.reports for u in report.updates)
+    assert (update.progress, update.note) == (0.5, "half way")
+    assert update.started_at is not None
+    agent.gate.set()
+    assert (await leader.result(task_id)).output == "x"
+
+
+async def test_a_cancel_stops_a_running_attempt(leader: HandLeader, start_worker: StartWorker) -> None:
+    start_worker(Stage())
+    signed = await leader.welcome()
+    task_id = await leader.assign(signed, "t", {"text": "x"}, capability="wait")
+    await leader.wait_started(task_id)
+    await leader.cancel(signed, task_id)
+    assert (await leader.result(task_id)).status is TaskStatus.CANCELLED
+
+
+async def test_a_cancelled_attempt_that_has_not_begun_is_dropped(leader: HandLeader, start_worker: StartWorker) -> None:
+    agent = Stage()
+    start_worker(agent, slots=1)
+    signed = await leader.welcome()
+    first = await leader.assign(signed, "a", {"text": "a"}, capability="wait")
+    await leader.wait_started(first)
+    second = await leader.assign(signed, "b", {"text": "b"}, capability="wait")
+    third = await leader.assign(signed, "c", {"text": "c"}, capability="wait")
+    await leader.cancel(signed, second)
+    await leader.wait_for(lambda: leader.heartbeats and set(dict(leader.heartbeats[-1].holding)) == {first, third})
+    agent.gate.set()
+    await leader.result(third)
+    assert agent.entered == ["a", "c"]
+
+
+async def test_run_timeout_ends_an_attempt_as_timeout(leader: HandLeader, start_worker: StartWorker) -> None:
+    start_worker(Stage())
+    signed = await leader.welcome()
+    task_id = await leader.assign(signed, "t", {"text": "x"}, capability="wait", run_timeout=0.05)
+    result = await leader.result(task_id)
+    assert result.status is TaskStatus.FAILED
+    assert result.reason is FailureReason.TIMEOUT
+
+
+async def test_a_thread_that_goes_on_keeps_its_slot_and_its_late_result_is_dropped(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    agent = Stage()
+    start_worker(agent, slots=1)
+    signed = await leader.welcome()
+    task_id = await leader.assign(signed, "t", {"text": "x"}, capability="thread", run_timeout=0.05)
+    assert (await leader.result(task_id)).reason is FailureReason.TIMEOUT
+    after = await leader.assign(signed, "u", {"text": "abc"})
+    await leader.wait_for(lambda: after in dict(leader.heartbeats[-1].holding))
+    assert after not in leader.results
+    agent.thread_gate.set()
+    assert (await leader.result(after)).output == {"length": 3}
+    assert [r.task_id for report in leader.reports for r in report.results] == [task_id, after]
+
+
+async def test_heartbeats_list_what_is_held_and_the_cursor(leader: HandLeader, start_worker: StartWorker) -> None:
+    agent = Stage()
+    start_worker(agent, slots=1)
+    signed = await leader.welcome()
+    tasks = [await leader.assign(signed, n, {"text": n}, capability="wait") for n in ("a", "b")]
+    await leader.wait_for(lambda: leader.heartbeats and len(leader.heartbeats[-1].holding) == 2)
+    assert {task for task, _ in leader.heartbeats[-1].holding} == set(tasks)
+    assert leader.heartbeats[-1].inbox != "0-0"
+    agent.gate.set()
+    await leader.wait_for(lambda: not leader.heartbeats[-1].holding)
+
+
+async def test_entries_of_other_sessions_are_not_run(leader: HandLeader, start_worker: StartWorker) -> None:
+    agent = Stage()
+    start_worker(agent)
+    signed = await leader.welcome()
+    await leader.assign(signed, "old", {"text": "x"}, capability="wait", session="earlier")
+    mine = await leader.assign(signed, "new", {"text": "abc"})
+    await leader.result(mine)
+    assert agent.entered == []
+
+
+async def test_a_registration_that_is_not_answered_is_sent_again(leader: HandLeader, start_worker: StartWorker) -> None:
+    start_worker(Stage())
+    await leader.wait_for(lambda: len(leader.registrations) == 2)
+    first, second = leader.registrations
+    assert isinstance(first, Register)
+    assert first == second
+
+
+async def test_an_agent_that_was_forgotten_signs_in_again_with_the_same_session(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    start_worker(Stage())
+    signed = await leader.welcome()
+    await leader.forget(signed)
+    again = await leader.welcome(count=2)
+    assert again.session == signed.session
+    assert (await leader.result(await leader.assign(again, "t", {"text": "abc"}))).output == {"length": 3}
+
+
+async def test_a_superseded_agent_stops_without_a_word(leader: HandLeader, start_worker: StartWorker) -> None:
+    agent = Stage()
+    running = start_worker(agent)
+    signed = await leader.welcome()
+    task_id = await leader.assign(signed, "t", {"text": "x"}, capability="wait")
+    await leader.wait_started(task_id)
+    await leader.supersede(signed)
+    assert await running.ended() is ExitCode.SUPERSEDED
+    await leader.read()
+    assert not any(isinstance(message, Unregister) for message in leader.registrations)
+    assert agent.happened == ["start", "stop"]
+
+
+async def test_stop_hands_back_what_has_not_begun_and_finishes_the_rest(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    agent = Stage()
+    running = start_worker(agent, slots=1)
+    signed = await leader.welcome()
+    first = await leader.assign(signed, "a", {"text": "a"}, capability="wait")
+    await leader.wait_started(first)
+    second = await leader.assign(signed, "b", {"text": "b"}, capability="wait")
+    await leader.wait_for(lambda: leader.heartbeats and len(leader.heartbeats[-1].holding) == 2)
+    running.stop.set()
+    await leader.wait_for(lambda: second in leader.returned)
+    late = await leader.assign(signed, "c", {"text": "c"}, capability="wait")
+    await leader.wait_for(lambda: late in leader.returned)
+    await leader.wait_for(lambda: leader.heartbeats[-1].draining)
+    agent.gate.set()
+    assert (await leader.result(first)).output == "a"
+    assert await running.ended() is ExitCode.STOPPED
+    await leader.read()
+    assert isinstance(leader.registrations[-1], Unregister)
+    assert agent.happened == ["start", "stop"]
+    assert agent.entered == ["a"]
+
+
+async def test_what_does_not_end_within_the_grace_is_cancelled_and_may_be_tried_elsewhere(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    running = start_worker(Stage(), grace=0.05)
+    signed = await leader.welcome()
+    task_id = await leader.assign(signed, "a", {"text": "a"}, capability="wait")
+    await leader.wait_started(task_id)
+    running.stop.set()
+    result = await leader.result(task_id)
+    assert (result.status, result.reason, result.retryable) == (TaskStatus.FAILED, FailureReason.AGENT_LOST, True)
+    assert await running.ended() is ExitCode.STOPPED
+
+
+async def test_drain_waits_for_running_tasks_however_long(leader: HandLeader, start_worker: StartWorker) -> None:
+    agent = Stage()
+    running = start_worker(agent, grace=0.0)
+    signed = await leader.welcome()
+    task_id = await leader.assign(signed, "a", {"text": "a"}, capability="wait")
+    await leader.wait_started(task_id)
+    await leader.instruct(signed, "drain")
+    await leader.wait_for(lambda: sum(beat.draining for beat in leader.heartbeats) > 2)
+    agent.gate.set()
+    assert (await leader.result(task_id)).output == "a"
+    assert await running.ended() is ExitCode.STOPPED
+
+
+async def test_restart_ends_with_its_own_exit_code(leader: HandLeader, start_worker: StartWorker) -> None:
+    running = start_worker(Stage())
+    signed = await leader.welcome()
+    await leader.instruct(signed, "restart")
+    assert await running.ended() is ExitCode.RESTART
+
+
+async def test_an_agent_without_a_server_can_be_stopped(start_worker: StartWorker) -> None:
+    agent = Stage()
+    running = start_worker(agent, redis_url="redis://127.0.0.1:1/0")
+    await eventually(lambda: agent.happened == ["start"])
+    began = time.monotonic()
+    running.stop.set()
+    assert await running.ended() is ExitCode.STOPPED
+    assert time.monotonic() - began < 5
