@@ -33,7 +33,7 @@ from redis.exceptions import (
 )
 
 from bus.cancellation import connection_class
-from bus.connection import CONNECT_TIMEOUT, SOCKET_TIMEOUT, resolve_url
+from bus.connection import resolve_url, socket_options
 
 _RETRY_CAP: Final = 0.5
 _RETRY_BASE: Final = 0.02
@@ -95,9 +95,7 @@ def make_broker(
         connection_class=connection_class(where),
         client_name=name,
         max_connections=max_connections,
-        socket_timeout=SOCKET_TIMEOUT,
-        socket_connect_timeout=CONNECT_TIMEOUT,
-        socket_keepalive=True,
+        **socket_options(where),
         retry=Retry(ExponentialWithJitterBackoff(cap=_RETRY_CAP, base=_RETRY_BASE), _RETRIES, _PASSING),
         logger=logger,
         log_level=logging.DEBUG,  # at INFO the two records per message cost 80 µs

@@ -6,7 +6,7 @@ harmless. Every client has timeouts, so that nothing hangs in the failover that 
 """
 
 import os
-from typing import Final
+from typing import Any, Final
 
 import redis
 import redis.asyncio
@@ -38,6 +38,12 @@ def resolve_url(url: str | None = None) -> str:
     return url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
 
 
+def socket_options(url: str) -> dict[str, Any]:
+    """Return the timeouts of every asynchronous connection to `url`, in redis-py's words."""
+    options: dict[str, Any] = {"socket_timeout": SOCKET_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
+    return options if url.startswith("unix:") else options | {"socket_keepalive": True}
+
+
 def connect(url: str | None = None, *, name: str, max_connections: int = 16) -> Redis:
     """Make an asynchronous client; it connects when first used and never retries by itself.
 
@@ -49,9 +55,7 @@ def connect(url: str | None = None, *, name: str, max_connections: int = 16) -> 
         where,
         client_name=name,
         max_connections=max_connections,
-        socket_timeout=SOCKET_TIMEOUT,
-        socket_connect_timeout=CONNECT_TIMEOUT,
-        socket_keepalive=True,
+        **socket_options(where),
         retry=AsyncRetry(NoBackoff(), 0),
         decode_responses=False,
     )
