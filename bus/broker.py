@@ -32,8 +32,8 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
-from bus.cancellation import connection_class
 from bus.connection import resolve_url, socket_options
+from bus.socket_connection import connection_class
 
 _RETRY_CAP: Final = 0.5
 _RETRY_BASE: Final = 0.02

@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from bus.cancellation import connection_class
+from bus.socket_connection import connection_class
 
 DEFAULT_PORT: Final = 6390
 DEFAULT_URL: Final = f"redis://127.0.0.1:{DEFAULT_PORT}/0"

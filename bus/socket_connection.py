@@ -1,24 +1,40 @@
-"""Connections on which a cancelled command is cancelled, also on Python 3.11.
+"""redis-py's connections with two things made better: cancelling, and packing.
 
-redis-py wraps each write in `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that arrives as the
-write ends. (Of a hundred commands cancelled at random moments twenty to fifty went on as if nothing had happened.) A
-loop that is stopped by cancelling would then never stop. `asyncio.timeout` has no such hole, and needs no task per
-write.
+*Cancelling.* redis-py wraps each write in `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that
+arrives as the write ends. (Of a hundred commands cancelled at random moments twenty to fifty went on as if nothing
+had happened.) A loop that is stopped by cancelling would then never stop. `asyncio.timeout` has no such hole, and
+needs no task per write.
+
+*Packing.* redis-py's asynchronous connections write each command with Python code, its synchronous ones with hiredis'
+C code when that is installed. A commit of a hundred tasks has 1,400 arguments: packing them was two fifths of all
+that a dispatcher under load did.
 """
 
 import asyncio
 from collections.abc import Iterable
 from functools import cache
+from typing import Any
 from urllib.parse import urlsplit
 
+import hiredis
 import redis.exceptions
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 
 
-class _Cancellable(AbstractConnection):
+class _Improved(AbstractConnection):
     """Mixed into each kind of connection."""
 
-    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's signature
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """Return the command in the server's protocol; as redis-py does it, but in C."""
+        name = args[0]
+        words = name.encode().split() if isinstance(name, str) else name.split()
+        try:
+            return [hiredis.pack_command((*words, *args[1:]))]
+        except TypeError:  # views of memory; or what cannot be sent, which redis-py explains
+            return super().pack_command(*args)
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:  #
+    noqa: FBT001, FBT002 - redis-py's signature
         """Write a packed command; as redis-py does it, but for the timeout."""
         if not self.is_connected:
             await self.connect_check_health(check_health=False)
@@ -48,4 +64,4 @@ def connection_class(url: str) -> type[Connection]:
     """Return the class of connections for `url`."""
     kinds: dict[str, type] = {"unix": UnixDomainSocketConnection, "rediss": SSLConnection}
     kind = kinds.get(urlsplit(url).scheme, Connection)
-    return type(f"Cancellable{kind.__name__}", (_Cancellable, kind), {})
+    return type(f"Improved{kind.__name__}", (_Improved, kind), {})

@@ -1,9 +1,11 @@
 import asyncio
 
 import pytest
+from redis.asyncio.connection import Connection
+from redis.exceptions import DataError
 
-from bus.cancellation import connection_class
 from bus.connection import connect
+from bus.socket_connection import connection_class
 
 
 async def test_a_command_that_is_cancelled_at_any_moment_is_cancelled(redis_url: str) -> None:
@@ -28,9 +30,9 @@ async def test_a_command_that_is_cancelled_at_any_moment_is_cancelled(redis_url:
 @pytest.mark.parametrize(
     ("url", "name"),
     [
-        ("redis://localhost:6379/0", "CancellableConnection"),
-        ("rediss://localhost:6379/0", "CancellableSSLConnection"),
-        ("unix:///run/redis.sock", "CancellableUnixDomainSocketConnection"),
+        ("redis://localhost:6379/0", "ImprovedConnection"),
+        ("rediss://localhost:6379/0", "ImprovedSSLConnection"),
+        ("unix:///run/redis.sock", "ImprovedUnixDomainSocketConnection"),
     ],
 )
 def test_every_kind_of_url_gets_connections_of_its_kind(url: str, name: str) -> None:
@@ -38,3 +40,24 @@ def test_every_kind_of_url_gets_connections_of_its_kind(url: str, name: str) -> 
     client = connect(url, name="test")
     assert client.connection_pool.connection_class is connection_class(url)
     client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("PING",),
+        ("CONFIG GET", "port"),
+        (b"XADD", "käse", "*", b"\x00\xff", 1, -2.5, ""),
+        ("SET", "a", memoryview(b"x")),
+        ("SET", "a", bytearray(b"x")),
+    ],
+)
+def test_commands_are_packed_as_redis_py_packs_them(command: tuple[object, ...]) -> None:
+    connection = connection_class("redis://localhost")()
+    ours = b"".join(connection.pack_command(*command))  # type: ignore[arg-type]
+    assert ours == b"".join(Connection.pack_command(connection, *command))  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_sent_is_refused_as_redis_py_refuses_it() -> None:
+    with pytest.raises(DataError):
+        connection_class("redis://localhost")().pack_command("SET", "a", {"no": "dict"})  # type: ignore[arg-type]
