@@ -33,8 +33,11 @@ class _Improved(AbstractConnection):
         except TypeError:  # views of memory; or what cannot be sent, which redis-py explains
             return super().pack_command(*args)
 
-    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:  #
-    noqa: FBT001, FBT002 - redis-py's signature
+    async def send_packed_command(
+        self,
+        command: bytes | str | Iterable[bytes],
+        check_health: bool = True,  # noqa: FBT001, FBT002 - redis-py's signature
+    ) -> None:
         """Write a packed command; as redis-py does it, but for the timeout."""
         if not self.is_connected:
             await self.connect_check_health(check_health=False)

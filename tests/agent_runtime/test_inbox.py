@@ -64,8 +64,9 @@ def test_handed_back_attempts_are_held_until_the_report_is_stored() -> None:
 
 def test_the_past_is_remembered_within_bounds() -> None:
     inbox = Inbox()
-    for n in range(REMEMBERED + 10):
+    count = 2 * REMEMBERED
+    for n in range(count):
         inbox.add(_attempt(str(n)))
         inbox.release([(str(n), 1)])
-    assert not inbox.add(_attempt(str(REMEMBERED + 9)))
+    assert not inbox.add(_attempt(str(count - REMEMBERED)))
     assert inbox.add(_attempt("0"))

@@ -54,7 +54,7 @@ async def test_work_goes_on_through_an_outage_and_its_result_arrives_afterwards(
     signed = await leader.welcome()
     first = await leader.assign(signed, "a", "a", capability="wait")
     await leader.wait_started(first)
-    caplog.clear()
+    caplog.set_level("INFO")
     proxy.cut()
     await eventually(lambda: any("no answer from the server" in record.message for record in caplog.records))
     second = await leader.assign(signed, "b", "b", capability="wait")
@@ -64,7 +64,7 @@ async def test_work_goes_on_through_an_outage_and_its_result_arrives_afterwards(
     assert (await leader.result(second)).output == "b"
     assert sorted(agent.runs) == ["a", "b"]
     await eventually(lambda: "the server answers again" in caplog.text)
-    assert caplog.text.count("no answer from the server") == caplog.text.count("the server answers again")
+    assert caplog.text.count("no answer from the server") == caplog.text.count("the server answers again") == 1
     await leader.wait_for(lambda: not leader.heartbeats[-1].holding)
     assert len(leader.registrations) == 1
 
@@ -88,7 +88,7 @@ async def test_exclusive_work_is_cancelled_before_the_lease_ends_and_other_work_
     leader: HandLeader, start_worker: StartWorker, proxy: Proxy
 ) -> None:
     agent = Patient()
-    start_worker(agent, redis_url=proxy.url, lease=1.0)
+    start_worker(agent, redis_url=proxy.url, lease=2.0)
     signed = await leader.welcome()
     shared = await leader.assign(signed, "s", "shared", capability="wait")
     alone = await leader.assign(signed, "a", "alone", capability="alone")
@@ -96,7 +96,7 @@ async def test_exclusive_work_is_cancelled_before_the_lease_ends_and_other_work_
     proxy.cut()
     cut = asyncio.get_running_loop().time()
     await eventually(lambda: agent.cancelled)
-    assert asyncio.get_running_loop().time() - cut < 1.0
+    assert asyncio.get_running_loop().time() - cut < 2.0
     assert agent.cancelled == ["alone"]
     proxy.mend()
     result = await leader.result(alone)
@@ -105,11 +105,11 @@ async def test_exclusive_work_is_cancelled_before_the_lease_ends_and_other_work_
     assert (await leader.result(shared)).output == "shared"
 
 
-async def test_a_slow_heartbeat_alone_does_not_cancel_exclusive_work(
+async def test_exclusive_work_goes_on_while_heartbeats_are_stored(
     leader: HandLeader, start_worker: StartWorker
 ) -> None:
     agent = Patient()
-    start_worker(agent, lease=1.0)
+    start_worker(agent, lease=1.5)
     signed = await leader.welcome()
     alone = await leader.assign(signed, "a", "alone", capability="alone")
     await leader.wait_started(alone)

@@ -4,10 +4,13 @@ import asyncio
 import time
 from threading import Event as ThreadEvent
 
+import pytest
 from pydantic import BaseModel
 
-from agent_runtime import Agent, TaskContext, capability
+from agent_runtime import Agent, AgentDefinitionError, TaskContext, capability
 from agent_runtime.process import ExitCode
+from agent_runtime.settings import AgentSettings
+from agent_runtime.worker import Worker
 from bus.messages import Register, Unregister
 from bus.states import FailureReason, TaskStatus
 from tests.agent_runtime.conftest import StartWorker
@@ -300,3 +303,84 @@ async def test_an_agent_without_a_server_can_be_stopped(start_worker: StartWorke
     running.stop.set()
     assert await running.ended() is ExitCode.STOPPED
     assert time.monotonic() - began < 5
+
+
+async def test_a_cancel_that_is_read_together_with_its_assignment_is_heeded(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    running = start_worker(Stage(), slots=1)
+    signed = await leader.welcome()
+    await running.worker.ready.wait()
+    entry = {"v": 1, "session": signed.session, "task_id": f"{leader.names.pool}.a", "attempt": 1}
+    task = {"capability": "wait", "payload": {"text": "a"}}
+    running.worker._slots.receive([{**entry, "score": 0, "task": task}])
+    running.worker._instructed({**entry, "type": "cancel"})
+    result = await leader.result(f"{leader.names.pool}.a")
+    assert result.status is TaskStatus.CANCELLED
+    after = await leader.assign(signed, "b", {"text": "abc"})
+    assert (await leader.result(after)).output == {"length": 3}
+
+
+async def test_a_run_timeout_of_nothing_frees_its_slot(leader: HandLeader, start_worker: StartWorker) -> None:
+    start_worker(Stage(), slots=1)
+    signed = await leader.welcome()
+    task = await leader.assign(signed, "a", {"text": "a"}, capability="wait", run_timeout=0)
+    assert (await leader.result(task)).reason is FailureReason.TIMEOUT
+    assert (await leader.result(await leader.assign(signed, "b", {"text": "abc"}))).output == {"length": 3}
+
+
+@pytest.mark.parametrize(("field", "value"), [("slots", 0), ("agent_id", "no spaces"), ("attributes", {"x": object()})])
+def test_an_agent_that_cannot_be_registered_is_refused_at_once(field: str, value: object) -> None:
+    agent = Stage()
+    setattr(agent, field, value)
+    with pytest.raises(AgentDefinitionError, match=f"Stage: its {field}.* cannot be registered"):
+        Worker(agent, AgentSettings())
+
+
+class Notes:
+    """An observer that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[tuple[object, ...]] = []
+
+    def started(self, capability: str) -> None:
+        self.notes.append(("started", capability))
+
+    def finished(self, capability: str, status: str, reason: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.notes.append(("finished", capability, status, reason))
+
+    def slots(self, used: int, total: int) -> None:
+        self.notes.append(("slots", used, total))
+
+    def heartbeat(self, ok: bool) -> None:  # noqa: FBT001 - as the protocol has it
+        self.notes.append(("heartbeat", ok))
+
+    def reports(self, count: int, seconds: float) -> None:
+        assert seconds > 0
+        self.notes.append(("reports", count))
+
+    def loop_lag(self, seconds: float) -> None:
+        assert seconds >= 0
+
+    def connected(self, ok: bool) -> None:  # noqa: FBT001 - as the protocol has it
+        self.notes.append(("connected", ok))
+
+
+async def test_an_observer_is_told_what_happens(leader: HandLeader, start_worker: StartWorker) -> None:
+    watcher = Notes()
+    start_worker(Stage(), watcher)
+    signed = await leader.welcome()
+    await leader.result(await leader.assign(signed, "a", {"text": "abc"}))
+    await leader.result(await leader.assign(signed, "b", None))
+    await leader.wait_for(lambda: leader.heartbeats)
+    told = {
+        ("connected", True),
+        ("started", "echo"),
+        ("finished", "echo", "COMPLETED", ""),
+        ("finished", "echo", "FAILED", "rejected"),
+        ("slots", 0, 2),
+        ("reports", 1),
+        ("heartbeat", True),
+    }
+    await eventually(lambda: told <= set(watcher.notes))
