@@ -384,3 +384,16 @@ async def test_an_observer_is_told_what_happens(leader: HandLeader, start_worker
         ("heartbeat", True),
     }
     await eventually(lambda: told <= set(watcher.notes))
+
+
+async def test_a_repeated_attempt_is_announced_before_it_is_begun(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    start_worker(Stage(), slots=1)
+    signed = await leader.welcome()
+    task = await leader.assign(signed, "a", {"text": "abc"}, attempt=2)
+    assert (await leader.result(task)).output == {"length": 3}
+    assert [len(report.updates) for report in leader.reports] == [1, 0]
+    other = await leader.assign(signed, "b", {"text": "abc"}, attempt=2, capability="wait", run_timeout=0)
+    assert (await leader.result(other)).reason is FailureReason.TIMEOUT
+    assert (await leader.result(await leader.assign(signed, "c", {"text": "abc"}))).output == {"length": 3}

@@ -1,0 +1,242 @@
+"""One attempt, as a pipeline of named steps: find → decode → invoke → encode.
+
+An attempt is *settled* once: by what the pipeline comes to, or by a verdict from outside (cancelled, timed out, the
+agent stops), whichever is first; what comes after that is dropped. It has *ended* when no code of it runs any more. The
+two differ for code that does not stop when it is told to, a plain `def` in its thread above all: its verdict is
+reported after `PATIENCE_S`, and its slot stays taken until it has ended.
+"""
+
+import asyncio
+import contextvars
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Executor
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from agent_runtime import outcome
+from agent_runtime.agent import Agent
+from agent_runtime.context import TaskContext
+from agent_runtime.definition import Capability
+from agent_runtime.inbox import Attempt, AttemptKey
+from agent_runtime.outcome import Outcome
+from bus.clock import wall_ms
+from bus.messages import MAX_BODY_BYTES
+from bus.states import TaskStatus
+
+PATIENCE_S: Final = 0.5
+"""How long code that was told to stop may take to clean up before its verdict is reported without it."""
+
+MAX_OUTPUT_BYTES: Final = MAX_BODY_BYTES - 4096
+"""The longest output, so that a report of it alone stays within the limit of a message."""
+
+EAGER: Final = sys.version_info >= (3, 12)
+
+
+class Pipeline:
+    """What all attempts of one agent share: its methods, its threads, and who is told."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        threads: Executor,
+        settled: Callable[["Execution", Outcome, float], None],
+        ended: Callable[["Execution"], None],
+        progress: Callable[[AttemptKey, float, str | None], None],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.loop_thread = threading.get_ident()
+        self.threads = threads
+        self.settled = settled
+        self.ended = ended
+        self.progress = progress
+        self._known: dict[str, list[Operation]] = {}
+        for method, capability in agent.capabilities.values():
+            self._known.setdefault(capability.name, []).append(Operation(capability, getattr(agent, method)))
+
+    def find(self, name: str, versions: str | None) -> "Operation | None":
+        """Return the method for a capability; of several versions the latest that fits the range."""
+        known = self._known.get(name)
+        if known is None:
+            return None
+        if len(known) == 1:  # the leader has compared the version
+            return known[0]
+        from packaging.specifiers import SpecifierSet  # noqa: PLC0415 - most agents never need it
+        from packaging.version import Version  # noqa: PLC0415
+
+        fits = SpecifierSet(versions or "", prereleases=True)
+        fitting = [operation for operation in known if Version(operation.capability.version) in fits]
+        return max(fitting, key=lambda operation: Version(operation.capability.version), default=None)
+
+
+class Operation:
+    """A capability bound to the agent's object."""
+
+    __slots__ = ("call", "capability", "dump", "load", "validate")
+
+    def __init__(self, capability: Capability, call: Callable[..., Any]) -> None:
+        self.capability = capability
+        self.call = call
+        self.load = capability.input.validator.validate_python
+        self.validate = capability.output.validator.validate_python
+        self.dump = capability.output.serializer.to_python
+
+    def decode(self, payload: Any) -> Any:  # noqa: ANN401 - what the annotation says
+        """Return the payload as the method wants it; raises `ValidationError`."""
+        try:
+            return self.load(payload)
+        except ValidationError:
+            # Strict models and some types take less from Python objects than from JSON, and JSON is what it was.
+            return self.capability.input.validate_json(to_json(payload, inf_nan_mode="constants"))
+
+    def encode(self, result: Any) -> bytes:  # noqa: ANN401 - whatever the method returned
+        """Return the result as JSON; raises `ValidationError` or `ValueError` if it is not what was declared."""
+        return to_json(self.dump(self.validate(result), mode="json", warnings="error"), inf_nan_mode="constants")
+
+
+class Execution:
+    """One attempt under way."""
+
+    __slots__ = (
+        "_began",
+        "_begun",
+        "_context",
+        "_pipeline",
+        "_settled",
+        "_task",
+        "_timers",
+        "_verdict",
+        "attempt",
+        "operation",
+    )
+
+    def __init__(self, pipeline: Pipeline, attempt: Attempt) -> None:
+        self.attempt = attempt
+        self.operation = pipeline.find(attempt.task["capability"], attempt.task.get("version"))
+        self._pipeline = pipeline
+        self._began = time.monotonic()
+        self._verdict: Outcome | None = None
+        self._settled = False
+        self._begun = False
+        self._task: asyncio.Task[None] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        # As the submitter wrote it: the leader takes numbers in a text for numbers, too.
+        given = attempt.task.get("run_timeout")
+        timeout = None if given is None else float(given)
+        if timeout is not None:
+            self._timers.append(pipeline.loop.call_later(timeout, self.stop, outcome.timed_out(timeout)))
+        deadline = None if timeout is None else wall_ms() + timeout * 1000
+        metadata: Mapping[str, Any] = attempt.task.get("metadata") or {}
+        self._context = TaskContext(*attempt.key, metadata, deadline, self._progress)
+
+    @property
+    def exclusive(self) -> bool:
+        """True if it must not go on when the lease is in doubt."""
+        return self.operation is not None and self.operation.capability.exclusive
+
+    def start(self) -> None:
+        """Begin. With eager tasks (Python 3.12 on) it may have settled and ended when this returns."""
+        loop = self._pipeline.loop
+        work: Coroutine[Any, Any, None] = self._run()
+        if EAGER:
+            self._task = asyncio.Task(work, loop=loop, eager_start=True)  # type: ignore[call-arg, unused-ignore]
+        else:
+            self._task = loop.create_task(work)
+
+    def stop(self, verdict: Outcome) -> None:
+        """Stop the code and settle with `verdict`, at the latest after `PATIENCE_S`. The first verdict counts."""
+        if self._settled or self._verdict is not None:
+            return
+        self._verdict = verdict
+        self._context._cancel()  # noqa: SLF001 - the two are one
+        self._timers.append(self._pipeline.loop.call_later(PATIENCE_S, self._settle, verdict))
+        # A task that is cancelled before its first step never runs any of its code, our `finally` included: the slot
+        # would be lost. It finds the verdict by itself.
+        if self._begun and self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        self._begun = True
+        try:
+            self._settle(self._verdict or await self._steps())
+        except asyncio.CancelledError:
+            # Without a verdict nobody told it to stop: it awaited something that was cancelled.
+            self._settle(outcome.failed("CancelledError", "the method ended by a cancellation of its own"))
+            raise
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+            self._pipeline.ended(self)
+
+    async def _steps(self) -> Outcome:
+        operation = self.operation
+        if operation is None:
+            return outcome.failed("UnknownCapability", f"this agent has no {self.attempt.task['capability']}")
+        try:
+            payload = operation.decode(self.attempt.task.get("payload"))
+        except ValidationError as error:
+            return outcome.invalid_input(operation.capability.name, error)
+        except Exception as error:  # noqa: BLE001 - a validator of the user's that raises what is not for validators
+            return outcome.raised(error)
+        return await self._call(operation, payload)
+
+    async def _call(self, operation: Operation, payload: Any) -> Outcome:  # noqa: ANN401 - the user's own type
+        try:
+            result = await self._invoke(operation, payload)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the border to the user's code
+            return outcome.raised(error)
+        try:
+            output = operation.encode(result)
+        except Exception as error:  # noqa: BLE001 - so with the user's validators and serializers
+            return outcome.invalid_output(operation.capability.name, error)
+        if len(output) > MAX_OUTPUT_BYTES:
+            return outcome.failed(
+                "OutputTooLarge",
+                f"the output takes {len(output):,} bytes and the limit is {MAX_OUTPUT_BYTES:,}: "
+                "store the data elsewhere and return a reference to it",
+                retryable=False,
+            )
+        return Outcome(TaskStatus.COMPLETED, output)
+
+    async def _invoke(self, operation: Operation, payload: Any) -> Any:  # noqa: ANN401 - the user's own types
+        capability = operation.capability
+        if capability.is_async:
+            if capability.takes_context:
+                return await operation.call(payload, self._context)
+            return await operation.call(payload)
+        arguments = (payload, self._context) if capability.takes_context else (payload,)
+        return await self._in_thread(operation.call, arguments)
+
+    async def _in_thread(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401
+        future = self._pipeline.threads.submit(contextvars.copy_context().run, call, *arguments)
+        waiter = asyncio.wrap_future(future)
+        try:
+            return await asyncio.shield(waiter)
+        except asyncio.CancelledError:
+            if not future.cancel():
+                await asyncio.wait([waiter])  # a thread cannot be stopped; a second cancel gives up waiting for it
+                if not waiter.cancelled():
+                    waiter.exception()  # seen, and of no consequence
+            raise
+
+    def _progress(self, fraction: float, note: str | None) -> None:
+        if threading.get_ident() == self._pipeline.loop_thread:
+            self._note(fraction, note)
+        else:
+            self._pipeline.loop.call_soon_threadsafe(self._note, fraction, note)
+
+    def _note(self, fraction: float, note: str | None) -> None:
+        if not self._settled:
+            self._pipeline.progress(self.attempt.key, fraction, note)
+
+    def _settle(self, found: Outcome) -> None:
+        if self._settled:
+            return
+        self._settled = True
+        self._context._cancel()  # noqa: SLF001 - from here on nothing of it counts
+        self._pipeline.settled(self, self._verdict or found, time.monotonic() - self._began)

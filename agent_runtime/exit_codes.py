@@ -1,0 +1,14 @@
+"""How an agent's process ends: the agreement between a process and whoever started it."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What an exit code asks of the supervisor. Any other code is a crash: start again, after a backoff."""
+
+    STOPPED = 0
+    """It was told to stop, or to drain: leave it."""
+    RESTART = 75
+    """It was told to restart: start it again at once."""
+    SUPERSEDED = 76
+    """Another process has its agent id now: leave it, or the two would displace each other for ever."""

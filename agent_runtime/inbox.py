@@ -1,0 +1,97 @@
+"""What an agent has been given: a heap of what is not yet begun, and the account of all that it holds.
+
+An attempt is *held* from the moment it is read until the server has acknowledged the report of its end: heartbeats list
+it for so long, and the leader takes what they do not list for undelivered. What was held is remembered for a while,
+because a reader that starts over brings entries again whose report the leader has not yet consumed.
+"""
+
+import heapq
+from collections.abc import Iterable
+from itertools import count, islice
+from typing import Any, Final
+
+AttemptKey = tuple[str, int]
+"""A task's id and the number of the attempt."""
+
+REMEMBERED: Final = 2_000
+"""How many past attempts are known again, beside those of twice the slots: more than a leader ever has assigned at once
+to one agent, and therefore more than a reader that starts over can find."""
+
+
+class Attempt:
+    """One assignment, as it was read: `task` is the submission's JSON."""
+
+    __slots__ = ("begun", "key", "score", "task")
+
+    def __init__(self, task_id: str, number: int, score: int, task: dict[str, Any]) -> None:
+        self.key: AttemptKey = (task_id, number)
+        self.score = score
+        self.task = task
+        self.begun = False
+        """Taken out of the inbox: to be run, handed back, or because it was cancelled."""
+
+
+class Inbox:
+    """Used from the event loop only, `holding` apart."""
+
+    def __init__(self, slots: int = 1) -> None:
+        self._remember = 2 * slots + REMEMBERED
+        self._held: dict[AttemptKey, Attempt] = {}
+        self._past: dict[AttemptKey, None] = {}
+        self._heap: list[tuple[int, int, Attempt]] = []
+        self._order = count()
+        self._waiting = 0
+
+    def __len__(self) -> int:
+        """Return how many attempts are not yet begun."""
+        return self._waiting
+
+    def add(self, attempt: Attempt) -> bool:
+        """Take an attempt; False if it is known already, and then nothing changes."""
+        key = attempt.key
+        if key in self._held or key in self._past:
+            return False
+        self._held[key] = attempt
+        heapq.heappush(self._heap, (attempt.score, next(self._order), attempt))
+        self._waiting += 1
+        return True
+
+    def take(self) -> Attempt | None:
+        """Return the attempt of the lowest score that is not yet begun, the earlier of equals; it counts as begun."""
+        while self._heap:
+            attempt = heapq.heappop(self._heap)[2]
+            if not attempt.begun:
+                attempt.begun = True
+                self._waiting -= 1
+                return attempt
+        return None
+
+    def withdraw(self, key: AttemptKey) -> bool:
+        """Take back an attempt that is not yet begun, and stop holding it; False if there is none."""
+        attempt = self._held.get(key)
+        if attempt is None or attempt.begun:
+            return False
+        attempt.begun = True  # it stays in the heap until its turn, and is passed over then
+        self._waiting -= 1
+        self.release((key,))
+        return True
+
+    def take_all(self) -> list[AttemptKey]:
+        """Take everything that is not yet begun, to hand it back; it is held until the report of that is stored."""
+        keys = []
+        while (attempt := self.take()) is not None:
+            keys.append(attempt.key)
+        return keys
+
+    def release(self, keys: Iterable[AttemptKey]) -> None:
+        """Stop holding attempts whose end the server has acknowledged."""
+        for key in keys:
+            if self._held.pop(key, None) is not None:
+                self._past[key] = None
+        if (excess := len(self._past) - self._remember) > self._remember // 4:
+            for key in list(islice(self._past, excess)):
+                del self._past[key]
+
+    def holding(self) -> list[AttemptKey]:
+        """Return what is held. Safe from any thread: copying a dict's keys is one step of the interpreter."""
+        return list(self._held)

@@ -1,0 +1,113 @@
+"""Reads what the leader writes to one agent: its assignments and its control stream, without consumer groups.
+
+The cursors live in memory (docs/decisions/0001): a read whose reply was lost is simply made again. After a lost
+connection both streams are read from their beginning, because the server that answers then may be another one that
+knows less, with ids behind the cursor; the inbox drops what it knows. Entries of other sessions are of an earlier life.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from pydantic_core import from_json
+
+from agent_runtime.backoff import Backoff
+from agent_runtime.link import LINK_ERRORS, Link
+from bus.connection import BLOCK_MS, Redis
+from bus.ids import SessionId
+from bus.messages import VERSION
+from bus.names import DATA_FIELD, PoolNames
+
+LOG: Final = logging.getLogger("callboard.agent")
+
+READ_COUNT: Final = 256
+BEGINNING: Final = "0-0"
+_FIELD: Final = DATA_FIELD.encode()
+
+Entries = Sequence[tuple[bytes, dict[bytes, bytes]]]
+
+
+class Reader:
+    """One loop that reads both streams at once and hands on what is of this session."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        names: PoolNames,
+        agent_id: str,
+        session: SessionId,
+        *,
+        assigned: Callable[[list[dict[str, Any]]], None],
+        instructed: Callable[[dict[str, Any]], None],
+        link: Link,
+    ) -> None:
+        self._redis = redis
+        self._session = session
+        self._assignments = names.assignments(agent_id)
+        self._control = names.control(agent_id)
+        self._assigned = assigned
+        self._instructed = instructed
+        self._link = link
+        self._backoff = Backoff(base=0.1, cap=2.0)
+        self.cursor = BEGINNING
+        """The last assignment that was read; heartbeats carry it."""
+        self.control_cursor = BEGINNING
+        """The last instruction that was read; the heartbeat's thread goes on from it when the loop is stuck."""
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        while True:
+            try:
+                reply = await self._redis.xread(
+                    {self._control: self.control_cursor, self._assignments: self.cursor},
+                    count=READ_COUNT,
+                    block=BLOCK_MS,
+                )
+            except LINK_ERRORS as error:
+                self._link.failed("reader", error)
+                self.cursor = self.control_cursor = BEGINNING
+                await asyncio.sleep(self._backoff.next())
+                continue
+            self._link.works("reader")
+            self._backoff.reset()
+            if reply:
+                self._take(dict(_by_stream(reply)))
+
+    def _take(self, entries: dict[str, Entries]) -> None:
+        # Assignments first: a cancel in the same read is meant for one of them.
+        assignments = []
+        for entry_id, message in self._decoded(entries.get(self._assignments, ())):
+            if message is not None:
+                assignments.append(message)
+            self.cursor = entry_id
+        if assignments:
+            self._assigned(assignments)
+        for entry_id, message in self._decoded(entries.get(self._control, ())):
+            if message is not None:
+                self._instructed(message)
+            self.control_cursor = entry_id
+
+    def _decoded(self, entries: Entries) -> list[tuple[str, dict[str, Any] | None]]:
+        """Return each entry's id with its message; None for what is not for this session or cannot be understood."""
+        found: list[tuple[str, dict[str, Any] | None]] = []
+        for entry_id, fields in entries:
+            message: dict[str, Any] | None = None
+            try:
+                body = from_json(fields[_FIELD])
+                if body["session"] == self._session:
+                    message = body
+                    if body["v"] > VERSION:
+                        raise ValueError(f"version {body['v']}, and this agent reads {VERSION}")  # noqa: TRY301
+            except (ValueError, KeyError, TypeError) as error:
+                LOG.error("left out entry %s: it cannot be understood (%r)", entry_id.decode(), error)  # noqa: TRY400
+                message = None
+            found.append((entry_id.decode(), message))
+        return found
+
+
+def _by_stream(reply: Any) -> list[tuple[str, Entries]]:  # noqa: ANN401 - redis-py's reply depends on the protocol
+    """Return the entries of each stream, whichever protocol the connection speaks."""
+    if isinstance(reply, dict):
+        return [(stream.decode(), blocks[0]) for stream, blocks in reply.items()]
+    return [(stream.decode(), entries) for stream, entries in reply]

@@ -1,0 +1,181 @@
+"""What an agent says of its tasks: one entry in the results stream per flush, however many tasks it speaks of.
+
+When nothing is under way a report leaves at once; while one is being written, what happens is collected for the next. A
+task that begins and ends within one flush is one result. An entry whose write failed is sent again as it was: the
+leader refuses what it has seen, by the attempt, and the order of entries is kept.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from pydantic_core import to_json
+
+from agent_runtime.backoff import Backoff
+from agent_runtime.inbox import AttemptKey
+from agent_runtime.link import LINK_ERRORS, Link
+from agent_runtime.observer import RuntimeObserver
+from agent_runtime.outcome import Outcome
+from bus.clock import wall_ms
+from bus.connection import Redis
+from bus.messages import MAX_BODY_BYTES, VERSION
+from bus.names import DATA_FIELD
+from bus.states import TaskStatus
+
+MAX_ITEMS: Final = 500
+"""Most items in one entry: what the leader takes in one pass."""
+
+_SECTIONS: Final = (b'"updates":[', b'"results":[', b'"returned":[')
+_Item = tuple[int, AttemptKey, bytes]
+
+
+class _Entry(NamedTuple):
+    body: bytes
+    ended: list[AttemptKey]
+    items: int
+    then: list[Callable[[], None]]
+
+
+class Reporter:
+    """Collects, and writes from `run`. Used from the event loop only."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        stream: str,
+        *,
+        agent_id: str,
+        session: str,
+        stored: Callable[[Sequence[AttemptKey]], None],
+        link: Link,
+        observer: RuntimeObserver,
+        limit: int = MAX_BODY_BYTES,
+    ) -> None:
+        self._redis = redis
+        self._stream = stream
+        self._head = to_json({"v": VERSION, "agent_id": agent_id, "session": session})[:-1]
+        self._stored = stored
+        self._link = link
+        self._observer = observer
+        self._room = limit - len(self._head) - sum(len(section) + 2 for section in _SECTIONS) - 1
+        self._updates: dict[AttemptKey, tuple[float | None, float | None, str | None]] = {}
+        self._ends: list[_Item] = []
+        self._then: dict[AttemptKey, Callable[[], None]] = {}
+        self._outgoing: deque[_Entry] = deque()
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._backoff = Backoff(base=0.1, cap=2.0)
+
+    def started(self, key: AttemptKey, then: Callable[[], None] | None = None) -> None:
+        """Say that an attempt has begun; `then` is called once that, or the attempt's end, is stored."""
+        self._updates[key] = (wall_ms() / 1000, None, None)
+        if then is not None:
+            self._then[key] = then
+        self._wake()
+
+    def progress(self, key: AttemptKey, fraction: float, note: str | None) -> None:
+        """Say how far an attempt is; only the latest word is sent."""
+        started_at = self._updates[key][0] if key in self._updates else None
+        self._updates[key] = (started_at, fraction, note)
+        self._wake()
+
+    def finished(self, key: AttemptKey, found: Outcome, seconds: float) -> None:
+        """Say how an attempt ended."""
+        self._updates.pop(key, None)
+        self._ends.append((1, key, _result(key, found, seconds)))
+        self._wake()
+
+    def returned(self, key: AttemptKey) -> None:
+        """Hand back an attempt that was not begun."""
+        self._ends.append((2, key, to_json({"task_id": key[0], "attempt": key[1]})))
+        self._wake()
+
+    async def wait_until_idle(self) -> None:
+        """Return when everything that was said is stored."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Write what is collected, until cancelled."""
+        while True:
+            await self._work.wait()
+            # Coroutines that were just begun and need no waiting end now, and take one message instead of two.
+            await asyncio.sleep(0)
+            self._work.clear()
+            self._collect()
+            while self._outgoing:
+                await self._send(self._outgoing[0])
+            if not self._work.is_set():
+                self._idle.set()
+
+    def _wake(self) -> None:
+        self._work.set()
+        self._idle.clear()
+
+    async def _send(self, entry: _Entry) -> None:
+        began = time.perf_counter()
+        try:
+            await self._redis.xadd(self._stream, {DATA_FIELD: entry.body})
+        except LINK_ERRORS as error:
+            self._link.failed("reporter", error)
+            await asyncio.sleep(self._backoff.next())
+            return
+        self._outgoing.popleft()
+        self._backoff.reset()
+        self._link.works("reporter")
+        self._observer.reports(entry.items, time.perf_counter() - began)
+        self._stored(entry.ended)
+        for call in entry.then:
+            call()
+
+    def _collect(self) -> None:
+        items: list[_Item] = [(0, key, _update(key, *said)) for key, said in self._updates.items()]
+        items += self._ends
+        self._updates.clear()
+        self._ends = []
+        taken, size = 0, 0
+        for position, item in enumerate(items):
+            length = len(item[2]) + 1
+            if position > taken and (size + length > self._room or position - taken >= MAX_ITEMS):
+                self._outgoing.append(self._entry(items[taken:position]))
+                taken, size = position, 0
+            size += length
+        if taken < len(items):
+            self._outgoing.append(self._entry(items[taken:]))
+
+    def _entry(self, items: list[_Item]) -> _Entry:
+        parts = [self._head]
+        for index, section in enumerate(_SECTIONS):
+            bodies = [body for place, _, body in items if place == index]
+            if bodies:
+                parts.append(section + b",".join(bodies) + b"]")
+        then = [self._then.pop(key) for _, key, _ in items if key in self._then] if self._then else []
+        return _Entry(b",".join(parts) + b"}", [key for place, key, _ in items if place], len(items), then)
+
+
+def _update(key: AttemptKey, started_at: float | None, progress: float | None, note: str | None) -> bytes:
+    said = {"task_id": key[0], "attempt": key[1], "started_at": started_at, "progress": progress, "note": note}
+    return to_json({name: value for name, value in said.items() if value is not None})
+
+
+def _result(key: AttemptKey, found: Outcome, seconds: float) -> bytes:
+    """Return the JSON of `bus.messages.TaskResult`; ids need no escaping, for they match their pattern."""
+    if found.status is TaskStatus.COMPLETED:
+        return b'{"task_id":"%b","attempt":%d,"status":"COMPLETED","output":%b,"duration":%.6f}' % (
+            key[0].encode(),
+            key[1],
+            found.output,
+            seconds,
+        )
+    told = {
+        "task_id": key[0],
+        "attempt": key[1],
+        "status": found.status,
+        "error": found.error,
+        "reason": found.reason,
+        "retryable": found.retryable,
+        "duration": round(seconds, 6),
+    }
+    return to_json({name: value for name, value in told.items() if value is not None}, inf_nan_mode="constants")

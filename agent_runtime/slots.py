@@ -1,0 +1,125 @@
+"""What runs and what waits in one agent: never more than `size` at once, the lowest score first."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from agent_runtime import outcome
+from agent_runtime.execution import Execution, Pipeline
+from agent_runtime.inbox import Attempt, AttemptKey, Inbox
+from agent_runtime.observer import RuntimeObserver
+from agent_runtime.outcome import Outcome
+from agent_runtime.reporter import Reporter
+
+STOPPED_WHILE_RUNNING: Final = "its agent stopped before the task was finished"
+LEASE_IN_DOUBT: Final = "its agent could not confirm its lease in time, and the capability is exclusive"
+
+
+class Slots:
+    """The account of one agent's slots. Used from the event loop only."""
+
+    def __init__(self, *, size: int, inbox: Inbox, reporter: Reporter, observer: RuntimeObserver) -> None:
+        self.size = size
+        self._inbox = inbox
+        self._reporter = reporter
+        self._observer = observer
+        self._pipeline: Pipeline
+        self._running: dict[AttemptKey, Execution] = {}
+        self._filling = False
+        self._closed = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.lease_in_doubt = False
+
+    def use(self, pipeline: Pipeline) -> None:
+        """Run attempts by `pipeline`, whose `settled` and `ended` are this object's."""
+        self._pipeline = pipeline
+
+    @property
+    def used(self) -> int:
+        """Slots in which code runs now."""
+        return len(self._running)
+
+    def receive(self, assignments: Iterable[dict[str, Any]]) -> None:
+        """Take what was read: begin what fits, keep the rest. When closed, everything goes back at once."""
+        for given in assignments:
+            self._inbox.add(Attempt(given["task_id"], given["attempt"], given["score"], given["task"]))
+        if self._closed:
+            self._hand_back()
+        else:
+            self._fill()
+
+    def close(self) -> None:
+        """Begin nothing more: what has not begun goes back, now and later."""
+        self._closed = True
+        self._hand_back()
+
+    def stored(self, keys: Sequence[AttemptKey]) -> None:
+        """Stop holding attempts whose end the server has acknowledged; called by the reporter, once for each flush."""
+        self._inbox.release(keys)
+        self._observer.slots(len(self._running), self.size)
+
+    def cancel(self, key: AttemptKey, why: str) -> None:
+        """Stop an attempt, or drop it if it has not begun; unknown ones are ended already."""
+        if self._inbox.withdraw(key):
+            return
+        execution = self._running.get(key)
+        if execution is not None:
+            execution.stop(outcome.cancelled(why))
+
+    def cancel_exclusive(self) -> None:
+        """Stop all attempts of exclusive capabilities: they may be given to others any moment."""
+        self._stop_all(outcome.agent_lost(LEASE_IN_DOUBT), exclusive_only=True)
+
+    def abandon(self) -> None:
+        """Stop everything that runs."""
+        self._stop_all(outcome.agent_lost(STOPPED_WHILE_RUNNING), exclusive_only=False)
+
+    async def wait_until_empty(self) -> None:
+        """Return when no code of any attempt runs."""
+        await self._empty.wait()
+
+    def settled(self, execution: Execution, found: Outcome, seconds: float) -> None:
+        """Report the end of an attempt; called by the pipeline, once for each."""
+        task = execution.attempt.task
+        self._reporter.finished(execution.attempt.key, found, seconds)
+        self._observer.finished(task["capability"], found.status, found.reason or "", seconds)
+
+    def ended(self, execution: Execution) -> None:
+        """Free a slot; called by the pipeline when no code of the attempt runs any more."""
+        del self._running[execution.attempt.key]
+        if not self._running:
+            self._empty.set()
+        if not self._closed:
+            self._fill()
+
+    def _fill(self) -> None:
+        if self._filling:  # an eager task ended while it was begun: the loop below goes on
+            return
+        self._filling = True
+        running, size = self._running, self.size
+        while len(running) < size and (attempt := self._inbox.take()) is not None:
+            execution = Execution(self._pipeline, attempt)
+            if execution.exclusive and self.lease_in_doubt:
+                self._reporter.returned(attempt.key)
+                continue
+            running[attempt.key] = execution
+            self._empty.clear()
+            self._observer.started(attempt.task["capability"])
+            if attempt.key[1] == 1:
+                self._reporter.started(attempt.key)
+                execution.start()
+            else:
+                # Earlier attempts may have killed their agent before it could say that they had begun, and the leader
+                # counts only what it was told of. So from the second on it is told first: poison comes to an end.
+                self._reporter.started(attempt.key, execution.start)
+        self._filling = False
+
+    def _hand_back(self) -> None:
+        for key in self._inbox.take_all():
+            self._reporter.returned(key)
+
+    def _stop_all(self, verdict: Outcome, *, exclusive_only: bool) -> None:
+        for execution in list(self._running.values()):
+            if execution.exclusive or not exclusive_only:
+                execution.stop(verdict)

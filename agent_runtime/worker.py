@@ -1,0 +1,292 @@
+"""One session of an agent: it signs in, works, and takes its leave. Composes the parts; decides nothing about tasks.
+
+A session ends because it was told to stop (SIGTERM), to drain or to restart (an instruction), or because another
+process signed in with its agent id (superseded: nothing it could still say would count).
+"""
+
+import asyncio
+import logging
+import os
+import platform
+import socket
+import time
+from collections.abc import Awaitable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from agent_runtime.agent import Agent
+from agent_runtime.backoff import Backoff
+from agent_runtime.errors import AgentDefinitionError
+from agent_runtime.execution import PATIENCE_S, Pipeline
+from agent_runtime.exit_codes import ExitCode
+from agent_runtime.heartbeat import Heartbeat
+from agent_runtime.inbox import AttemptKey, Inbox
+from agent_runtime.link import LINK_ERRORS, Link
+from agent_runtime.observer import SILENT, RuntimeObserver
+from agent_runtime.reader import Reader
+from agent_runtime.reporter import Reporter
+from agent_runtime.settings import AgentSettings
+from agent_runtime.slots import Slots
+from bus.connection import connect
+from bus.ids import check_pool, new_nonce, new_session
+from bus.messages import Register, Unregister
+from bus.names import DATA_FIELD, PoolNames
+
+LOG: Final = logging.getLogger("callboard.agent")
+
+LEASE_MARGIN_S: Final = 1.5
+"""How long before the end of an unconfirmed lease exclusive work is cancelled."""
+FAREWELL_S: Final = 3.0
+"""How long a stopping agent tries to deliver its last reports; then the dispatcher learns of its end by the lease."""
+TASK_THREADS: Final = "callboard-task"
+"""What the names of the threads begin with in which plain `def` methods run."""
+_REPLY_S: Final = 1.0
+
+
+class Worker:
+    """Runs `agent` for one session. Signals are none of its business: see `agent_runtime.process`.
+
+    Raises `AgentDefinitionError` if the agent's object says something of itself that cannot be registered.
+    """
+
+    def __init__(self, agent: Agent, settings: AgentSettings, observer: RuntimeObserver | None = None) -> None:
+        self.agent = agent
+        self.agent_id = settings.agent_id or agent.agent_id or f"{type(agent).__name__.lower()}-{new_nonce()[-12:]}"
+        self.session = new_session()
+        self.ready = asyncio.Event()
+        """Set when the leader has acknowledged the registration."""
+        self._settings = settings
+        self._observer = observer or SILENT
+        self._names = PoolNames(check_pool(settings.pool))
+        self._code = ExitCode.STOPPED
+        self._told = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._unregistered = asyncio.Event()
+        self._acknowledged = asyncio.Event()
+        self._lease_s = settings.lease.total_seconds()
+        self._size = settings.slots or agent.slots
+        self._registration = self._make_registration()
+
+    async def run(self, stop: asyncio.Event) -> ExitCode:
+        """Work until `stop` is set or the session ends otherwise; return what the supervisor should do.
+
+        Running tasks may finish within `settings.grace`; then they are cancelled and reported as `agent_lost`, which
+        gives them to another agent. Cancelling this call stops at once: tasks are cancelled and nothing is reported.
+        """
+        await self.agent.on_start()
+        try:
+            self._compose()
+            try:
+                return await self._session(stop)
+            finally:
+                await self._close()
+        finally:
+            await self.agent.on_stop()
+
+    def _compose(self) -> None:
+        settings, observer = self._settings, self._observer
+        size = self._size
+        link = self._link = Link(settings.redis_url, observer)
+        self._redis = connect(settings.redis_url, name=f"callboard-agent-{self.agent_id}")
+        self._inbox = Inbox(size)
+        self._threads = ThreadPoolExecutor(size, thread_name_prefix=TASK_THREADS)
+        self._reporter = Reporter(
+            self._redis,
+            self._names.results,
+            agent_id=self.agent_id,
+            session=self.session,
+            stored=self._stored,
+            link=link,
+            observer=observer,
+        )
+        self._slots = Slots(size=size, inbox=self._inbox, reporter=self._reporter, observer=observer)
+        self._slots.use(
+            Pipeline(
+                self.agent,
+                threads=self._threads,
+                settled=self._slots.settled,
+                ended=self._slots.ended,
+                progress=self._reporter.progress,
+            )
+        )
+        self._reader = Reader(
+            self._redis,
+            self._names,
+            self.agent_id,
+            self.session,
+            assigned=self._slots.receive,
+            instructed=self._instructed,
+            link=link,
+        )
+        self._heartbeat = Heartbeat(
+            settings.redis_url,
+            self._names,
+            self.agent_id,
+            self.session,
+            interval=settings.heartbeat_interval.total_seconds(),
+            holding=self._inbox.holding,
+            cursors=lambda: (self._reader.cursor, self._reader.control_cursor),
+            link=link,
+            observer=observer,
+        )
+
+    # --- the way of a session
+
+    async def _session(self, stop: asyncio.Event) -> ExitCode:
+        async with asyncio.TaskGroup() as group:
+            loops = [
+                group.create_task(self._reader.run(), name="reader"),
+                group.create_task(self._reporter.run(), name="reporter"),
+                group.create_task(self._stay_registered(), name="registration"),
+                group.create_task(self._beat_and_watch_lease(), name="lease"),
+                group.create_task(self._heed(stop), name="stop"),
+            ]
+            await self._told.wait()
+            await self._leave()
+            for loop in loops:
+                loop.cancel()
+        return self._code
+
+    async def _heed(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._end(ExitCode.STOPPED, hurry=True)
+
+    async def _stay_registered(self) -> None:
+        """Sign in, at the start and whenever the leader says that it does not know us."""
+        body = self._registration.model_dump_json().encode()
+        self._unregistered.set()
+        backoff = Backoff(base=0.1, cap=2.0)
+        wait = _REPLY_S
+        while True:
+            await self._unregistered.wait()
+            try:
+                await self._redis.xadd(self._names.registrations, {DATA_FIELD: body})
+            except LINK_ERRORS as error:
+                self._link.failed("registration", error)
+                await asyncio.sleep(backoff.next())
+                continue
+            self._link.works("registration")
+            backoff.reset()
+            # Without a leader the message waits in its stream: sending it again soon would only lengthen that.
+            wait = _REPLY_S if await _within(wait, self._acknowledged.wait()) else min(2 * wait, 10 * _REPLY_S)
+
+    async def _beat_and_watch_lease(self) -> None:
+        await self.ready.wait()
+        self._heartbeat.start()
+        if not any(capability.exclusive for _, capability in self.agent.capabilities.values()):
+            return
+        limit = max(self._lease_s - LEASE_MARGIN_S, self._lease_s / 2)
+        while True:
+            left = self._heartbeat.confirmed_at + limit - time.monotonic()
+            self._slots.lease_in_doubt = left <= 0
+            if left <= 0:
+                self._slots.cancel_exclusive()
+            await asyncio.sleep(max(left, 0.1))
+
+    async def _leave(self) -> None:
+        """Hand back what has not begun, let the rest finish, say everything, sign out."""
+        if self._code is not ExitCode.SUPERSEDED:
+            self._heartbeat.draining = True
+            self._heartbeat.beat_now()
+            self._slots.close()
+            await _first(self._slots.wait_until_empty(), self._hurry.wait())
+            await _within(self._settings.grace.total_seconds(), self._slots.wait_until_empty())
+        self._slots.close()
+        self._slots.abandon()
+        await _within(2 * PATIENCE_S, self._slots.wait_until_empty())
+        if self._code is ExitCode.SUPERSEDED:
+            return
+        if not await _within(FAREWELL_S, self._say_farewell()):
+            LOG.warning("the last reports could not be delivered: the dispatcher will take this agent for lost")
+
+    async def _say_farewell(self) -> None:
+        await self._reporter.wait_until_idle()
+        await self._heartbeat.stop()
+        body = to_json(Unregister(agent_id=self.agent_id, session=self.session, reason=self._code.name.lower()))
+        try:
+            await self._redis.xadd(self._names.registrations, {DATA_FIELD: body})
+        except LINK_ERRORS as error:
+            LOG.warning("could not sign out (%s): the dispatcher will take this agent for lost", error)
+
+    async def _close(self) -> None:
+        self._slots.abandon()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._heartbeat.stop()
+        await self._redis.aclose()
+
+    def _stored(self, keys: Sequence[AttemptKey]) -> None:
+        self._slots.stored(keys)
+
+    # --- what the leader says
+
+    def _instructed(self, message: dict[str, Any]) -> None:
+        match message["type"]:
+            case "registered":
+                self._unregistered.clear()
+                self._acknowledged.set()
+                if not self.ready.is_set():
+                    LOG.info("agent %s is signed in", self.agent_id)
+                    self.ready.set()
+            case "reregister":
+                self._acknowledged.clear()
+                self._unregistered.set()
+            case "cancel":
+                self._slots.cancel((message["task_id"], message["attempt"]), message.get("reason") or "cancelled")
+            case "drain":
+                self._end(ExitCode.STOPPED, hurry=False)
+            case "restart":
+                self._end(ExitCode.RESTART, hurry=True)
+            case "superseded":
+                LOG.error("another process has the agent id %s now: stopping", self.agent_id)
+                self._end(ExitCode.SUPERSEDED, hurry=True)
+            case other:
+                LOG.warning("left out an instruction of the unknown type %r", other)
+
+    def _end(self, code: ExitCode, *, hurry: bool) -> None:
+        """Begin to leave; superseded wins over a restart, and that over a stop."""
+        self._code = max(self._code, code)
+        self._told.set()
+        if hurry:
+            self._hurry.set()
+
+    def _make_registration(self) -> Register:
+        try:
+            return Register(
+                agent_id=self.agent_id,
+                session=self.session,
+                capabilities=tuple(capability.spec for _, capability in self.agent.capabilities.values()),
+                slots=self._size,
+                attributes=dict(self.agent.attributes),
+                metadata={"host": socket.gethostname(), "pid": os.getpid(), "python": platform.python_version()},
+                heartbeat_interval=self._settings.heartbeat_interval.total_seconds(),
+                lease=self._lease_s,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            part = ".".join(str(step) for step in first["loc"])
+            raise AgentDefinitionError(
+                type(self.agent).__qualname__, f"its {part} cannot be registered", first["msg"]
+            ) from None
+
+
+async def _within(seconds: float, what: Awaitable[object]) -> bool:
+    """Await `what` for at most so long; tell whether it came."""
+    try:
+        async with asyncio.timeout(seconds):
+            await what
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _first(*these: Awaitable[object]) -> None:
+    """Return when the first of these is done."""
+    tasks = [asyncio.ensure_future(this) for this in these]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
