@@ -61,7 +61,7 @@ class DispatcherObserver(Protocol):
     def agents(self, gauges: Sequence[AgentGauge]) -> None:
         """Every known agent, about once a second."""
 
-    def backlog(self, stream: str, entries: int) -> None:
+    def backlog(self, topic: str, entries: int) -> None:
         """Entries of an inbound stream that are not yet consumed, about once a second."""
 
 
@@ -103,7 +103,7 @@ class Silent:
     def agents(self, gauges: Sequence[AgentGauge]) -> None:
         """Ignore it."""
 
-    def backlog(self, stream: str, entries: int) -> None:
+    def backlog(self, topic: str, entries: int) -> None:
         """Ignore it."""
 
 

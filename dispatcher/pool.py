@@ -229,8 +229,8 @@ class PoolDispatcher:
             with suppress(*CONNECTION_ERRORS):
                 await self._ledger.publish(self._names.load, workloads(engine.scheduler))
                 await self._ledger.publish(self._names.waiting, reasons(engine.scheduler))
-                for stream in self._names.inbound:
-                    self._observer.backlog(stream, await self._redis.xlen(stream))
+                for topic in self._topics:
+                    self._observer.backlog(topic.name, await self._redis.xlen(topic.stream))
                 if turn % PRUNE_EVERY == 0:
                     await self._ledger.prune(self._leadership.clock.now_ms())
 

@@ -1,0 +1,1 @@
+"""What operators see: the metrics of every process, declared in one place and served to Prometheus."""
