@@ -80,6 +80,7 @@ class PoolDispatcher:
         self._leadership = Leadership(redis, self._names, dispatcher_id, lease_ms=lease_ms)
         self._observer = observer
         self._engine: Engine | None = None
+        self._outage: str | None = "not asked yet"
         self._inbox = Inbox(())
         self._intake = intake(self._topics, self._arrived)
 
@@ -94,7 +95,9 @@ class PoolDispatcher:
         return self._engine is not None and self._leadership.trusted
 
     def problems(self) -> list[str]:
-        """Return what keeps a leading dispatcher from working; empty when it stands by or is well."""
+        """Return what keeps this candidate from its part, leading or standing by; empty when it is well."""
+        if self._outage is not None:
+            return [f"the server does not serve: {self._outage}"]
         return self._intake.problems() if self._engine is not None else []
 
     async def run(self, stop: asyncio.Event, settled: Callable[[], None]) -> None:
@@ -102,11 +105,10 @@ class PoolDispatcher:
 
         `settled` is called whenever it is known that another leads, and when this one leads and reads.
         """
-        outage = False
         while not stop.is_set():
             try:
                 lead = await self._leadership.acquire()
-                outage = False
+                self._outage = None
                 if lead is None:
                     settled()
                     await _wait(stop, STAND_BY_S * (0.75 + random.random() / 2))
@@ -117,9 +119,9 @@ class PoolDispatcher:
                 self._leadership.drop()
             except (*CONNECTION_ERRORS, RedisError) as error:
                 self._leadership.drop()
-                if not outage:
+                if self._outage is None:
                     LOG.warning("pool %s: the server does not serve, trying on: %s", self.pool, error)
-                outage = True
+                self._outage = str(error)
                 await _wait(stop, STAND_BY_S)
 
     async def _term(self, lead: Lead, stop: asyncio.Event, settled: Callable[[], None]) -> None:

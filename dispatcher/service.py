@@ -23,49 +23,61 @@ def _ms(duration: timedelta) -> int:
     return int(duration.total_seconds() * 1000)
 
 
-async def serve(
-    settings: DispatcherSettings,
-    *,
-    observer_for: Callable[[str], DispatcherObserver],
-    stop: asyncio.Event,
-    ready: asyncio.Event | None = None,
-) -> None:
-    """Run until `stop` is set; then give every lead back and return.
+class Dispatcher:
+    """All candidates of one process. Connects when it runs; the server may be away at any time, also at the start."""
 
-    `ready` is set when each pool has a leader, this process or another. The server may be away at any time, also at
-    the start: candidates try on.
-    """
-    redis = connect(settings.redis_url, name=f"callboard-dispatcher-{settings.dispatcher_id}", max_connections=32)
-    broker = make_broker(settings.redis_url)
-    waiting = set(settings.pools)
-    config = SchedulerConfig(
-        prefetch_ms=_ms(settings.prefetch),
-        retry_base_ms=_ms(settings.retry_base),
-        retry_cap_ms=_ms(settings.retry_cap),
-    )
+    def __init__(self, settings: DispatcherSettings, observer_for: Callable[[str], DispatcherObserver]) -> None:
+        self._settings = settings
+        self._redis = connect(
+            settings.redis_url, name=f"callboard-dispatcher-{settings.dispatcher_id}", max_connections=32
+        )
+        # Each subscriber's blocked read holds a connection: eight topics per pool, and a few for starting them.
+        self._broker = make_broker(settings.redis_url, max_connections=10 * len(settings.pools) + 6)
+        self._waiting = set(settings.pools)
+        self._ready: asyncio.Event | None = None
+        config = SchedulerConfig(
+            prefetch_ms=_ms(settings.prefetch),
+            retry_base_ms=_ms(settings.retry_base),
+            retry_cap_ms=_ms(settings.retry_cap),
+        )
+        self._pools = [
+            PoolDispatcher(
+                redis=self._redis,
+                intake=self._intake,
+                pool=check_pool(pool),
+                dispatcher_id=settings.dispatcher_id,
+                lease_ms=_ms(settings.leader_lease),
+                config=config,
+                limits=LedgerLimits(retention_ms=_ms(settings.retention)),
+                observer=observer_for(pool),
+            )
+            for pool in settings.pools
+        ]
 
-    def intake(topics: tuple[Topic[Any], ...], sink: Callable[[Batch[Any]], Any]) -> Intake:
-        return Intake(broker, redis, topics, group=DISPATCHERS_GROUP, consumer=settings.dispatcher_id, sink=sink)
+    async def run(self, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
+        """Run until `stop` is set; then give every lead back and return.
 
-    def settled(pool: str) -> None:
-        waiting.discard(pool)
-        if not waiting and ready is not None:
-            ready.set()
+        `ready` is set when each pool has a leader that reads, this process or another.
+        """
+        self._ready = ready
+        try:
+            async with asyncio.TaskGroup() as group:
+                for candidate in self._pools:
+                    settled = partial(self._settled, candidate.pool)
+                    group.create_task(candidate.run(stop, settled), name=f"pool {candidate.pool}")
+        finally:
+            await self._broker.stop()
+            await self._redis.aclose()
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for pool in settings.pools:
-                candidate = PoolDispatcher(
-                    redis=redis,
-                    intake=intake,
-                    pool=check_pool(pool),
-                    dispatcher_id=settings.dispatcher_id,
-                    lease_ms=_ms(settings.leader_lease),
-                    config=config,
-                    limits=LedgerLimits(retention_ms=_ms(settings.retention)),
-                    observer=observer_for(pool),
-                )
-                group.create_task(candidate.run(stop, partial(settled, pool)), name=f"pool {pool}")
-    finally:
-        await broker.stop()
-        await redis.aclose()
+    def problems(self) -> list[str]:
+        """Return what keeps this process from doing its part, in words; empty when all is well. From any thread."""
+        return [f"pool {pool.pool}: {problem}" for pool in self._pools for problem in pool.problems()]
+
+    def _intake(self, topics: tuple[Topic[Any], ...], sink: Callable[[Batch[Any]], Any]) -> Intake:
+        consumer = self._settings.dispatcher_id
+        return Intake(self._broker, self._redis, topics, group=DISPATCHERS_GROUP, consumer=consumer, sink=sink)
+
+    def _settled(self, pool: str) -> None:
+        self._waiting.discard(pool)
+        if not self._waiting and self._ready is not None:
+            self._ready.set()

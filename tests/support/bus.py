@@ -14,7 +14,7 @@ from bus.messages import Assignment, CapabilitySpec, Control, Heartbeat, Registe
 from bus.names import DATA_FIELD, PoolNames
 from bus.states import TaskStatus
 from dispatcher.observer import SILENT, DispatcherObserver
-from dispatcher.service import serve
+from dispatcher.service import Dispatcher
 from dispatcher.settings import DispatcherSettings
 
 DATA = DATA_FIELD.encode()
@@ -27,14 +27,8 @@ async def running_dispatcher(
     """Run a dispatcher of `pool` in this loop while the block runs; it leads, or stands by, when the block begins."""
     stop, ready = asyncio.Event(), asyncio.Event()
     settings.setdefault("retry_base", timedelta(milliseconds=20))
-    serving = asyncio.create_task(
-        serve(
-            DispatcherSettings(redis_url=url, pools=(pool,), **settings),
-            observer_for=lambda _: observer,
-            stop=stop,
-            ready=ready,
-        )
-    )
+    dispatcher = Dispatcher(DispatcherSettings(redis_url=url, pools=(pool,), **settings), lambda _: observer)
+    serving = asyncio.create_task(dispatcher.run(stop, ready))
     try:
         async with asyncio.timeout(10):
             await ready.wait()
