@@ -7,8 +7,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
+
+from pydantic import JsonValue
 
 from agent_runtime.agent import Agent
 from agent_runtime.exit_codes import ExitCode
@@ -23,7 +25,13 @@ _GC_THRESHOLDS: Final = (20_000, 20, 50)
 _IDLE_THREAD_S: Final = 0.05
 
 
-def run_process(agent: Agent, settings: AgentSettings, observer: RuntimeObserver | None = None) -> int:
+def run_process(
+    agent: Agent,
+    settings: AgentSettings,
+    observer: RuntimeObserver | None = None,
+    *,
+    metadata: Mapping[str, JsonValue] | None = None,
+) -> int:
     """Run `agent` until it is told to stop; return the process' exit code.
 
     The first SIGTERM or SIGINT drains: tasks may finish within `settings.grace`. The second stops at once. Does not
@@ -31,7 +39,7 @@ def run_process(agent: Agent, settings: AgentSettings, observer: RuntimeObserver
     can stop the thread and the interpreter would wait for it.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        code = runner.run(_main(agent, settings, observer))
+        code = runner.run(_main(agent, settings, observer, metadata))
     stuck = _threads_at_work()
     if stuck:
         LOG.warning("ending although %d threads of tasks still run", stuck)
@@ -49,8 +57,13 @@ def _threads_at_work() -> int:
     return sum(thread.is_alive() for thread in threads)
 
 
-async def _main(agent: Agent, settings: AgentSettings, observer: RuntimeObserver | None) -> ExitCode:
-    worker = Worker(agent, settings, observer)
+async def _main(
+    agent: Agent,
+    settings: AgentSettings,
+    observer: RuntimeObserver | None,
+    metadata: Mapping[str, JsonValue] | None,
+) -> ExitCode:
+    worker = Worker(agent, settings, observer, metadata=metadata)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     running = asyncio.create_task(worker.run(stop), name="worker")

@@ -10,11 +10,12 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from pydantic import ValidationError
+from pydantic import JsonValue
 from pydantic_core import to_json
 
 from agent_runtime.agent import Agent
@@ -49,10 +50,19 @@ _REPLY_S: Final = 1.0
 class Worker:
     """Runs `agent` for one session. Signals are none of its business: see `agent_runtime.process`.
 
+    `metadata` is shown to whoever looks at the agent, beside its host, process id and version of Python.
     Raises `AgentDefinitionError` if the agent's object says something of itself that cannot be registered.
     """
 
-    def __init__(self, agent: Agent, settings: AgentSettings, observer: RuntimeObserver | None = None) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        settings: AgentSettings,
+        observer: RuntimeObserver | None = None,
+        *,
+        metadata: Mapping[str, JsonValue] | None = None,
+    ) -> None:
+        self._metadata = metadata or {}
         self.agent = agent
         self.agent_id = settings.agent_id or agent.agent_id or f"{type(agent).__name__.lower()}-{new_nonce()[-12:]}"
         self.session = new_session()
@@ -260,7 +270,12 @@ class Worker:
                 capabilities=tuple(capability.spec for _, capability in self.agent.capabilities.values()),
                 slots=self._size,
                 attributes=dict(self.agent.attributes),
-                metadata={"host": socket.gethostname(), "pid": os.getpid(), "python": platform.python_version()},
+                metadata={
+                    "host": socket.gethostname(),
+                    "pid": os.getpid(),
+                    "python": platform.python_version(),
+                    **self._metadata,
+                },
                 heartbeat_interval=self._settings.heartbeat_interval.total_seconds(),
                 lease=self._lease_s,
             )
