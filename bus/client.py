@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 SUBMIT_AHEAD: Final = 1000
 """Tasks that `submit_many` takes from its iterable before it sends them."""
+MAX_CONNECTIONS: Final = 16
+"""Commands of one client that are under way at a time; each pool that results are awaited in takes one of them."""
 CANCELS_PER_MESSAGE: Final = 1000
 
 
@@ -65,7 +67,7 @@ class Client:
         self.url = resolve_url(url)
         self.pool = check_pool(pool)
         self._id: ClientId = new_client_id()
-        self._redis: Redis = connect(self.url, name=f"callboard-client-{self._id}", max_connections=64)
+        self._redis: Redis = connect(self.url, name=f"callboard-client-{self._id}", max_connections=MAX_CONNECTIONS)
         self._outcomes: dict[str, Outcomes] = {}
         self._foreign: set[TaskId] = set()
         """Tasks that this client did not submit itself: the leader must be asked to tell of them."""

@@ -47,14 +47,17 @@ def socket_options(url: str) -> dict[str, Any]:
 def connect(url: str | None = None, *, name: str, max_connections: int = 16) -> Redis:
     """Make an asynchronous client; it connects when first used and never retries by itself.
 
-    `name` appears in CLIENT LIST. Commands raise `redis.ConnectionError` or `redis.TimeoutError` within
+    `name` appears in CLIENT LIST. At most `max_connections` commands are under way at a time, blocked reads among them;
+    others wait for their turn. Commands raise `redis.ConnectionError` or `redis.TimeoutError` within
     `SOCKET_TIMEOUT` seconds. The caller closes it with `aclose()`.
     """
     where = resolve_url(url)
-    pool = redis.asyncio.ConnectionPool.from_url(
+    # Callers beyond `max_connections` wait for a connection; redis-py's usual pool would refuse them.
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
         where,
         client_name=name,
         max_connections=max_connections,
+        timeout=None,
         **socket_options(where),
         retry=AsyncRetry(NoBackoff(), 0),
         decode_responses=False,

@@ -282,3 +282,14 @@ async def test_closing_leaves_nothing_of_the_client_behind(redis_url: str, redis
             await agent.complete(await agent.next())
             await handle.result(timeout=5)
         assert await redis.keys(f"*{pool}*:replies") == []
+
+
+async def test_any_number_of_coroutines_may_use_one_client_at_once(bus: Client, agent: WireAgent) -> None:
+    handles = await asyncio.gather(*(bus.submit("t.echo", n) for n in range(300)))
+    waiting = asyncio.gather(*(handle.result(timeout=20) for handle in handles))
+    for _ in handles:
+        given = await agent.next()
+        await agent.complete(given, given.task.payload)
+    assert sorted(await waiting) == list(range(300))
+    records = await asyncio.gather(*(handle.get() for handle in handles))
+    assert {record.status for record in records} == {TaskStatus.COMPLETED}
