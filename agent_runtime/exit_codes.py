@@ -12,3 +12,5 @@ class ExitCode(IntEnum):
     """It was told to restart: start it again at once."""
     SUPERSEDED = 76
     """Another process has its agent id now: leave it, or the two would displace each other for ever."""
+    MISCONFIGURED = 78
+    """It cannot start as it was told to (no such agent, a wrong setting): leave it, or it would fail for ever."""

@@ -57,8 +57,8 @@ class Supervisor:
     async def run(self, stop: asyncio.Event) -> int:
         """Supervise until `stop` is set and the children have ended, or none is left to be started again.
 
-        Returns 0, or 1 if a child had to be killed or was superseded. Cancelling this call kills the children. Must run
-        in the main thread, for there the kernel ties the children to this process.
+        Returns 0, or 1 if a child had to be killed, was superseded or could not start as it was told to. Cancelling
+        this call kills the children. Must run in the main thread, where the kernel ties the children to this process.
         """
         self._stop = stop
         # Not asyncio's own waiting for children: theirs differs by platform and loop, a thread that waits does not.
@@ -81,6 +81,8 @@ class Supervisor:
                 return FAILED if code == -signal.SIGKILL else 0
             if code == ExitCode.SUPERSEDED:
                 LOG.error("agent process %d was superseded: it is not started again", index)
+                return FAILED
+            if code == ExitCode.MISCONFIGURED:
                 return FAILED
             if age >= STEADY_S or code == ExitCode.RESTART:
                 backoff.reset()

@@ -27,7 +27,7 @@ from typing import Any
 
 from bus import Client, TaskCreate
 from bus.connection import Redis, connect
-from bus.embedded import EmbeddedServer
+from bus.embedded import EmbeddedServer, Persistence
 from bus.ids import DEFAULT_POOL
 from bus.messages import EventBatch
 from bus.names import DATA_FIELD, PoolNames
@@ -66,7 +66,7 @@ async def count_ended(redis: Redis, cursor: str, wanted: int) -> tuple[float, fl
     first = last = 0.0
     ended = failed = 0
     while ended < wanted:
-        reply = await redis.xread({NAMES.events: cursor}, count=100, block=1000)
+        reply: Any = await redis.xread({NAMES.events: cursor}, count=100, block=1000)
         for _, entries in reply or ():
             for entry_id, fields in entries:
                 cursor = entry_id
@@ -80,9 +80,17 @@ async def count_ended(redis: Redis, cursor: str, wanted: int) -> tuple[float, fl
     return first, last, failed
 
 
+async def accepted(bus: Client, count: int) -> None:
+    """Return when the leader has `count` waiting tasks in the ledger."""
+    waiting = 0
+    while waiting < count:
+        await asyncio.sleep(0.05)
+        waiting = (await bus.queue_status()).waiting
+
+
 async def last_event(redis: Redis) -> str:
     """Return the id of the newest event."""
-    newest = await redis.xrevrange(NAMES.events, count=1)
+    newest: Any = await redis.xrevrange(NAMES.events, count=1)
     return newest[0][0].decode() if newest else "0-0"
 
 
@@ -102,7 +110,7 @@ def cpu_of(pid: int) -> float:
     return total / ticks
 
 
-async def measure(count: int, persistence: Any) -> dict[str, Any]:
+async def measure(count: int, persistence: Persistence) -> dict[str, Any]:
     """Run the three measurements on fresh processes."""
     with tempfile.TemporaryDirectory() as folder:
         async with (
@@ -114,8 +122,7 @@ async def measure(count: int, persistence: Any) -> dict[str, Any]:
             began = perf_counter()
             await bus.submit_many(tasks(count))
             enqueued = perf_counter() - began
-            while (await bus.queue_status()).waiting < count:
-                await asyncio.sleep(0.05)
+            await accepted(bus, count)
             cursor = await last_event(redis)
             pids = {"dispatcher": dispatcher.pid, "server": server.pid}
             before = {name: cpu_of(pid) for name, pid in pids.items()}

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import suppress
 from functools import partial
 from itertools import islice
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self, TypedDict, TypeVar, Unpack, overload
 
@@ -33,6 +34,7 @@ SUBMIT_AHEAD: Final = 1000
 """Tasks that `submit_many` takes from its iterable before it sends them."""
 MAX_CONNECTIONS: Final = 16
 """Commands of one client that are under way at a time; each pool that results are awaited in takes one of them."""
+ACCEPTED_POLL_S: Final = 0.02
 CANCELS_PER_MESSAGE: Final = 1000
 
 
@@ -215,10 +217,18 @@ class Client:
 
     # --- looking and steering
 
-    async def get(self, task_id: str) -> TaskInDB:
-        """Return a task's full record, for a waiting one with the reason why it waits. Raises `UnknownTaskError`."""
+    async def get(self, task_id: str, *, patience: float = 0.0) -> TaskInDB:
+        """Return a task's full record, for a waiting one with the reason why it waits.
+
+        A task that is not in the ledger is asked for again for `patience` seconds: it may be submitted and not yet
+        accepted. Then raises `UnknownTaskError`.
+        """
         view = self._view(task_pool(task_id))
+        until = monotonic() + patience
         record = await self._ask(view.task(task_id))
+        while record is None and monotonic() < until:
+            await asyncio.sleep(ACCEPTED_POLL_S)
+            record = await self._ask(view.task(task_id))
         if record is None:
             unread = (await self._ask(view.queue_status())).unread
             raise UnknownTaskError(task_id, unread)

@@ -15,14 +15,16 @@ from bus.waiting import Waiter
 
 T = TypeVar("T")
 
+ACCEPTED_WITHIN_S: Final = 5.0
+
 _TIMEOUTS: Final = (FailureReason.TIMEOUT.value, FailureReason.EXPIRED.value)
 
 
 class Owner(Protocol):
     """What a handle needs of its client."""
 
-    async def get(self, task_id: str) -> TaskInDB:
-        """Return the stored record."""
+    async def get(self, task_id: str, *, patience: float = 0.0) -> TaskInDB:
+        """Return the stored record, waiting so many seconds for it to appear."""
 
     async def cancel(self, task_ids: list[str], reason: str = "") -> None:
         """Ask the leader to cancel tasks."""
@@ -80,8 +82,11 @@ class TaskHandle(Generic[T]):
         return self._output.validate_python(outcome.output)
 
     async def get(self) -> TaskInDB:
-        """Return the task as the ledger has it now. Raises `UnknownTaskError` until the leader has accepted it."""
-        return await self._owner.get(self.id)
+        """Return the task as the ledger has it now.
+
+        Waits for at most `ACCEPTED_WITHIN_S` seconds until the leader has accepted it, then raises `UnknownTaskError`.
+        """
+        return await self._owner.get(self.id, patience=ACCEPTED_WITHIN_S)
 
     async def status(self) -> TaskStatus:
         """Return the task's present status. Raises as `get` does."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Scalar = str | int | float | bool
 Value = Scalar | list[Scalar]
-"""What an attribute or the right side of a condition may be."""
+"""What an attribute may be."""
 
 AttributeName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
 
@@ -47,7 +47,9 @@ class Condition(BaseModel):
 
     attribute: AttributeName
     op: Operator = Operator.EQ
-    value: Value | None = Field(None, description="Compared with the attribute; not used by `exists`.")
+    value: Scalar | tuple[Scalar, ...] | None = Field(
+        None, description="Compared with the attribute; not used by `exists`."
+    )
 
     @model_validator(mode="before")
     @classmethod

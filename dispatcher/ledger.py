@@ -8,7 +8,7 @@ guessing.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from pydantic_core import to_json
 
@@ -233,11 +233,11 @@ class Ledger:
             removed = await pipe.execute()
         return int(removed[0])
 
-    async def publish(self, key: str, fields: Mapping[str, str]) -> None:
+    async def publish(self, key: str, fields: Mapping[Any, Any]) -> None:
         """Replace a hash of words for people (why tasks wait, agents' load); short-lived and not fenced."""
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.delete(key)
             if fields:
-                pipe.hset(key, mapping=dict(fields))
+                pipe.hset(key, mapping=fields)
                 pipe.pexpire(key, STANDING_TTL_MS)
             await pipe.execute()

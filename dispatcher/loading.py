@@ -1,6 +1,15 @@
-"""What a new leader reads from the ledger: agents, then tasks in agents' hands, then waiting ones, highest score first."""
+"""What a new leader reads of the ledger: agents, tasks in agents' hands, delayed tasks, waiting ones in their order.
 
-from collections.abc import AsyncIterator
+Read before the leader's first write and after its predecessor's last (the fence is up), so the indexes hold still
+while they are paged through. A record that cannot be read is reported and left where it is: one bad record must not
+keep a whole pool without a leader.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+from pydantic import ValidationError
 
 from bus.connection import Redis
 from bus.messages import TaskHeader
@@ -10,42 +19,63 @@ from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.model import AgentState, TaskState
 from dispatcher.core.record import restore, restore_agent
 
-PAGE = 1000
+LOG: Final = logging.getLogger("callboard.dispatcher")
+
+PAGE: Final = 1000
 
 
 async def load_agents(redis: Redis, names: PoolNames, now: int) -> list[AgentState]:
     """Return all agents that the ledger knows, their leases starting at `now`."""
-    ids = [raw.decode() for raw in await redis.zrange(names.agents, 0, -1)]
+    ids: Any = await redis.zrange(names.agents, 0, -1)
     agents: list[AgentState] = []
     for start in range(0, len(ids), PAGE):
+        page = [raw.decode() for raw in ids[start : start + PAGE]]
         async with redis.pipeline(transaction=False) as pipe:
-            for agent_id in ids[start : start + PAGE]:
+            for agent_id in page:
                 pipe.hget(names.agent(agent_id), "record")
-            for raw in await pipe.execute():
-                if raw is not None:
-                    agents.append(restore_agent(AgentRecord.model_validate_json(raw), now))
+            rows: list[Any] = await pipe.execute()
+        for agent_id, row in zip(page, rows, strict=True):
+            try:
+                agents += [] if row is None else [restore_agent(AgentRecord.model_validate_json(row), now)]
+            except ValidationError as error:
+                LOG.error("agent %s: its record cannot be read and is left alone: %s", agent_id, error)  # noqa: TRY400
     return agents
 
 
 async def load_tasks(
     redis: Redis, names: PoolNames, config: SchedulerConfig
 ) -> AsyncIterator[list[tuple[TaskState, str]]]:
-    """Yield all live tasks in pages, each with its agent's id: those in agents' hands, delayed ones, waiting ones."""
+    """Yield all live tasks in pages, each with its agent's id ('' for none)."""
     for index in (names.leases, names.delayed, names.pending):
         start = 0
-        while ids := [raw.decode() for raw in await redis.zrange(index, start, start + PAGE - 1)]:
+        while True:
+            ids: Any = await redis.zrange(index, start, start + PAGE - 1)
+            if not ids:
+                break
             start += len(ids)
             async with redis.pipeline(transaction=False) as pipe:
-                for task_id in ids:
-                    pipe.hmget(names.task(task_id), "state", "spec", "run")
-                rows = await pipe.execute()
-            page: list[tuple[TaskState, str]] = []
-            for task_id, (state, spec, run) in zip(ids, rows, strict=True):
-                if state is None:
-                    continue
-                guard = Guard.parse(state.decode())
-                if guard.status.terminal:
-                    continue
-                header = TaskHeader.model_validate_json(spec)
-                page.append((restore(config, task_id, guard, header, Run.model_validate_json(run)), guard.agent_id))
-            yield page
+                for raw in ids:
+                    pipe.hmget(names.task(raw.decode()), ["state", "spec", "run"])
+                rows: list[Any] = await pipe.execute()
+            yield [
+                loaded
+                for raw, row in zip(ids, rows, strict=True)
+                if (loaded := _restored(config, raw.decode(), row)) is not None
+            ]
+
+
+def _restored(config: SchedulerConfig, task_id: str, row: Sequence[bytes | None]) -> tuple[TaskState, str] | None:
+    """Return a live task with its agent's id; None for what is not live, not there, or not readable."""
+    state, spec, run = row
+    if state is None:
+        LOG.error("task %s: it stands in an index and has no record", task_id)
+        return None
+    try:
+        guard = Guard.parse(state.decode())
+        if guard.status.terminal:
+            return None
+        header = TaskHeader.model_validate_json(spec or b"")
+        return restore(config, task_id, guard, header, Run.model_validate_json(run or b"")), guard.agent_id
+    except ValueError as error:
+        LOG.error("task %s: its record cannot be read and is left alone: %s", task_id, error)  # noqa: TRY400
+        return None

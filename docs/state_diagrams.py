@@ -18,8 +18,8 @@ Drawn from the tables in `bus/states.py` by `docs/state_diagrams.py`; do not edi
 
 {tasks}
 
-`[*] --> ASSIGNED` is a task that was placed in the commit that accepted it, `ASSIGNED --> COMPLETED` one that started and
-finished within one report of its agent. A terminal state never changes.
+`[*] --> ASSIGNED` is a task that was placed in the commit that accepted it, `ASSIGNED --> COMPLETED` one that started
+and finished within one report of its agent. A terminal state never changes.
 
 ## Agents
 
@@ -31,7 +31,7 @@ An agent that is `DRAINING` or `STOPPED` comes back as `IDLE` with a new session
 
 def diagram(table: Mapping[S | None, frozenset[S]]) -> str:
     """Return the Mermaid state diagram of a transition table."""
-    lines = ["```mermaid", "stateDiagram-v2"]
+    lines: list[str] = ["```mermaid", "stateDiagram-v2"]
     for before, after in table.items():
         lines += [f"    {before.value if before else '[*]'} --> {state.value}" for state in sorted(after)]
         if before is not None and not after:

@@ -5,9 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
+from bus.connection import connect
 from tests.support.server import RunningServer, running_server
 
 _USED = pytest.StashKey[RunningServer]()
@@ -30,7 +29,7 @@ def redis_url(redis_server: RunningServer) -> str:
 @pytest.fixture(name="redis")
 async def redis_client(redis_url: str) -> AsyncIterator[Redis]:
     """Provide a client that returns bytes and fails at once instead of retrying."""
-    async with Redis.from_url(redis_url, socket_timeout=10.0, retry=Retry(NoBackoff(), 0)) as client:
+    async with connect(redis_url, name="test", max_connections=64) as client:
         yield client
 
 

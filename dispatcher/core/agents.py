@@ -169,7 +169,7 @@ def _reconcile(board: Board, agent: AgentState, message: Heartbeat, at: int) -> 
 
 
 def _undelivered(board: Board, agent: AgentState, task: TaskState, at: int) -> None:
-    """Two heartbeats did not list the task and no report of it is unread: the agent does not have it."""
+    """Take back a task that the agent does not have: two heartbeats did not list it, no report of it is unread."""
     if task.status is TaskStatus.ASSIGNED:
         lifecycle.requeue(board, task, "undelivered", at)
         agent.deaf_until = at + board.config.deaf_probation_ms
@@ -180,7 +180,7 @@ def _undelivered(board: Board, agent: AgentState, task: TaskState, at: int) -> N
 
 
 def lease_ended(board: Board, agent_id: str, at: int) -> None:
-    """A lease timer rang on the horizon: the agent is lost, unless it was heard of since."""
+    """Declare an agent lost, unless it was heard of since its lease timer was set; called on the horizon."""
     agent = board.fleet.agents.get(agent_id)
     if agent is None or agent.status is AgentStatus.STOPPED or agent.health is AgentHealth.LOST:
         return
@@ -196,7 +196,7 @@ def lease_ended(board: Board, agent_id: str, at: int) -> None:
 
 
 def session_ended(board: Board, agent_id: str, at: int) -> None:
-    """All reports of the agent's earlier session are read: what it did not finish is free."""
+    """Free what the agent's earlier session did not finish; called when all reports of it are read."""
     agent = board.fleet.agents.get(agent_id)
     if agent is not None:
         keep = agent.session if agent.status is not AgentStatus.STOPPED else None

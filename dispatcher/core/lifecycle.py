@@ -52,7 +52,7 @@ def assign(board: Board, task: TaskState, agent: AgentState) -> None:
 
 
 def start(board: Board, task: TaskState, at: int) -> None:
-    """ASSIGNED → RUNNING: its agent has begun."""
+    """Move ASSIGNED → RUNNING: its agent has begun."""
     _move(task, TaskStatus.RUNNING)
     task.started_at = at
     if task.run_timeout_ms is not None:
@@ -103,7 +103,7 @@ def attempt_failed(
     *,
     retryable: bool = True,
 ) -> None:
-    """The current attempt failed: try again after a backoff, or → FAILED when no attempt is left."""
+    """End a failed attempt: try again after a backoff, or move to FAILED when no attempt is left."""
     task.failures += 1
     if task.agent is not None:
         task.agent.failed += 1

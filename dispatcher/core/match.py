@@ -3,8 +3,10 @@
 The only place that decides it; waiting tasks are explained by the same functions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from operator import ge, gt, le, lt
+from typing import Any, Final
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
@@ -21,34 +23,38 @@ def meets(condition: Condition, attributes: Mapping[str, Value]) -> bool:
     """
     if condition.attribute not in attributes:
         return condition.op is Operator.NE
-    have, want = attributes[condition.attribute], condition.value
-    match condition.op:
-        case Operator.EXISTS:
-            return True
-        case Operator.EQ:
-            return _same(have, want)
-        case Operator.NE:
-            return not _same(have, want)
-        case Operator.IN:
-            return isinstance(want, list) and any(_same(have, item) for item in want)
-        case Operator.CONTAINS:
-            return isinstance(have, list) and any(_same(item, want) for item in have)
-        case _:
-            return _ordered(condition.op, have, want)
+    return _TESTS[condition.op](attributes[condition.attribute], condition.value)
 
 
-def _same(left: object, right: object) -> bool:
-    return isinstance(left, bool) == isinstance(right, bool) and left == right
+def _same(have: object, want: object) -> bool:
+    if isinstance(have, list) and isinstance(want, tuple):
+        return len(have) == len(want) and all(map(_same, have, want))
+    return isinstance(have, bool) == isinstance(want, bool) and have == want
 
 
-def _ordered(op: Operator, have: object, want: object) -> bool:
-    if isinstance(have, bool) or isinstance(want, bool):
+def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[object, object], bool]:
+    def test(have: object, want: object) -> bool:
+        if isinstance(have, bool) or isinstance(want, bool):
+            return False
+        for kind in (str, (int, float)):
+            if isinstance(have, kind) and isinstance(want, kind):
+                return compare(have, want)
         return False
-    if (isinstance(have, str) and isinstance(want, str)) or (isinstance(have, int | float) and isinstance(want, int | float)):
-        order = (have > want) - (have < want)
-    else:
-        return False
-    return {Operator.GT: order > 0, Operator.GE: order >= 0, Operator.LT: order < 0, Operator.LE: order <= 0}[op]
+
+    return test
+
+
+_TESTS: Final[Mapping[Operator, Callable[[object, object], bool]]] = {
+    Operator.EXISTS: lambda _have, _want: True,
+    Operator.EQ: _same,
+    Operator.NE: lambda have, want: not _same(have, want),
+    Operator.IN: lambda have, want: isinstance(want, tuple) and any(_same(have, item) for item in want),
+    Operator.CONTAINS: lambda have, want: isinstance(have, list) and any(_same(item, want) for item in have),
+    Operator.GT: _ordered(gt),
+    Operator.GE: _ordered(ge),
+    Operator.LT: _ordered(lt),
+    Operator.LE: _ordered(le),
+}
 
 
 @lru_cache(maxsize=4096)

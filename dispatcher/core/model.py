@@ -6,6 +6,8 @@ the core are frozen decisions. A terminal task is not kept.
 
 from dataclasses import dataclass, field
 
+from pydantic import JsonValue
+
 from bus.messages import CapabilitySpec, TaskError
 from bus.records import AttemptRecord
 from bus.requirements import Condition, Preference, Value
@@ -81,7 +83,7 @@ class AgentState:
     registered_at: int
     lease_ms: int
     attributes: dict[str, Value] = field(default_factory=dict)
-    metadata: dict[str, object] = field(default_factory=dict)
+    metadata: dict[str, JsonValue] = field(default_factory=dict)
     heartbeat_interval: float = 1.0
     retired: tuple[str, ...] = ()
 

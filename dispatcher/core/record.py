@@ -38,31 +38,29 @@ def task_of(config: SchedulerConfig, task_id: str, header: TaskHeader, enqueued_
 
 
 def encode_run(task: TaskState) -> bytes:
-    """Return the JSON of `bus.records.Run` for `task`; fields at their default are left out."""
+    """Return the JSON of `bus.records.Run` for `task`; what is empty is left out."""
     fields: dict[str, object] = {"enqueued_at": task.enqueued_at}
-    if task.not_before:
-        fields["not_before"] = task.not_before
-    if task.assigned_at is not None:
-        fields["assigned_at"] = task.assigned_at
-    if task.started_at is not None:
-        fields["started_at"] = task.started_at
-    if task.finished_at is not None:
-        fields["finished_at"] = task.finished_at
-    if task.watchers:
-        fields["watchers"] = task.watchers
-    if task.failures:
-        fields["failures"] = task.failures
-    if task.progress is not None:
-        fields["progress"] = task.progress
-    if task.note is not None:
-        fields["note"] = task.note
-    if task.reason is not None:
-        fields["reason"] = task.reason
-    if task.error is not None:
-        fields["error"] = task.error
-    if task.attempts:
-        fields["attempts"] = task.attempts
+    for name, empty in _RUN_FIELDS:
+        value = getattr(task, name)
+        if value is not empty and value != empty:
+            fields[name] = value
     return to_json(fields, exclude_none=True, inf_nan_mode="constants")
+
+
+_RUN_FIELDS = (
+    ("not_before", 0),
+    ("assigned_at", None),
+    ("started_at", None),
+    ("finished_at", None),
+    ("progress", None),
+    ("note", None),
+    ("reason", None),
+    ("error", None),
+    ("failures", 0),
+    ("watchers", ()),
+    ("attempts", ()),
+)
+"""The fields of `Run` with the values that go without saying."""
 
 
 def restore(config: SchedulerConfig, task_id: str, guard: Guard, header: TaskHeader, run: Run) -> TaskState:

@@ -12,7 +12,7 @@ from bus.requirements import requirement_key
         ("gpu>=16.5", Condition(attribute="gpu", op=Operator.GE, value=16.5)),
         ("region == eu", Condition(attribute="region", op=Operator.EQ, value="eu")),
         ('region == "eu west"', Condition(attribute="region", op=Operator.EQ, value="eu west")),
-        ('region in ["eu", "us"]', Condition(attribute="region", op=Operator.IN, value=["eu", "us"])),
+        ('region in ["eu", "us"]', Condition(attribute="region", op=Operator.IN, value=("eu", "us"))),
         ("languages contains de", Condition(attribute="languages", op=Operator.CONTAINS, value="de")),
         ("cuda exists", Condition(attribute="cuda", op=Operator.EXISTS)),
         ("trusted != false", Condition(attribute="trusted", op=Operator.NE, value=False)),

@@ -58,16 +58,19 @@ async def test_of_a_hundred_thousand_submissions_none_is_lost_when_the_dispatche
 async def test_the_work_in_agents_hands_goes_on_under_the_next_dispatcher(
     redis: Redis, redis_url: str, pool: str
 ) -> None:
-    async with Client(redis_url, pool=pool) as bus:
-        async with dispatcher_process(redis_url, pool, "one") as first, wire_agent(redis, pool, "t.x") as agent:
-            handle = await bus.submit("t.x")
-            given = await agent.next()
-            first.kill()
-            await first.wait()
-            await agent.complete(given, "reported to nobody")
-            async with dispatcher_process(redis_url, pool, "two"):
-                assert await handle.result(timeout=20) == "reported to nobody"
-                assert (await handle.get()).attempt == 1
+    async with (
+        Client(redis_url, pool=pool) as bus,
+        dispatcher_process(redis_url, pool, "one") as first,
+        wire_agent(redis, pool, "t.x") as agent,
+    ):
+        handle = await bus.submit("t.x")
+        given = await agent.next()
+        first.kill()
+        await first.wait()
+        await agent.complete(given, "reported to nobody")
+        async with dispatcher_process(redis_url, pool, "two"):
+            assert await handle.result(timeout=20) == "reported to nobody"
+            assert (await handle.get()).attempt == 1
 
 
 async def _more_than(redis: Redis, index: str, number: int) -> bool:

@@ -1,0 +1,59 @@
+"""The command `callboard`: which commands there are. Each lives in a module of its own, imported when it is called.
+
+Nothing else may be imported here: `--help` must answer at once.
+"""
+
+import asyncio
+import inspect
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from cyclopts import App
+
+from callboard.failures import tell
+
+_COMMANDS: Final = (
+    ("up", "Start a server, a dispatcher and agents; Ctrl-C stops them all."),
+    ("demo", "Watch a census of Python's standard library, with an agent killed half way."),
+    ("dispatcher", "Run a dispatcher: it leads its pools, or stands by for them."),
+    ("agent", "Run an agent, and start it anew when it crashes."),
+    ("submit", "Submit a task, or many; print ids, or wait for results."),
+    ("tasks", "Look at tasks, fetch their results, cancel them."),
+    ("agents", "Look at agents, drain and restart them."),
+    ("asyncapi", "Print the AsyncAPI document of everything that is said on the bus."),
+    ("version", "Print the versions of Callboard and of what it runs on."),
+)
+
+
+def build_app() -> App:
+    """Return the command line's application."""
+    app = App(
+        name="callboard",
+        help="An asyncio message bus for agents on Redis Streams.",
+        help_epilogue="The server is looked for at CALLBOARD_REDIS_URL, else where `callboard up` listens.",
+        version_flags=(),
+        help_on_error=False,
+        result_action="return_value",
+    )
+    for place, (name, text) in enumerate(_COMMANDS):
+        app.command(f"callboard.commands.{name}:{name}", name=name, help=text, sort_key=place)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; whatever goes wrong is said in one line."""
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except BaseException as error:  # noqa: BLE001 - the border to the user
+        return tell(error)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    command, bound, _ = build_app().parse_args(list(arguments), exit_on_error=False, print_error=False)
+    result = command(*bound.args, **bound.kwargs)
+    if inspect.iscoroutine(result):
+        with asyncio.Runner() as runner:
+            result = runner.run(result)
+    sys.stdout.flush()
+    return result if isinstance(result, int) else 0

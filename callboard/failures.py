@@ -1,0 +1,124 @@
+"""What a failed command says: one line on stderr that tells what to do, and an exit code. Never a traceback.
+
+    UsageError    the command line is wrong (exit code 2)
+    CommandError  anything else that stops a command and has words of its own (exit code 1)
+
+Nothing slow is imported here: an error can only be one of pydantic's or redis-py's if the command has imported them.
+"""
+
+import os
+import re
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from cyclopts import CycloptsError
+
+TRACEBACK_VARIABLE: Final = "CALLBOARD_TRACEBACK"
+
+FAILED: Final = 1
+USAGE: Final = 2
+INTERRUPTED: Final = 128 + signal.SIGINT
+PIPE_CLOSED: Final = 128 + signal.SIGPIPE
+
+_SECRET: Final = re.compile(r"(?<=://)[^/@\s]*@")
+
+
+class CommandError(Exception):
+    """Stops a command; the text says what to do."""
+
+
+class UsageError(CommandError):
+    """The command line is wrong; the text says what to write instead."""
+
+
+def without_secrets(text: str) -> str:
+    """Return `text` with the user and password of every URL in it hidden."""
+    return _SECRET.sub("***@", text)
+
+
+def one_line(text: str) -> str:
+    """Return `text` as it may be shown: on one line, no secrets in it."""
+    return without_secrets(" ".join(text.split()))
+
+
+def tell(error: BaseException) -> int:
+    """Say on stderr what stopped the command, and return the exit code. Ctrl-C and a closed pipe say nothing."""
+    error = _first(error)
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else FAILED
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        return _pipe_closed()
+    if os.environ.get(TRACEBACK_VARIABLE):
+        traceback.print_exception(error)
+    code, text = _explain(error)
+    sys.stderr.write(f"callboard: {one_line(text)}\n")
+    return code
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the first error of a task group's, which is the one that stopped the others."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _pipe_closed() -> int:
+    """Let nothing complain when Python flushes stdout at its end: whoever read it is gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return PIPE_CLOSED
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    from cyclopts import CycloptsError  # noqa: PLC0415 - child processes do without it
+
+    from bus.embedded import EmbeddedServerError  # noqa: PLC0415 - slow, and only a failure needs it
+    from bus.errors import CallboardError, SubmissionError  # noqa: PLC0415 - the same
+    from metrics.exposition import PortTakenError  # noqa: PLC0415 - the same
+
+    if isinstance(error, CycloptsError):
+        return USAGE, _words_of_wrong_argument(error)
+    if isinstance(error, UsageError | SubmissionError):
+        return USAGE, str(error)
+    if isinstance(error, CommandError | CallboardError | EmbeddedServerError | PortTakenError):
+        return FAILED, str(error)
+    return _explain_libraries(error)
+
+
+def _words_of_wrong_argument(error: "CycloptsError") -> str:
+    from cyclopts import UnknownCommandError  # noqa: PLC0415 - imported by now
+
+    error.verbose = False
+    command = " ".join(("callboard", *(error.command_chain or ())))
+    remedy = f"`{command} --help` shows what it takes"
+    if isinstance(error, UnknownCommandError):
+        # Its own text imports every command there is to find a similar name.
+        name = (error.unused_tokens or ["?"])[0]
+        return f"no command {name!r}: {remedy}"
+    return f"{str(error).strip().rstrip('.')}: {remedy}"
+
+
+def _explain_libraries(error: BaseException) -> tuple[int, str]:
+    """Put an error of pydantic's, redis-py's or the system's into words."""
+    from pydantic import ValidationError  # noqa: PLC0415 - slow
+    from pydantic_settings import SettingsError  # noqa: PLC0415 - slow
+    from redis import RedisError  # noqa: PLC0415 - slow
+
+    if isinstance(error, ValidationError):
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        text = problem["msg"].removeprefix("Value error, ")
+        variable = f" (option, or CALLBOARD_{where.partition('.')[0].upper()})" if where else ""
+        return USAGE, f"{where}{variable}: {text}" if where else text
+    if isinstance(error, SettingsError):
+        return USAGE, f"{error}: correct that CALLBOARD_ variable (lists are JSON, durations like PT5S)"
+    if isinstance(error, RedisError):
+        return FAILED, f"the Redis server refused: {error}: check CALLBOARD_REDIS_URL and the rights of its user"
+    if isinstance(error, OSError):
+        return FAILED, f"{error}: check the path, the address and your rights"
+    text = f"unexpected {type(error).__name__}: {error}: set {TRACEBACK_VARIABLE}=1 and run it again to see where"
+    return FAILED, text

@@ -1,0 +1,1 @@
+"""A guided tour: one idea per file, in the order of their numbers, by the public API alone."""
