@@ -115,7 +115,7 @@ def _explain_libraries(error: BaseException) -> tuple[int, str]:
         variable = f" (option, or CALLBOARD_{where.partition('.')[0].upper()})" if where else ""
         return USAGE, f"{where}{variable}: {text}" if where else text
     if isinstance(error, SettingsError):
-        return USAGE, f"{error}: correct that CALLBOARD_ variable (lists are JSON, durations like PT5S)"
+        return USAGE, f"{error}: correct that CALLBOARD_ variable"
     if isinstance(error, RedisError):
         return FAILED, f"the Redis server refused: {error}: check CALLBOARD_REDIS_URL and the rights of its user"
     if isinstance(error, OSError):

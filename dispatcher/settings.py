@@ -3,13 +3,13 @@
 import os
 import socket
 from datetime import timedelta
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bus.connection import resolve_url
-from bus.ids import DEFAULT_POOL, check_pool
+from bus.ids import AGENT_ID_PATTERN, DEFAULT_POOL, check_pool
 
 
 class DispatcherSettings(BaseSettings):
@@ -18,10 +18,12 @@ class DispatcherSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="CALLBOARD_", frozen=True, extra="ignore")
 
     redis_url: str = Field(default_factory=resolve_url, description="Server that the pools live on.")
-    pools: tuple[str, ...] = Field((DEFAULT_POOL,), min_length=1, description="Pools to lead, or to stand by for.")
+    pools: Annotated[tuple[str, ...], NoDecode] = Field(
+        (DEFAULT_POOL,), min_length=1, description="Pools to lead, or to stand by for; separated by commas."
+    )
     dispatcher_id: str = Field(
         default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
-        max_length=128,
+        pattern=AGENT_ID_PATTERN,
         description="Names this process in the lease and as a consumer; stable names leave no consumers behind.",
     )
     leader_lease: timedelta = Field(timedelta(seconds=3), description="How long a silent leader is waited for.")
@@ -29,6 +31,11 @@ class DispatcherSettings(BaseSettings):
     prefetch: timedelta = Field(timedelta(milliseconds=20), description="Work an agent may have ahead of its slots.")
     retry_base: timedelta = Field(timedelta(seconds=1), description="Upper bound of the first retry's backoff.")
     retry_cap: timedelta = Field(timedelta(minutes=5), description="Upper bound of any retry's backoff.")
+
+    @field_validator("pools", mode="before")
+    @classmethod
+    def _split_pools(cls, pools: object) -> object:
+        return [pool.strip() for pool in pools.split(",")] if isinstance(pools, str) else pools
 
     @field_validator("pools")
     @classmethod

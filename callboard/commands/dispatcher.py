@@ -1,0 +1,73 @@
+"""`callboard dispatcher`: a dispatcher process with its metrics."""
+
+import asyncio
+import logging
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+
+from callboard.metrics_port import serve_metrics
+from callboard.options import LOG_DEFAULTS, PORT_RANGE, Duration, LogOptions, RedisUrl, given
+from callboard.process_loop import new_loop
+from callboard.signals import stop_on_signal
+from dispatcher.service import Dispatcher
+from dispatcher.settings import DispatcherSettings
+from metrics.dispatcher_metrics import DispatcherMetrics
+from metrics.exposition import new_registry
+
+LOG: Final = logging.getLogger("callboard.dispatcher")
+
+METRICS_PORT: Final = 9464
+
+
+def dispatcher(  # noqa: PLR0913 - one per option
+    *,
+    pool: Annotated[list[str] | None, Parameter(help="Pool to lead or stand by for; may be repeated.")] = None,
+    id: Annotated[str | None, Parameter(help="Stable name of this process; else host and process id.")] = None,  # noqa: A002
+    redis_url: RedisUrl = None,
+    leader_lease: Annotated[Duration | None, Parameter(help="How long a silent leader is waited for.")] = None,
+    retention: Annotated[Duration | None, Parameter(help="How long finished tasks are kept.")] = None,
+    prefetch: Annotated[Duration | None, Parameter(help="Work an agent may have ahead of its slots.")] = None,
+    retry_base: Annotated[Duration | None, Parameter(help="Upper bound of the first retry's backoff.")] = None,
+    retry_cap: Annotated[Duration | None, Parameter(help="Upper bound of any retry's backoff.")] = None,
+    metrics_host: Annotated[str, Parameter(help="Address of /metrics and /healthz.")] = "127.0.0.1",
+    metrics_port: Annotated[
+        int | None,
+        Parameter(validator=PORT_RANGE, help=f"Else {METRICS_PORT}, or if it is taken any free one, as 0 is."),
+    ] = None,
+    log: LogOptions = LOG_DEFAULTS,
+) -> int:
+    """Run a dispatcher: it leads its pools, or stands by for them.
+
+    It may be started before the server is up. SIGTERM and Ctrl-C give the lead back at once, so that another
+    dispatcher takes over without waiting for the lease.
+    """
+    log.set_up()
+    settings = DispatcherSettings(
+        **given(
+            pools=None if pool is None else tuple(dict.fromkeys(pool)),
+            dispatcher_id=id,
+            redis_url=redis_url,
+            leader_lease=leader_lease,
+            retention=retention,
+            prefetch=prefetch,
+            retry_base=retry_base,
+            retry_cap=retry_cap,
+        )
+    )
+    # Not cyclopts' own loop: this one is worth a faster one.
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(_run(settings, metrics_host, metrics_port))
+
+
+async def _run(settings: DispatcherSettings, host: str, port: int | None) -> int:
+    registry = new_registry()
+    dispatcher = Dispatcher(settings, DispatcherMetrics(registry).of)
+    server = serve_metrics(registry, host=host, port=port, default=METRICS_PORT, healthy=dispatcher.problems)
+    LOG.info("%s serves pools %s; metrics at %s", settings.dispatcher_id, ", ".join(settings.pools), server.url)
+    try:
+        with stop_on_signal() as stop:
+            await dispatcher.run(stop)
+    finally:
+        server.stop()
+    return 0

@@ -1,0 +1,178 @@
+"""`callboard submit`: one task, or as many as there are lines."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from cyclopts import Parameter
+from pydantic import ValidationError
+
+from bus.client import Client
+from bus.handle import TaskHandle
+from bus.records import TaskCreate
+from bus.states import TaskPriority
+from callboard.connecting import connected
+from callboard.failures import CommandError, UsageError
+from callboard.options import AsJson, RedisUrl, Seconds, given, name_and_value
+from callboard.outcomes import show_ended, show_outcome
+from callboard.output import print_json, print_line
+from callboard.payloads import json_lines, open_file, parse, read_file, read_stdin
+
+_STDIN: Final = "-"
+_Texts = list[str] | None
+
+
+async def submit(  # noqa: PLR0913 - one per option
+    capability: Annotated[str, Parameter(help="Name of the capability that is to do it.")],
+    payload: Annotated[
+        str | None, Parameter(allow_leading_hyphen=True, help="Payload as JSON; - takes one per line from stdin.")
+    ] = None,
+    /,
+    *,
+    file: Annotated[
+        Path | None, Parameter(allow_leading_hyphen=True, help="File that holds the payload; - is stdin.")
+    ] = None,
+    ndjson: Annotated[bool, Parameter(negative=(), help="Each line of the file, or of stdin, is a payload.")] = False,
+    version: Annotated[str | None, Parameter(help="Versions of the capability that will do, e.g. '>=1.2'.")] = None,
+    priority: Annotated[TaskPriority, Parameter(help="How urgent it is.")] = TaskPriority.MEDIUM,
+    requires: Annotated[_Texts, Parameter(help="Condition, e.g. 'gpu >= 16'; may be repeated.")] = None,
+    prefers: Annotated[_Texts, Parameter(help="Condition that is better met; may be repeated.")] = None,
+    key: Annotated[str | None, Parameter(help="A second task with this key is not submitted.")] = None,
+    fairness_key: Annotated[str | None, Parameter(help="Tasks of different keys take turns.")] = None,
+    delay: Annotated[Seconds | None, Parameter(help="Not to be started before this is over.")] = None,
+    run_timeout: Annotated[Seconds | None, Parameter(help="How long one attempt may run.")] = None,
+    queue_timeout: Annotated[Seconds | None, Parameter(help="How long it may wait for an agent.")] = None,
+    max_attempts: Annotated[int | None, Parameter(help="How often it is tried.")] = None,
+    tag: Annotated[_Texts, Parameter(help="May be repeated.")] = None,
+    metadata: Annotated[_Texts, Parameter(help="name=value; may be repeated.")] = None,
+    pool: Annotated[str | None, Parameter(help="Pool that is to do it.")] = None,
+    wait: Annotated[bool, Parameter(negative=(), help="Wait for the result and print it.")] = False,
+    timeout: Annotated[Seconds | None, Parameter(help="How long to wait; the task goes on after that.")] = None,
+    redis_url: RedisUrl = None,
+    json: AsJson = False,
+) -> int:
+    """Submit a task and print its id, or with --wait its output.
+
+    Many tasks are submitted as their lines arrive; their ids, or with --wait their results as they come, are printed
+    one a line. The exit code is 1 if a task that was waited for has failed.
+    """
+    if timeout is not None and not wait:
+        raise UsageError("--timeout is how long to wait: add --wait")
+    options = given(
+        version=version,
+        priority=priority,
+        requires=requires,
+        prefers=prefers,
+        key=key,
+        fairness_key=fairness_key,
+        delay=delay,
+        run_timeout=run_timeout,
+        queue_timeout=queue_timeout,
+        max_attempts=max_attempts,
+        tags=tag,
+        metadata=None if metadata is None else dict(name_and_value(item) for item in metadata),
+    )
+    source = _Source(payload, file, ndjson=ndjson)
+    if not source.many:
+        task = _task(capability, await source.one(), options)
+        async with connected(redis_url, pool) as bus:
+            (handle,) = await bus.submit_many([task])
+            if wait:
+                return await show_outcome(handle, timeout=timeout, as_json=json)
+            _show_id(handle, as_json=json, lines=False)
+            return 0
+    if key is not None:
+        raise UsageError("--key would make all of them the same task: leave it out, or submit one at a time")
+    _task(capability, None, options)
+    payloads = source.lines()
+    async with connected(redis_url, pool) as bus:
+        return await _Many(bus, wait=wait, timeout=timeout, as_json=json).run(capability, payloads, options)
+
+
+class _Source:
+    """Where the payload comes from, or the payloads."""
+
+    def __init__(self, argument: str | None, file: Path | None, *, ndjson: bool) -> None:
+        if argument is not None and argument.startswith("--"):
+            raise UsageError(f"no option {argument}: `callboard submit --help` shows which there are")
+        if argument not in (None, _STDIN) and (file is not None or ndjson):
+            raise UsageError("the payload is given twice: as an argument, and by --file or --ndjson; leave one out")
+        from_stdin = argument == _STDIN or (file is not None and str(file) == _STDIN)
+        self.argument = argument
+        self.file = None if from_stdin else file
+        self.many = ndjson or argument == _STDIN
+        self.stdin_holds_one = from_stdin and not self.many
+
+    async def one(self) -> Any:  # noqa: ANN401 - JSON
+        """Return the only payload: null if none is given."""
+        if self.file is not None:
+            return parse(read_file(self.file), str(self.file))
+        if self.stdin_holds_one:
+            return parse(await read_stdin(), "stdin")
+        return None if self.argument is None else parse(self.argument, "the payload")
+
+    def lines(self) -> AsyncIterator[list[Any]]:
+        """Yield the payloads as they arrive."""
+        return json_lines(open_file(self.file))
+
+
+def _task(capability: str, payload: Any, options: dict[str, Any]) -> TaskCreate:  # noqa: ANN401 - JSON
+    try:
+        return TaskCreate.model_validate({"capability": capability, "payload": payload, **options})
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        name = str(problem["loc"][0]) if problem["loc"] else "task"
+        text = problem["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{name.replace('_', '-')}: {text}: `callboard submit --help` shows what it takes") from None
+
+
+def _show_id(handle: TaskHandle[Any], *, as_json: bool, lines: bool) -> None:
+    if as_json:
+        print_json({"id": handle.id, "pool": handle.pool}, lines=lines)
+    else:
+        print_line(handle.id)
+
+
+class _Many:
+    """The submission of many tasks, as their payloads arrive."""
+
+    def __init__(self, bus: Client, *, wait: bool, timeout: float | None, as_json: bool) -> None:
+        self._bus = bus
+        self._wait = wait
+        self._timeout = timeout
+        self._as_json = as_json
+        self._submitted = 0
+        self._code = 0
+
+    async def run(self, capability: str, chunks: AsyncIterator[list[Any]], options: dict[str, Any]) -> int:
+        """Submit all, print their ids or, with `wait`, how they end; return the command's exit code.
+
+        A line that is wrong stops it; results of the tasks before it are still printed.
+        """
+        problem: UsageError | None = None
+        async with asyncio.TaskGroup() as waits:
+            try:
+                async for payloads in chunks:
+                    handles = await self._bus.submit_many(_task(capability, payload, options) for payload in payloads)
+                    self._submitted += len(handles)
+                    if self._wait:
+                        waits.create_task(self._show_ends(handles))
+                    else:
+                        for handle in handles:
+                            _show_id(handle, as_json=self._as_json, lines=True)
+            except UsageError as error:
+                problem = error
+        if problem is not None:
+            raise UsageError(f"{problem}; the {self._submitted:,} before it are submitted") from None
+        return self._code
+
+    async def _show_ends(self, handles: list[TaskHandle[Any]]) -> None:
+        left = len(handles)
+        try:
+            async with asyncio.timeout(self._timeout):
+                async for handle in self._bus.as_completed(handles):
+                    self._code = max(self._code, await show_ended(handle, as_json=self._as_json))
+                    left -= 1
+        except TimeoutError:
+            raise CommandError(f"{left:,} tasks have not ended within {self._timeout:g} s; they go on") from None

@@ -1,0 +1,131 @@
+"""`callboard tasks`: look at tasks, fetch results, cancel."""
+
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from bus.records import Task, TaskInDB
+from bus.states import TaskStatus
+from callboard.connecting import check_task_id, connected
+from callboard.moments import ago, moment
+from callboard.options import AsJson, RedisUrl, Seconds
+from callboard.outcomes import show_outcome
+from callboard.output import json_text, print_json, print_line, print_rows, print_table
+
+tasks = App(name="tasks", help="Look at tasks, fetch their results, cancel them.", result_action="return_value")
+
+_Pool = Annotated[str | None, Parameter(help="Pool to look at.")]
+_TaskId = Annotated[str, Parameter(help="Id of the task.")]
+
+
+@tasks.command(name="list")
+async def list_tasks(
+    *,
+    status: Annotated[TaskStatus | None, Parameter(help="Only tasks of this status.")] = None,
+    limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000), help="At most so many.")] = 20,
+    pool: _Pool = None,
+    redis_url: RedisUrl = None,
+    json: AsJson = False,
+) -> int:
+    """List tasks: those in agents' hands, then those that wait, in their order, then those that have ended."""
+    async with connected(redis_url, pool) as bus:
+        found = await bus.list_tasks(status, limit=limit)
+        if json:
+            print_json(found)
+            return 0
+        queue = await bus.queue_status()
+    waiting = f"{queue.waiting:,} waiting, {queue.delayed:,} delayed, {queue.unread:,} unread"
+    print_table(
+        ("id", "capability", "status", "priority", "attempt", "agent", "enqueued", "what"),
+        (_row(task) for task in found),
+        spare=("enqueued", "agent", "priority", "attempt"),
+        caption=f"{waiting}, {queue.active:,} active, {queue.dead:,} dead in pool {queue.pool}",
+    )
+    return 0
+
+
+def _row(task: Task) -> tuple[object, ...]:
+    what = task.note or (task.error.message if task.error else "") or task.reason or ""
+    if task.status is TaskStatus.RUNNING and task.progress is not None:
+        what = f"{task.progress:.0%} {what}".strip()
+    attempt = f"{task.attempt}/{task.max_attempts}"
+    at = ago(task.enqueued_at)
+    return task.id, task.capability, task.status, task.priority, attempt, task.agent_id, at, " ".join(what.split())
+
+
+@tasks.command
+async def get(task_id: _TaskId, /, *, redis_url: RedisUrl = None, json: AsJson = False) -> int:
+    """Show everything that is known of a task; of a waiting one also why it waits."""
+    check_task_id(task_id)
+    async with connected(redis_url) as bus:
+        task = await bus.get(task_id)
+    if json:
+        print_json(task)
+    else:
+        print_rows(f"task {task.id}", _rows(task))
+    return 0
+
+
+def _rows(task: TaskInDB) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = [
+        ("status", task.status),
+        ("waits because", task.waiting_because),
+        ("reason", task.reason),
+        ("error", f"{task.error.type}: {task.error.message}" if task.error else None),
+        ("capability", " ".join(part for part in (task.capability, task.spec.version) if part)),
+        ("priority", task.priority),
+        ("attempt", f"{task.attempt} of {task.max_attempts}" if task.attempt else None),
+        ("agent", task.agent_id),
+        ("progress", None if task.progress is None else f"{task.progress:.0%}"),
+        ("note", task.note),
+        ("enqueued", moment(task.enqueued_at)),
+        ("not before", moment(task.not_before)),
+        ("assigned", moment(task.assigned_at)),
+        ("started", moment(task.started_at)),
+        ("finished", moment(task.finished_at)),
+        ("tags", ", ".join(task.tags)),
+        ("metadata", json_text(task.metadata) if task.metadata else None),
+        ("payload", json_text(task.spec.payload)),
+        ("output", json_text(task.output) if task.status is TaskStatus.COMPLETED else None),
+    ]
+    for past in task.attempts:
+        error = f", {past.error.type}: {past.error.message}" if past.error else ""
+        rows.append((f"attempt {past.attempt}", f"{past.outcome} on {past.agent_id}{error}"))
+    return rows
+
+
+@tasks.command
+async def result(
+    task_id: _TaskId,
+    /,
+    *,
+    timeout: Annotated[Seconds | None, Parameter(help="How long to wait for it; else as long as it takes.")] = None,
+    redis_url: RedisUrl = None,
+    json: AsJson = False,
+) -> int:
+    """Print the output of a task, waiting until it has ended. The exit code is 1 if it failed or was cancelled."""
+    check_task_id(task_id)
+    async with connected(redis_url) as bus:
+        return await show_outcome(bus.handle(task_id), timeout=timeout, as_json=json)
+
+
+@tasks.command
+async def cancel(
+    task_ids: Annotated[list[str], Parameter(help="Ids of the tasks.")],
+    /,
+    *,
+    reason: Annotated[str, Parameter(help="Kept with the tasks.")] = "",
+    redis_url: RedisUrl = None,
+    json: AsJson = False,
+) -> int:
+    """Ask that tasks be cancelled. Those that have ended stay as they are."""
+    for task_id in task_ids:
+        check_task_id(task_id)
+    async with connected(redis_url) as bus:
+        await bus.cancel(task_ids, reason)
+    if json:
+        print_json({"requested": "cancel", "ids": task_ids})
+    else:
+        print_line(f"asked for {len(task_ids)} task{'s' * (len(task_ids) != 1)} to be cancelled")
+    return 0

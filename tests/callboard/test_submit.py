@@ -1,0 +1,147 @@
+"""`callboard submit` and `callboard tasks`, end to end: dispatcher and agent are processes of their own."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.callboard.commandline import CommandLine
+
+
+def test_the_id_alone_is_printed(working: CommandLine) -> None:
+    ran = working.submit("text.count", '{"text": "a b c"}')
+    assert ran.out == f"{ran.out.strip()}\n"
+    assert ran.out.startswith(f"{working.pool}.")
+    assert working("tasks", "result", ran.out.strip(), "--timeout", "10s").json == {"words": 3}
+
+
+def test_an_id_as_json(working: CommandLine) -> None:
+    found = working.submit("text.count", '{"text": "a"}', "--json").json
+    assert set(found) == {"id", "pool"}
+    assert found["pool"] == working.pool
+
+
+def test_waiting_prints_the_output(working: CommandLine) -> None:
+    assert working.submit("text.count", '{"text": "a b c"}', "--wait").json == {"words": 3}
+    found = working.submit("text.count", '{"text": "ä"}', "--wait", "--json").json
+    assert (found["status"], found["output"]) == ("COMPLETED", {"words": 1})
+
+
+def test_a_task_that_fails(working: CommandLine) -> None:
+    ran = working.submit("boom", '"no luck"', "--max-attempts", "1", "--wait", "--json")
+    assert "failed (error): RuntimeError: no luck" in ran.complaint(1)
+    found = json.loads(ran.out)
+    assert (found["status"], found["reason"], found["error"]["message"]) == ("FAILED", "error", "no luck")
+
+
+def test_a_payload_that_does_not_fit_is_rejected(working: CommandLine) -> None:
+    assert "rejected" in working.submit("text.count", '{"txt": 1}', "--wait").complaint(1)
+
+
+def test_waiting_has_an_end_and_the_task_goes_on(working: CommandLine) -> None:
+    ran = working.submit("nobody.can", "1", "--wait", "--timeout", "300ms")
+    assert "within 0.3 s; it goes on" in ran.complaint(1)
+    task_id = ran.err.split()[2]
+    found = working.record(task_id)
+    assert (found["status"], found["waiting_because"] is not None) == ("PENDING", True)
+    working("tasks", "cancel", task_id)
+
+
+def test_a_payload_from_a_file_or_stdin(working: CommandLine) -> None:
+    text = json.dumps({"text": "from a file"})
+    (working.cwd / "payload.json").write_text(text)
+    assert working.submit("text.count", "--file", "payload.json", "--wait").json == {"words": 3}
+    assert working.submit("text.count", "--file", "-", "--wait", stdin=text).json == {"words": 3}
+
+
+def test_many_from_stdin_are_told_as_they_end(working: CommandLine) -> None:
+    lines = "".join(json.dumps({"text": "a " * n}) + "\n" for n in range(50))
+    ran = working.submit("text.count", "-", "--wait", "--json", stdin=lines)
+    assert ran.code == 0
+    assert sorted(found["output"]["words"] for found in ran.ndjson) == list(range(50))
+    assert len(working.submit("text.count", "--ndjson", stdin=lines).out.split()) == 50
+
+
+def test_many_from_a_file_without_a_newline_at_its_end(working: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "many.ndjson").write_text('{"text": "a"}\n\n{"text": "b c"}')
+    ran = working.submit("text.count", "--file", str(tmp_path / "many.ndjson"), "--ndjson", "--wait")
+    assert sorted(line.split(" ", 1)[1] for line in ran.out.splitlines()) == ['{"words":1}', '{"words":2}']
+
+
+def test_one_of_many_that_fails_is_told_among_them(working: CommandLine) -> None:
+    ran = working.submit("text.count", "-", "--wait", "--json", stdin='{"text": "a"}\n7\n')
+    assert ran.code == 1
+    assert {found["status"] for found in ran.ndjson} == {"COMPLETED", "FAILED"}
+    ran = working.submit("text.count", "-", "--wait", stdin='{"text": "a"}\n7\n')
+    assert "rejected" in ran.complaint(1)
+    assert len(ran.out.splitlines()) == 1
+
+
+def test_lines_are_submitted_as_they_arrive(working: CommandLine) -> None:
+    command = ("submit", "text.count", "-", "--wait", "--pool", working.pool)
+    with working.start(*command, stdin=subprocess.PIPE) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        for words in (1, 2):
+            running.stdin.write(json.dumps({"text": "a " * words}) + "\n")
+            running.stdin.flush()
+            assert f'{{"words":{words}}}' in running.stdout.readline()
+        running.stdin.close()
+        assert running.wait(20) == 0
+
+
+def test_what_is_asked_of_a_task_arrives(callboard: CommandLine, working: CommandLine) -> None:
+    options = {"--requires": "gpu >= 16", "--key": callboard.pool, "--run-timeout": "1m30s", "--queue-timeout": "2h"}
+    more = {"--priority": "HIGH", "--max-attempts": "5", "--tag": "t", "--metadata": "who=me", "--delay": "1d"}
+    arguments = [part for item in (options | more).items() for part in item]
+    task_id = working.submit("text.count", "{}", *arguments, "--tag", "u").out.strip()
+    assert working.submit("text.count", "{}", "--key", callboard.pool).out.strip() == task_id
+    found = working.record(task_id)
+    spec = found["spec"]
+    assert (spec["run_timeout"], spec["queue_timeout"], spec["max_attempts"]) == (90, 7200, 5)
+    assert (found["priority"], found["tags"], found["metadata"]) == ("HIGH", ["t", "u"], {"who": "me"})
+    assert spec["requires"] == [{"attribute": "gpu", "op": ">=", "value": 16}]
+    working("tasks", "cancel", task_id)
+
+
+def test_cancelling(working: CommandLine) -> None:
+    ids = [working.submit("nobody.can", "1").out.strip() for _ in range(2)]
+    assert working("tasks", "cancel", *ids, "--reason", "no need", "--json").json == {
+        "requested": "cancel",
+        "ids": ids,
+    }
+    ran = working("tasks", "result", ids[0], "--timeout", "10s", "--json")
+    assert "cancelled: no need" in ran.complaint(1)
+    assert json.loads(ran.out)["status"] == "CANCELLED"
+
+
+def test_listing(working: CommandLine) -> None:
+    done = working.submit("text.count", '{"text": "a"}', "--wait", "--json").json["id"]
+    waiting = working.submit("nobody.can", "1").out.strip()
+    working("tasks", "get", waiting)
+    ids = {
+        task["id"]: task for task in working("tasks", "list", "--limit", "500", "--json", "--pool", working.pool).json
+    }
+    assert ids[done]["status"] == "COMPLETED"
+    table = working("tasks", "list", "--status", "completed", "--limit", "500", "--pool", working.pool).out
+    assert done in table
+    assert waiting not in table
+    assert f"in pool {working.pool}" in table
+    working("tasks", "cancel", waiting)
+
+
+def test_one_task_for_people(working: CommandLine) -> None:
+    done = working.submit("text.count", '{"text": "a"}', "--wait", "--json").json["id"]
+    shown = working("tasks", "get", done).out
+    for part in (f"task {done}", "COMPLETED", '{"words":1}', '{"text":"a"}', "crew"):
+        assert part in shown
+
+
+def test_ctrl_c_while_waiting_is_quiet(working: CommandLine) -> None:
+    waiting = working.start("submit", "nobody.can", "1", "--wait", "--pool", working.pool)
+    listed = ""
+    while "nobody.can" not in listed:
+        listed = working("tasks", "list", "--status", "pending", "--pool", working.pool).out
+    waiting.send_signal(signal.SIGINT)
+    out, err = waiting.communicate(timeout=20)
+    assert (waiting.returncode, out, err) == (130, "", "")

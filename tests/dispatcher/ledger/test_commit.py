@@ -1,0 +1,295 @@
+"""The commit script on a real server: each guard, each place, each section of its arguments."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pydantic_core import from_json
+from redis.asyncio import Redis
+
+from bus.messages import Assignment, Control, EventBatch, Registered
+from bus.names import DISPATCHERS_GROUP, PoolNames
+from bus.records import AgentRecord
+from bus.states import AgentHealth, AgentStatus, TaskStatus
+from dispatcher.core.decisions import AgentChange, Answer, Decisions, Instruct, Place, TaskTransition
+from dispatcher.leadership import Lead, Leadership
+from dispatcher.ledger import ConflictError, FencedError, Inputs, Ledger, LedgerLimits
+from tests.dispatcher.ledger.conftest import NOTHING, NOW, Dump, change, contents, decisions
+
+INDEXES = ("pending", "delayed", "leases", "finished", "dead")
+
+
+async def indexes(redis: Redis, names: PoolNames) -> dict[str, list[str]]:
+    """Return the tasks in each index that has any."""
+    found = {}
+    for name in INDEXES:
+        ids: Any = await redis.zrange(getattr(names, name), 0, -1)
+        if ids:
+            found[name] = [raw.decode() for raw in ids]
+    return found
+
+
+# --- the fence
+
+
+@pytest.mark.parametrize("token", ["", "1|other|nonce"])
+async def test_without_the_lease_nothing_is_written(
+    redis: Redis, names: PoolNames, ledger: Ledger, lead: Lead, dump: Dump, token: str
+) -> None:
+    await redis.delete(names.leader)
+    if token:
+        await redis.set(names.leader, token)
+    await redis.xgroup_create(names.results, DISPATCHERS_GROUP, id="0", mkstream=True)
+    entry: Any = await redis.xadd(names.results, {"__data__": "{}"})
+    await redis.xreadgroup(DISPATCHERS_GROUP, "one", {names.results: ">"})
+    before = await dump()
+    with pytest.raises(FencedError):
+        await ledger.commit(
+            lead, decisions(change(names)), Inputs(acks={names.results: [entry.decode()]}, rejected=[b"x"]), NOW
+        )
+    assert await dump() == before
+
+
+async def test_a_former_leader_is_refused_for_good(
+    redis: Redis, names: PoolNames, ledger: Ledger, lead: Lead, dump: Dump
+) -> None:
+    await redis.delete(names.leader)
+    successor = await Leadership(redis, names, "two").acquire()
+    assert successor is not None
+    await ledger.commit(successor, decisions(change(names, "a")), NOTHING, NOW)
+    before = await dump()
+    with pytest.raises(FencedError):
+        await ledger.commit(lead, decisions(change(names, "b")), NOTHING, NOW)
+    assert await dump() == before
+
+
+# --- guards
+
+
+async def test_a_task_that_is_not_as_remembered_stops_the_whole_commit(
+    ledger: Ledger, names: PoolNames, lead: Lead, dump: Dump
+) -> None:
+    await ledger.commit(lead, decisions(change(names, "a")), NOTHING, NOW)
+    before = await dump()
+    wrong = change(names, "a", "RUNNING/1/x/s1", "COMPLETED/1//", Place.DONE, output=b"1")
+    with pytest.raises(ConflictError, match="PENDING/0//"):
+        await ledger.commit(lead, decisions(change(names, "b"), wrong), NOTHING, NOW)
+    assert await dump() == before
+
+
+async def test_a_task_without_a_record_stops_the_whole_commit(
+    ledger: Ledger, names: PoolNames, lead: Lead, dump: Dump
+) -> None:
+    before = await dump()
+    gone = change(names, "a", "PENDING/0//", "CANCELLED/0//", Place.DONE)
+    with pytest.raises(ConflictError, match="no record"):
+        await ledger.commit(lead, decisions(gone), NOTHING, NOW)
+    assert await dump() == before
+
+
+LIFE: tuple[tuple[str, str, Place, dict[str, Any]], ...] = (
+    ("", "PENDING/0//", Place.WAITING, {}),
+    ("PENDING/0//", "ASSIGNED/1/w/s1", Place.ACTIVE, {"to": "w"}),
+    ("ASSIGNED/1/w/s1", "RUNNING/1/w/s1", Place.ACTIVE, {"release": "w"}),
+    ("RUNNING/1/w/s1", "PENDING/1//", Place.DELAYED, {}),
+    ("PENDING/1//", "ASSIGNED/2/v/s1", Place.ACTIVE, {"to": "v"}),
+    ("ASSIGNED/2/v/s1", "COMPLETED/2//", Place.DONE, {"release": "v", "output": b'{"n": 1.50}'}),
+)
+
+
+@pytest.mark.parametrize("steps", range(1, len(LIFE) + 1))
+async def test_a_commit_whose_reply_was_lost_may_be_sent_again_and_changes_nothing(
+    ledger: Ledger, names: PoolNames, lead: Lead, dump: Dump, steps: int
+) -> None:
+    for before, after, place, how in LIFE[:steps]:
+        last = decisions(change(names, "a", before, after, place, **how))
+        last.transitions.append(TaskTransition("x", TaskStatus.PENDING, 0, None, None, None, None))
+        await ledger.commit(lead, last, NOTHING, NOW)
+    once = await dump()
+    for _ in range(2):
+        assert await ledger.commit(lead, last, NOTHING, NOW) == []
+    assert await dump() == once
+
+
+async def test_a_task_that_is_to_be_new_and_exists_is_told_and_the_rest_is_stored(
+    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead
+) -> None:
+    await ledger.commit(lead, decisions(change(names, "a", after="FAILED/0//", place=Place.DEAD)), NOTHING, NOW)
+    duplicates = await ledger.commit(lead, decisions(change(names, "b"), change(names, "a")), NOTHING, NOW)
+    assert duplicates == [f"{names.pool}.a"]
+    assert await redis.hget(names.task(f"{names.pool}.a"), "state") == b"FAILED/0//"
+    assert await redis.hget(names.task(f"{names.pool}.b"), "state") == b"PENDING/0//"
+
+
+# --- records, indexes, streams
+
+
+async def test_a_life_leaves_the_right_index_and_the_right_entry_at_every_step(
+    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead
+) -> None:
+    task_id, seen = f"{names.pool}.a", []
+    for before, after, place, how in LIFE:
+        await ledger.commit(lead, decisions(change(names, "a", before, after, place, **how)), NOTHING, NOW)
+        entries = [await redis.xlen(names.assignments(agent)) for agent in ("w", "v")]
+        seen.append((list(await indexes(redis, names)), entries))
+        assert await redis.hget(names.task(task_id), "state") == after.encode()
+    assert seen == [
+        (["pending"], [0, 0]),
+        (["leases"], [1, 0]),
+        (["leases"], [0, 0]),
+        (["delayed"], [0, 0]),
+        (["leases"], [0, 1]),
+        (["finished"], [0, 0]),
+    ]
+
+
+async def test_a_task_placed_in_the_pass_that_accepted_it_is_one_step(
+    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead
+) -> None:
+    spec = b'{"capability":"c",  "payload": {"x":1.0, "k":"\xc3\xa4"}}'
+    placed = change(names, "a", "", "ASSIGNED/1/w/s1", Place.ACTIVE, to="w", spec=spec)
+    await ledger.commit(lead, decisions(placed), NOTHING, NOW)
+    entries: Any = await redis.xrange(names.assignments("w"))
+    [(entry, fields)] = entries
+    assert spec in fields[b"__data__"], "the submission reaches the agent byte for byte"
+    assignment = Assignment.model_validate_json(fields[b"__data__"])
+    assert (assignment.task_id, assignment.attempt, assignment.session) == (placed.task_id, 1, "s1")
+    assert (assignment.score, assignment.task.payload) == (7, {"x": 1.0, "k": "ä"})
+    record: Any = await redis.hgetall(names.task(placed.task_id))
+    assert record[b"spec"] == spec
+    assert record[b"entry"] == entry
+    assert await indexes(redis, names) == {"leases": [placed.task_id]}
+
+
+@pytest.mark.parametrize(
+    ("place", "after", "index"),
+    [
+        (Place.WAITING, "PENDING/0//", ["pending"]),
+        (Place.DELAYED, "PENDING/0//", ["delayed"]),
+        (Place.ACTIVE, "ASSIGNED/1/w/s1", ["leases"]),
+        (Place.DONE, "CANCELLED/0//", ["finished"]),
+        (Place.DEAD, "FAILED/0//", ["finished", "dead"]),
+    ],
+)
+async def test_each_place_is_its_index_with_its_score(
+    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead, place: Place, after: str, index: list[str]
+) -> None:
+    await ledger.commit(lead, decisions(change(names, "a", "", after, place, score=-42)), NOTHING, NOW)
+    assert list(await indexes(redis, names)) == index
+    assert await redis.zscore(getattr(names, index[0]), f"{names.pool}.a") == -42
+
+
+async def test_only_finished_tasks_expire_after_their_retention(redis: Redis, names: PoolNames, lead: Lead) -> None:
+    ledger = Ledger(redis, names, LedgerLimits(retention_ms=50_000))
+    await ledger.commit(
+        lead, decisions(change(names, "a"), change(names, "b", after="FAILED/0//", place=Place.DEAD)), NOTHING, NOW
+    )
+    assert await redis.pttl(names.task(f"{names.pool}.a")) == -1
+    assert 40_000 < await redis.pttl(names.task(f"{names.pool}.b")) <= 50_000
+    assert await ledger.prune(NOW) == 1
+    assert list(await indexes(redis, names)) == ["pending"]
+
+
+async def test_a_hundred_and_one_tasks_take_two_calls_and_the_input_is_consumed_by_the_last(
+    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead
+) -> None:
+    await redis.xgroup_create(names.commands, DISPATCHERS_GROUP, id="0", mkstream=True)
+    entry: Any = await redis.xadd(names.commands, {"__data__": "{}"})
+    await redis.xreadgroup(DISPATCHERS_GROUP, "one", {names.commands: ">"})
+    many = [change(names, f"t{n}") for n in range(101)]
+    broken = replace(many[100], before="RUNNING/9/x/y")
+    with pytest.raises(ConflictError):
+        await ledger.commit(lead, decisions(*many[:100], broken), Inputs(acks={names.commands: [entry.decode()]}), NOW)
+    assert await redis.zcard(names.pending) == 100
+    assert await redis.xlen(names.commands) == 1, "an input whose effect is not stored is not consumed"
+    await ledger.commit(lead, decisions(*many), Inputs(acks={names.commands: [entry.decode()]}), NOW)
+    assert await redis.zcard(names.pending) == 101
+    assert await contents(redis, names.commands) == ([], [(DISPATCHERS_GROUP.encode(), 0)])
+
+
+# --- messages, agents, events
+
+
+async def test_what_a_pass_says_is_written_once_to_whom_it_concerns(
+    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead
+) -> None:
+    said = Decisions(
+        changes=[change(names, "a", after="CANCELLED/0//", place=Place.DONE)],
+        instructions=[Instruct("w", Control(Registered(session="s1")))],
+        answers=[Answer("c1", b'{"task_id":"x"}'), Answer("c2", b'{"task_id":"x"}'), Answer("c1", b'{"task_id":"y"}')],
+        transitions=[TaskTransition("x", TaskStatus.CANCELLED, 0, None, "why", None, None)],
+    )
+    await ledger.commit(lead, said, Inputs(rejected=[b'{"reason":"bad"}']), NOW)
+    control: Any = await redis.xrange(names.control("w"))
+    assert Control.model_validate_json(control[0][1][b"__data__"]).root == Registered(session="s1")
+    assert await redis.pttl(names.control("w")) > 0
+    replies: Any = await redis.xrange(names.replies("c1"))
+    assert from_json(replies[0][1][b"__data__"]) == {"v": 1, "outcomes": [{"task_id": "x"}, {"task_id": "y"}]}
+    assert await redis.pttl(names.replies("c1")) > 0
+    assert await redis.xlen(names.replies("c2")) == 1
+    assert await redis.xlen(names.rejected) == 1
+    events: Any = await redis.xrange(names.events)
+    batch = EventBatch.model_validate_json(events[0][1][b"__data__"])
+    assert (batch.at, batch.epoch) == (NOW, lead.epoch)
+    assert [(t.task_id, t.status, t.reason) for t in batch.tasks] == [("x", TaskStatus.CANCELLED, "why")]
+
+
+async def test_an_agent_is_remembered_and_forgotten(redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead) -> None:
+    record = AgentRecord(
+        agent_id="w",
+        session="s1",
+        status=AgentStatus.IDLE,
+        health=AgentHealth.HEALTHY,
+        slots=4,
+        capabilities=(),
+        registered_at=NOW,
+    )
+    await ledger.commit(lead, Decisions(agents=[AgentChange("w", record)]), NOTHING, NOW)
+    raw: Any = await redis.hget(names.agent("w"), "record")
+    assert AgentRecord.model_validate_json(raw) == record
+    assert await redis.zscore(names.agents, "w") == NOW
+    await ledger.commit(lead, Decisions(agents=[AgentChange("w", None)]), NOTHING, NOW)
+    assert await redis.exists(names.agent("w"), names.agents) == 0
+
+
+async def test_the_events_and_the_rejected_are_capped(redis: Redis, names: PoolNames, lead: Lead) -> None:
+    ledger = Ledger(redis, names, LedgerLimits(events_cap=10, rejected_cap=10))
+    for n in range(400):
+        pass_ = decisions()
+        pass_.transitions.append(TaskTransition(f"t{n}", TaskStatus.PENDING, 0, None, None, None, None))
+        await ledger.commit(lead, pass_, Inputs(rejected=[b"x"]), NOW)
+    assert await redis.xlen(names.events) < 300
+    assert await redis.xlen(names.rejected) < 300
+
+
+async def test_every_key_that_is_touched_is_declared(
+    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slot that migrates in a cluster kills a script at its first undeclared key, maybe after its first write."""
+    declared: set[str] = set()
+    execute = redis.execute_command
+
+    async def spy(*args: Any, **options: Any) -> Any:
+        if args[0] == "EVALSHA":
+            declared.update(args[3 : 3 + args[2]])
+        return await execute(*args, **options)  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(redis, "execute_command", spy)
+    await redis.xgroup_create(names.results, DISPATCHERS_GROUP, id="0", mkstream=True)
+    for before, after, place, how in LIFE:
+        full = decisions(change(names, "a", before, after, place, **how))
+        full.answers.append(Answer("c1", b"{}"))
+        full.instructions.append(Instruct("w", Control(Registered(session="s1"))))
+        full.transitions.append(TaskTransition("x", TaskStatus.PENDING, 0, None, None, None, None))
+        await ledger.commit(lead, full, Inputs(acks={names.results: ["1-1"]}, rejected=[b"x"]), NOW)
+    touched = {raw.decode() async for raw in redis.scan_iter(f"{names.root}*")} - {names.epoch}
+    assert touched <= declared
+
+
+async def test_an_emptied_script_cache_is_filled_again(
+    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead
+) -> None:
+    for local in ("a", "b"):
+        await redis.script_flush()
+        await ledger.commit(lead, decisions(change(names, local)), NOTHING, NOW)
+    assert await redis.zcard(names.pending) == 2
