@@ -1,6 +1,7 @@
 """A dispatcher and an agent as processes, for all tests of the command line, and the command line itself."""
 
 import re
+import signal
 import subprocess
 import threading
 import urllib.error
@@ -26,7 +27,8 @@ class Running:
         self.lines: list[str] = []
         self._news = threading.Condition()
         self._ended = False
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
 
     def wait_for(self, pattern: str, timeout: float = 20.0) -> re.Match[str]:
         """Return the match of the first line of stderr, also of one to come, in which `pattern` is found."""
@@ -40,6 +42,15 @@ class Running:
         """Send a signal and return the exit code."""
         self.process.send_signal(number)
         return self.process.wait(timeout)
+
+    def close(self, number: int = signal.SIGKILL) -> None:
+        """End it, and close its pipes."""
+        self.process.send_signal(number)
+        self.process.wait(25)
+        self._reader.join()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
 
     def _find(self, pattern: str) -> re.Match[str] | None:
         return next((match for line in self.lines if (match := re.search(pattern, line))), None)
@@ -64,33 +75,30 @@ def callboard(redis_url: str, pool: str, tmp_path: Path) -> CommandLine:
 @pytest.fixture
 def start(callboard: CommandLine) -> Iterator[Start]:
     """Provide a function that starts a command which runs on, and is killed in the end."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Running] = []
 
     def begin(*arguments: str, **options: object) -> Running:
-        process = callboard.start(*arguments, **options)  # type: ignore[arg-type] # passed on
-        started.append(process)
-        return Running(process)
+        started.append(Running(callboard.start(*arguments, **options)))  # type: ignore[arg-type] # passed on
+        return started[-1]
 
     yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
+    for running in started:
+        running.close()
 
 
 @pytest.fixture(scope="session")
 def working(redis_server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
     """Provide the command line for a pool with a dispatcher and a `Crew`, both processes."""
     commands = CommandLine(redis_server.url, CREW_POOL, tmp_path_factory.mktemp("crew"))
-    dispatcher = commands.start("dispatcher", "--pool", CREW_POOL, "--metrics-port", "0", "--retry-base", "10ms")
-    agent = commands.start("agent", CREW, "--pool", CREW_POOL, "--id", "crew")
+    options = ("--metrics-port", "0", "--retry-base", "10ms")
+    dispatcher = Running(commands.start("dispatcher", "--pool", CREW_POOL, *options))
+    agent = Running(commands.start("agent", CREW, "--pool", CREW_POOL, "--id", "crew"))
     try:
-        Running(agent).wait_for("crew is signed in")
-        Running(dispatcher)
+        agent.wait_for("crew is signed in")
         yield commands
     finally:
-        for process in (agent, dispatcher):
-            process.terminate()
-            process.wait(25)
+        for running in (agent, dispatcher):
+            running.close(signal.SIGTERM)
 
 
 def fetch(url: str) -> tuple[int, str]:

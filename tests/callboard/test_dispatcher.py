@@ -30,6 +30,7 @@ def test_without_a_server_it_waits_and_says_so(start: Start) -> None:
 
 def test_another_port_is_taken_when_the_usual_one_is_in_use(callboard: CommandLine, start: Start) -> None:
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with suppress(OSError):  # then somebody else has it already
             other.bind(("127.0.0.1", 9464))
             other.listen()

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import sys
 from typing import Any
 
@@ -43,7 +44,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, columns: int | None, **options: Any) 
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     output.print_table(COLUMNS, ROWS, **options)
-    return screen.getvalue()
+    return re.sub(r"\x1b\[\d*m", "", screen.getvalue())
 
 
 def test_through_a_pipe_a_row_is_a_line_and_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from callboard.processes import ProcessGroup
+from tests.support.waiting import eventually
 
 SLEEPER = """\
 import signal, sys
@@ -34,10 +35,8 @@ def python(program: str) -> list[str]:
     return [sys.executable, "-c", program]
 
 
-async def until_said(log: Path, text: str) -> None:
-    async with asyncio.timeout(10):
-        while not (log.exists() and text in log.read_text()):  # noqa: ASYNC110 - another process writes it
-            await asyncio.sleep(0.01)
+async def until_said(log: Path, text: str, times: int = 1) -> None:
+    await eventually(lambda: log.exists() and log.read_text().count(text) == times, timeout=30)
 
 
 async def test_the_youngest_is_stopped_first(tmp_path: Path) -> None:
@@ -65,7 +64,7 @@ async def test_a_cancelled_stop_leaves_nothing_running(tmp_path: Path) -> None:
     group = ProcessGroup(grace=60)
     for name in ("one", "two"):
         await group.start(name, python(STUBBORN), log=log)
-    await until_said(log, "works\nworks")
+    await until_said(log, "works", times=2)
     stopping = asyncio.create_task(group.stop())
     await asyncio.sleep(0)
     stopping.cancel()
