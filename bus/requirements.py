@@ -6,7 +6,7 @@ Only the vocabulary is here; whether an agent meets a condition is decided in on
 import json
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -40,7 +40,7 @@ class Condition(BaseModel):
     """One comparison with an attribute of the capability (or, failing that, of the agent).
 
     May be given as a text, too: ``gpu >= 16``, ``region == eu``, ``region in ["eu", "us"]``, ``languages contains de``,
-    ``gpu exists``. A value that is no JSON is taken as a string.
+    ``gpu exists``. What is no JSON is taken as a string, also in a list: ``region in [eu, us]``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,11 +62,23 @@ class Condition(BaseModel):
         attribute, op, text = found.groups()
         if op == Operator.EXISTS:
             return {"attribute": attribute, "op": op}
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        return {"attribute": attribute, "op": op, "value": value}
+        return {"attribute": attribute, "op": op, "value": _value(text)}
+
+    @model_validator(mode="after")
+    def _in_wants_a_list(self) -> Self:
+        if self.op is Operator.IN and not isinstance(self.value, tuple):
+            raise ValueError(f"`{self.attribute} in` wants a list, e.g. [eu, us]")
+        return self
+
+
+def _value(text: str) -> object:
+    """Read a value as JSON, else as a string, or as a list of such."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        if text.startswith("[") and text.endswith("]"):
+            return [_value(part.strip()) for part in text[1:-1].split(",")]
+        return text
 
 
 class Preference(Condition):

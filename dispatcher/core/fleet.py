@@ -18,6 +18,9 @@ EXACT_LEVELS = 8
 LEVELS = EXACT_LEVELS + 16
 """Level 0: all slots taken, but room for short work ahead. 1-8: so many free slots. Above: powers of two."""
 
+KEPT_CLASSES = 1_024
+"""So many classes are kept though nobody may wait in them: to make one anew is to match every agent."""
+
 UNKNOWN_LOAD_MS = 1_000.0
 """What a task of unknown duration counts for: enough that nothing is queued up behind it."""
 
@@ -47,6 +50,8 @@ class Fleet:
         self.durations: dict[str, float] = {}
         """Moving average of the run time of each capability, in milliseconds."""
         self.gained = 0
+        self._seq = 0
+        self._sweep_at = KEPT_CLASSES
         self._levels = [0] * (LEVELS + 1)
         self._by_index: list[AgentState | None] = []
         self._free_indexes: list[int] = []
@@ -113,11 +118,19 @@ class Fleet:
         """Return the class of `requirement`, making it if it is new."""
         cls = self.classes.get(requirement)
         if cls is None:
-            cls = RequirementClass(requirement, len(self.classes))
+            if len(self.classes) >= self._sweep_at:
+                self._sweep()
+            self._seq += 1
+            cls = RequirementClass(requirement, self._seq)
             self.classes[requirement] = cls
             for agent in self.agents.values():
                 self._match(cls, agent)
         return cls
+
+    def _sweep(self) -> None:
+        """Forget classes in which nobody waits: requirements may be as many as tasks."""
+        self.classes = {r: cls for r, cls in self.classes.items() if len(cls.line) or cls.queued_score is not None}
+        self._sweep_at = max(KEPT_CLASSES, 2 * len(self.classes))
 
     def _match(self, cls: RequirementClass, agent: AgentState) -> None:
         capability = find_capability(agent, cls.requirement)

@@ -115,6 +115,7 @@ class Scheduler:
     def _submit(self, event: Submitted) -> None:
         board = self.board
         if event.task_id in board.tasks:
+            self._watch(event.task_id, event.header.reply_to)
             return
         task = task_of(board.config, event.task_id, event.header, event.at)
         task.spec = event.body
@@ -179,9 +180,9 @@ class Scheduler:
             board.instruct(agent.id, Control(stop))
         lifecycle.cancel(board, task, reason, board.now)
 
-    def _watch(self, task_id: str, client_id: str) -> None:
+    def _watch(self, task_id: str, client_id: str | None) -> None:
         task = self.board.tasks.get(task_id)
-        if task is None or client_id in task.watchers:
+        if task is None or client_id is None or client_id in task.watchers:
             return
         task.watchers = (*task.watchers, client_id)
         self.board.touch(task)

@@ -353,7 +353,7 @@ class Notes:
     def slots(self, used: int, total: int) -> None:
         self.notes.append(("slots", used, total))
 
-    def heartbeat(self, ok: bool) -> None:  # noqa: FBT001 - as the protocol has it
+    def heartbeat(self, ok: bool) -> None:
         self.notes.append(("heartbeat", ok))
 
     def reports(self, count: int, seconds: float) -> None:
@@ -363,7 +363,7 @@ class Notes:
     def loop_lag(self, seconds: float) -> None:
         assert seconds >= 0
 
-    def connected(self, ok: bool) -> None:  # noqa: FBT001 - as the protocol has it
+    def connected(self, ok: bool) -> None:
         self.notes.append(("connected", ok))
 
 

@@ -102,7 +102,7 @@ class WireAgent:
                 for _, fields in entries:
                     self._take(stream == tasks, fields[DATA])
 
-    def _take(self, is_assignment: bool, body: bytes) -> None:  # noqa: FBT001 - one of two streams
+    def _take(self, is_assignment: bool, body: bytes) -> None:
         if is_assignment:
             assignment = Assignment.model_validate_json(body)
             self.held[assignment.task_id] = assignment.attempt

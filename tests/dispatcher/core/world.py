@@ -1,0 +1,195 @@
+"""A small world for the scheduler: time, tasks and agents as plain values, and a ledger that checks every guard."""
+
+from typing import Any
+
+from bus.ids import TaskId
+from bus.messages import (
+    AgentCommand,
+    CancelAttempt,
+    CancelTasks,
+    CapabilitySpec,
+    HandBack,
+    Heartbeat,
+    Register,
+    Report,
+    TaskError,
+    TaskHeader,
+    TaskResult,
+    TaskUpdate,
+    Unregister,
+    WatchTasks,
+)
+from bus.records import Guard
+from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
+from dispatcher.core.config import SchedulerConfig
+from dispatcher.core.decisions import Decisions, Place
+from dispatcher.core.events import Beat, Commanded, Event, Horizon, Reported, SignedIn, SignedOut, Submitted
+from dispatcher.core.model import AgentState
+from dispatcher.core.scheduler import Scheduler
+
+START = 1_800_000_000_000
+Step = tuple[tuple[Event, ...], int]
+
+
+def task_id(number: int) -> TaskId:
+    """Return the id of task `number`."""
+    return TaskId(f"default.{number:04d}")
+
+
+class World:
+    """One scheduler, its clock, and the guards that the ledger has. Every step is recorded in `steps`."""
+
+    def __init__(self, *, seed: int = 1, **config: Any) -> None:
+        self.config = SchedulerConfig(**config)
+        self.scheduler = Scheduler(self.config, seed=seed)
+        self.now = START
+        self.stored: dict[str, str] = {}
+        self.places: dict[str, Place] = {}
+        self.steps: list[Step] = []
+        self.decided: list[Decisions] = []
+        self._last = 0
+
+    # --- time
+
+    def step(self, *events: Event, after: int = 0) -> Decisions:
+        """Let `after` ms pass, then let the scheduler take `events`; check its changes as the ledger would."""
+        self.now += after
+        self.steps.append((events, self.now))
+        decisions = self.scheduler.step(events, self.now)
+        self.decided.append(decisions)
+        for change in decisions.changes:
+            assert self.stored.get(change.task_id, "") == change.before, change
+            self.stored[change.task_id] = change.after
+            self.places[change.task_id] = change.place
+        return decisions
+
+    def pass_time(self, ms: int) -> None:
+        """Let time pass before the next event is made."""
+        self.now += ms
+
+    def horizon(self, *, after: int = 0) -> Decisions:
+        """Let time pass and let the scheduler know that all that agents wrote until now is read."""
+        return self.step(Horizon(self.now + after), after=after)
+
+    # --- events
+
+    def task(
+        self,
+        capability: str = "do",
+        *,
+        priority: TaskPriority = TaskPriority.MEDIUM,
+        number: int | None = None,
+        at: int | None = None,
+        **fields: Any,
+    ) -> Submitted:
+        """Make a submission; ids count up."""
+        self._last = self._last + 1 if number is None else number
+        header = TaskHeader.model_validate({"capability": capability, "priority": priority, **fields})
+        return Submitted(task_id(self._last), header, b'{"payload":1}', self.now if at is None else at)
+
+    def sign_in(
+        self, agent_id: str = "a", *capabilities: str | CapabilitySpec, session: str = "", **fields: Any
+    ) -> SignedIn:
+        """Make a registration of an agent, by default for the capability `do`, in one slot."""
+        specs = [CapabilitySpec(name=c) if isinstance(c, str) else c for c in capabilities or ("do",)]
+        message = Register(agent_id=agent_id, session=session or f"{agent_id}1", capabilities=tuple(specs), **fields)
+        return SignedIn(message, self.now)
+
+    def sign_out(self, agent_id: str = "a") -> SignedOut:
+        """Make the farewell of an agent's present session."""
+        return SignedOut(Unregister(agent_id=agent_id, session=self.agent(agent_id).session), self.now)
+
+    def beat(self, agent_id: str = "a", *, session: str = "", holding: object = None, **fields: Any) -> Beat:
+        """Make a heartbeat; by default the agent holds what it should."""
+        agent = self.scheduler.board.fleet.agents.get(agent_id)
+        if holding is None:
+            holding = tuple((task.id, task.attempt) for task in agent.tasks.values()) if agent else ()
+        session = session or (agent.session if agent else f"{agent_id}1")
+        message = Heartbeat.model_validate(
+            {"agent_id": agent_id, "session": session, "holding": holding, **fields},
+        )
+        return Beat(message, self.now)
+
+    def started(self, number: int, **fields: Any) -> Reported:
+        """Make the report that a task's present attempt runs."""
+        return self._report(number, "updates", TaskUpdate, **fields)
+
+    def ended(self, number: int, status: TaskStatus = TaskStatus.COMPLETED, **fields: Any) -> Reported:
+        """Make the report of how a task's present attempt ended."""
+        return self._report(number, "results", TaskResult, **{"output": 42, "status": status, **fields})
+
+    def failed(self, number: int, **fields: Any) -> Reported:
+        """Make the report that a task's present attempt raised."""
+        error = TaskError(type="ValueError", message="no")
+        return self.ended(number, TaskStatus.FAILED, **{"output": None, "error": error, **fields})
+
+    def returned(self, number: int) -> Reported:
+        """Make the report that hands a task back unstarted."""
+        return self._report(number, "returned", HandBack)
+
+    def _report(self, number: int, kind: str, model: Any, **fields: Any) -> Reported:
+        guard = self.guard(number)
+        item = model(task_id=task_id(number), **{"attempt": guard.attempt, **fields})
+        return Reported(
+            Report.model_validate({"agent_id": guard.agent_id, "session": guard.session, kind: (item,)}), self.now
+        )
+
+    def cancel(self, *numbers: int, reason: str = "") -> Commanded:
+        """Make a client's wish to cancel."""
+        ids = tuple(task_id(number) for number in numbers)
+        return Commanded(CancelTasks(task_ids=ids, reason=reason, by="somebody"), self.now)
+
+    def watch(self, number: int, client: str) -> Commanded:
+        """Make a client's wish to be told."""
+        return Commanded(WatchTasks(task_ids=(task_id(number),), reply_to=client), self.now)
+
+    def command(self, kind: str, agent_id: str = "a") -> Commanded:
+        """Make an operator's command."""
+        return Commanded(AgentCommand.model_validate({"type": kind, "agent_id": agent_id}), self.now)
+
+    # --- what is so
+
+    def guard(self, number: int) -> Guard:
+        """Return what the ledger has of a task."""
+        return Guard.parse(self.stored[task_id(number)])
+
+    def status(self, number: int) -> TaskStatus:
+        """Return the status that the ledger has of a task."""
+        return self.guard(number).status
+
+    def agent(self, agent_id: str = "a") -> AgentState:
+        """Return an agent as the scheduler has it."""
+        return self.scheduler.board.fleet.agents[agent_id]
+
+    def standing(self, agent_id: str = "a") -> tuple[AgentStatus, AgentHealth]:
+        """Return an agent's status and health."""
+        agent = self.agent(agent_id)
+        return agent.status, agent.health
+
+    def why(self) -> str:
+        """Return why tasks of the only class wait."""
+        (reason,) = self.scheduler.why_waiting().values()
+        return reason
+
+
+def placed(decisions: Decisions) -> list[tuple[int, str]]:
+    """Return (task, agent) of each placement, in order."""
+    return [
+        (int(t.task_id.removeprefix("default.")), t.agent_id or "")
+        for t in decisions.transitions
+        if t.status is TaskStatus.ASSIGNED
+    ]
+
+
+def told(decisions: Decisions, agent_id: str = "a") -> list[str]:
+    """Return the kinds of messages to an agent."""
+    return [i.message.root.type for i in decisions.instructions if i.agent_id == agent_id]
+
+
+def stops(decisions: Decisions) -> list[tuple[str, str, int]]:
+    """Return (agent, task, attempt) of every attempt that is to be stopped."""
+    return [
+        (i.agent_id, i.message.root.task_id, i.message.root.attempt)
+        for i in decisions.instructions
+        if isinstance(i.message.root, CancelAttempt)
+    ]
