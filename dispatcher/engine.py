@@ -128,13 +128,13 @@ class Engine:
         while True:
             work = await self._decided.get()
             began = time.perf_counter()
-            duplicates = await self._store(work)
+            known = await self._store(work)
             self._observer.committed(len(work.decisions), time.perf_counter() - began)
-            report_pass(self._observer, work.decisions)
+            report_pass(self._observer, work.decisions.without(known) if known else work.decisions)
             for arrival in work.arrivals:
                 self._consumed(arrival)
-            if duplicates:
-                self._extra += [Duplicate(task_id) for task_id in duplicates]
+            if known:
+                self._extra += [Duplicate(task_id) for task_id in known]
                 self._inbox.wake()
 
     async def _store(self, work: _Pass) -> list[str]:

@@ -105,20 +105,30 @@ class Ledger:
     async def commit(self, lead: Lead, decisions: Decisions, inputs: Inputs, now: int) -> list[str]:
         """Store `decisions` and consume `inputs`; return the ids of tasks that were to be new but exist.
 
-        Raises `FencedError`, `ConflictError`, or redis-py's connection errors, after which the same call may be
-        repeated: what was stored stays stored once.
+        Nothing is written or said of those: a submission that is read a second time, after its task has ended, is
+        news only to the scheduler's memory. Raises `FencedError`, `ConflictError`, or redis-py's connection errors,
+        after which the same call may be repeated: what was stored stays stored once.
         """
-        duplicates: list[str] = []
-        for call, changes in self._render(decisions, inputs, lead.epoch, now):
-            reply = await COMMIT.run(self._redis, call.keys, self._arguments(call, lead, now))
-            status = reply[0]
+        known: list[str] = []
+        stored = 0
+        while True:
+            part = decisions.changes[stored : stored + BATCH]
+            last = stored + len(part) == len(decisions.changes)
+            call = self._render(part, decisions, first=not stored, inputs=inputs if last else None, lead=lead, now=now)
+            status, *told = await COMMIT.run(self._redis, call.keys, self._arguments(call, lead, now))
             if status == b"FENCED":
-                raise FencedError(reply[1].decode())
+                raise FencedError(told[0].decode())
             if status == b"CONFLICT":
-                msg = f"task {reply[1].decode()}: the ledger has {reply[2].decode() or 'no record'}"
+                msg = f"task {told[0].decode()}: the ledger has {told[1].decode() or 'no record'}"
                 raise ConflictError(msg)
-            duplicates += [changes[position - 1].task_id for position in reply[1:]]
-        return duplicates
+            if status == b"KNOWN":
+                found = {part[position - 1].task_id for position in told}
+                known += found
+                decisions = decisions.without(found)
+                continue
+            stored += len(part)
+            if last:
+                return known
 
     def _arguments(self, call: _Call, lead: Lead, now: int) -> list[Arg]:
         limits = self._limits
@@ -140,40 +150,48 @@ class Ledger:
         ]
 
     def _render(
-        self, decisions: Decisions, inputs: Inputs, epoch: int, now: int
-    ) -> list[tuple[_Call, Sequence[TaskChange]]]:
-        """Split a pass into calls; agents and instructions go first, acks and answers last."""
-        calls: list[tuple[_Call, Sequence[TaskChange]]] = []
-        changes = decisions.changes
-        for start in range(0, max(1, len(changes)), BATCH):
-            call, part = _Call(self._fixed), changes[start : start + BATCH]
-            for change in part:
-                self._task(call, change)
-            calls.append((call, part))
-        first, last = calls[0][0], calls[-1][0]
-        self._agents(first, decisions.agents, now)
-        for instruction in decisions.instructions:
-            body = instruction.message.model_dump_json().encode()
-            self._message(first, self._names.control(instruction.agent_id), self._limits.control_ttl_ms, 1000, body)
-        self._answers(last, decisions)
+        self,
+        part: Sequence[TaskChange],
+        decisions: Decisions,
+        *,
+        first: bool,
+        inputs: Inputs | None,
+        lead: Lead,
+        now: int,
+    ) -> _Call:
+        """Make the call that stores `part` of a pass; agents and instructions go first, acks and answers last.
+
+        `inputs` are given with the last part only.
+        """
+        call = _Call(self._fixed)
+        for change in part:
+            self._task(call, change)
+        if first:
+            self._agents(call, decisions.agents, now)
+            for instruction in decisions.instructions:
+                body = instruction.message.model_dump_json().encode()
+                self._message(call, self._names.control(instruction.agent_id), self._limits.control_ttl_ms, 1000, body)
+        if inputs is None:
+            return call
+        self._answers(call, decisions)
         for body in inputs.rejected:
-            self._message(last, self._names.rejected, 0, self._limits.rejected_cap, body)
+            self._message(call, self._names.rejected, 0, self._limits.rejected_cap, body)
         for stream, ids in inputs.acks.items():
             if ids:
-                last.n_acks += 1
-                last.acks += [last.key(stream), len(ids), *ids]
+                call.n_acks += 1
+                call.acks += [call.key(stream), len(ids), *ids]
         if decisions.transitions or decisions.agent_transitions:
-            last.events = to_json(
+            call.events = to_json(
                 {
                     "v": VERSION,
                     "at": now,
-                    "epoch": epoch,
+                    "epoch": lead.epoch,
                     "tasks": decisions.transitions,
                     "agents": decisions.agent_transitions,
                 },
                 exclude_none=True,
             )
-        return calls
+        return call
 
     def _task(self, call: _Call, change: TaskChange) -> None:
         names = self._names

@@ -13,7 +13,7 @@ from dispatcher.observer import AgentGauge, DispatcherObserver, QueueGauge
 
 def report_pass(observer: DispatcherObserver, decisions: Decisions) -> None:
     """Tell `observer` of a pass that was stored; grouped, so that its cost does not grow with every task."""
-    for (capability, priority), count in Counter(decisions.accepted).items():
+    for (capability, priority), count in Counter((one.capability, one.priority) for one in decisions.accepted).items():
         observer.accepted(capability, priority, count)
     if decisions.placed:
         waits: dict[str, list[float]] = defaultdict(list)

@@ -5,8 +5,10 @@ accepted and placed in one pass is one change, and so is one that started and fi
 listed for whoever follows the events.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Container
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Self
 
 from bus.messages import Control
 from bus.records import AgentRecord
@@ -72,6 +74,7 @@ class Instruct:
 class Answer:
     """The outcome of a task, as JSON, for a waiting client."""
 
+    task_id: str
     client_id: str
     outcome: bytes
 
@@ -100,9 +103,19 @@ class AgentTransition:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """For the observer: one submission is a task now."""
+
+    task_id: str
+    capability: str
+    priority: str
+
+
+@dataclass(frozen=True, slots=True)
 class Placed:
     """For the observer: one attempt was given to an agent."""
 
+    task_id: str
     capability: str
     waited_ms: int
 
@@ -111,6 +124,7 @@ class Placed:
 class Ended:
     """For the observer: one task became terminal."""
 
+    task_id: str
     capability: str
     status: str
     reason: str
@@ -128,14 +142,25 @@ class Decisions:
     answers: list[Answer] = field(default_factory=list)
     transitions: list[TaskTransition] = field(default_factory=list)
     agent_transitions: list[AgentTransition] = field(default_factory=list)
-    accepted: list[tuple[str, str]] = field(default_factory=list)
-    """(capability, priority) of each accepted submission."""
+    accepted: list[Accepted] = field(default_factory=list)
     placed: list[Placed] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)
     retried: list[tuple[str, str]] = field(default_factory=list)
     """(capability, reason) of each task that went back to PENDING."""
     stale: list[str] = field(default_factory=list)
     """Kind of each report that was refused."""
+
+    def without(self, known: Container[str]) -> Self:
+        """Return these decisions without all that concerns the tasks `known`: they were not to be decided again."""
+        return replace(
+            self,
+            changes=[one for one in self.changes if one.task_id not in known],
+            answers=[one for one in self.answers if one.task_id not in known],
+            transitions=[one for one in self.transitions if one.task_id not in known],
+            accepted=[one for one in self.accepted if one.task_id not in known],
+            placed=[one for one in self.placed if one.task_id not in known],
+            ended=[one for one in self.ended if one.task_id not in known],
+        )
 
     def __len__(self) -> int:
         return len(self.changes) + len(self.agents) + len(self.instructions) + len(self.answers)

@@ -48,7 +48,7 @@ def assign(board: Board, task: TaskState, agent: AgentState) -> None:
     board.touch(task)
     board.tell(task)
     due = max(task.enqueued_at, task.not_before)
-    board.draft.placed.append(Placed(task.requirement.capability, max(0, board.now - due)))
+    board.draft.placed.append(Placed(task.id, task.requirement.capability, max(0, board.now - due)))
 
 
 def start(board: Board, task: TaskState, at: int) -> None:
@@ -211,6 +211,6 @@ def _finish(board: Board, task: TaskState, status: TaskStatus, reason: str | Non
     agent_id = task.agent.id if task.agent else None
     _leave(board, task)
     for client in task.watchers:
-        board.draft.answers.append(Answer(client, outcome_json(task, agent_id)))
+        board.draft.answers.append(Answer(task.id, client, outcome_json(task, agent_id)))
     total = max(0, at - task.enqueued_at)
-    board.draft.ended.append(Ended(task.requirement.capability, status.value, reason or "", run_ms, total))
+    board.draft.ended.append(Ended(task.id, task.requirement.capability, status.value, reason or "", run_ms, total))

@@ -13,7 +13,7 @@ from bus.states import FailureReason, TaskPriority, TaskStatus
 from dispatcher.core import agents, lifecycle, reports
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
-from dispatcher.core.decisions import Decisions
+from dispatcher.core.decisions import Accepted, Decisions
 from dispatcher.core.events import (
     Beat,
     Blind,
@@ -122,7 +122,7 @@ class Scheduler:
         board.tasks[task.id] = task
         board.touch(task)
         board.tell(task)
-        board.draft.accepted.append((task.requirement.capability, task.priority.value))
+        board.draft.accepted.append(Accepted(task.id, task.requirement.capability, task.priority.value))
         tombstone = board.tombstones.pop(task.id, None)
         if tombstone is not None:
             lifecycle.cancel(board, task, tombstone[0], board.now)

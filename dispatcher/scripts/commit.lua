@@ -2,8 +2,9 @@
 --
 -- Guarantee: all or nothing. Every check stands before the first write, for Redis does not roll back: the leader's
 -- token (fence), then each task's guard. A task that already has its new guard is left as it is, so a commit that is
--- repeated because its reply was lost changes nothing and answers OK. An input entry is acknowledged and deleted in the same step as
--- its effect is stored.
+-- repeated because its reply was lost changes nothing and answers OK. A task that was to be new and exists otherwise stops the
+-- call: what was decided of it is void, and so is what was to be said of it. An input entry is acknowledged and deleted in the
+-- same step as its effect is stored.
 --
 -- KEYS  1 leader  2 pending  3 delayed  4 leases  5 finished  6 dead  7 events  8 agents (index)
 --       9.. any further key, referred to by its position in KEYS
@@ -19,8 +20,8 @@
 --       then per ack: key, number of ids, ids
 --       then per message: key, time to live of the stream (ms, 0 = none), cap (0 = none), body
 --       then per agent: key, id, record ('' = forget), score in the index
--- Returns {'OK', position of each task that was to be new and exists}, {'FENCED', token found or ''},
---         or {'CONFLICT', id, guard found or ''}
+-- Returns {'OK'}, or with nothing written {'FENCED', token found or ''}, {'CONFLICT', id, guard found or ''},
+--         or {'KNOWN', position (1..) of each task that was to be new and exists}
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return { 'FENCED', redis.call('GET', KEYS[1]) or '' }
@@ -30,8 +31,7 @@ local tasks, acks, messages, agents = tonumber(ARGV[7]), tonumber(ARGV[8]), tonu
 local STRIDE = 12
 local FIRST = 11
 
--- 'todo', 'done' (its own effect) or 'known' (to be new, but exists) for each task
-local verdict, duplicates, entries, done = {}, { 'OK' }, {}, 0
+local todo, entries, done, known = {}, {}, 0, { 'KNOWN' }
 for i = 1, tasks do
   local at = FIRST + (i - 1) * STRIDE
   local before, after = ARGV[at + 2], ARGV[at + 3]
@@ -43,21 +43,23 @@ for i = 1, tasks do
     found = redis.call('HGET', KEYS[tonumber(ARGV[at])], 'state')
   end
   if (found or '') == before then
-    verdict[i] = 'todo'
+    todo[i] = true
   elseif found == after then
-    verdict[i] = 'done'
     done = done + 1
   elseif before == '' then
-    verdict[i] = 'known'
-    duplicates[#duplicates + 1] = i
+    known[#known + 1] = i
   else
     return { 'CONFLICT', ARGV[at + 1], found or '' }
   end
 end
 
+if #known > 1 then
+  return known
+end
+
 local index = { w = KEYS[2], d = KEYS[3], a = KEYS[4] }
 for i = 1, tasks do
-  if verdict[i] == 'todo' then
+  if todo[i] then
     local at = FIRST + (i - 1) * STRIDE
     local key, id = KEYS[tonumber(ARGV[at])], ARGV[at + 1]
     local place, score, spec, output = ARGV[at + 4], ARGV[at + 5], ARGV[at + 7], ARGV[at + 8]
@@ -144,4 +146,4 @@ end
 if ARGV[5] ~= '' and (tasks == 0 or done < tasks) then
   redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[6], '*', '__data__', ARGV[5])
 end
-return duplicates
+return { 'OK' }

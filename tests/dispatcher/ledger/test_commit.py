@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from redis.asyncio import Redis
 
 from bus.messages import Assignment, Control, EventBatch, Registered
@@ -111,14 +111,26 @@ async def test_a_commit_whose_reply_was_lost_may_be_sent_again_and_changes_nothi
     assert await dump() == once
 
 
-async def test_a_task_that_is_to_be_new_and_exists_is_told_and_the_rest_is_stored(
-    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead
+@pytest.mark.parametrize("others", [0, 1, 150])
+async def test_of_a_task_that_is_to_be_new_and_exists_nothing_is_written_or_said_and_the_rest_is_stored(
+    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead, others: int
 ) -> None:
+    known = f"{names.pool}.a"
     await ledger.commit(lead, decisions(change(names, "a", after="FAILED/0//", place=Place.DEAD)), NOTHING, NOW)
-    duplicates = await ledger.commit(lead, decisions(change(names, "b"), change(names, "a")), NOTHING, NOW)
-    assert duplicates == [f"{names.pool}.a"]
-    assert await redis.hget(names.task(f"{names.pool}.a"), "state") == b"FAILED/0//"
-    assert await redis.hget(names.task(f"{names.pool}.b"), "state") == b"PENDING/0//"
+    again = decisions(*(change(names, f"b{n}") for n in range(others)), change(names, "a"))
+    again.instructions.append(Instruct("w", Control(Registered(session="s1"))))
+    for one in again.changes:
+        again.transitions.append(TaskTransition(one.task_id, TaskStatus.PENDING, 0, None, None, None, None))
+        again.answers.append(Answer(one.task_id, "c1", to_json({"task_id": one.task_id})))
+    assert await ledger.commit(lead, again, NOTHING, NOW) == [known]
+    assert await redis.hget(names.task(known), "state") == b"FAILED/0//"
+    assert await redis.zcard(names.pending) == others
+    assert await redis.xlen(names.control("w")) == 1
+    for stream, field in ((names.events, "tasks"), (names.replies("c1"), "outcomes")):
+        said: Any = await redis.xrange(stream)
+        ids = [item["task_id"] for _, fields in said for item in from_json(fields[b"__data__"])[field]]
+        assert len(ids) == others
+        assert known not in ids
 
 
 # --- records, indexes, streams
@@ -216,7 +228,11 @@ async def test_what_a_pass_says_is_written_once_to_whom_it_concerns(
     said = Decisions(
         changes=[change(names, "a", after="CANCELLED/0//", place=Place.DONE)],
         instructions=[Instruct("w", Control(Registered(session="s1")))],
-        answers=[Answer("c1", b'{"task_id":"x"}'), Answer("c2", b'{"task_id":"x"}'), Answer("c1", b'{"task_id":"y"}')],
+        answers=[
+            Answer("x", "c1", b'{"task_id":"x"}'),
+            Answer("x", "c2", b'{"task_id":"x"}'),
+            Answer("y", "c1", b'{"task_id":"y"}'),
+        ],
         transitions=[TaskTransition("x", TaskStatus.CANCELLED, 0, None, "why", None, None)],
     )
     await ledger.commit(lead, said, Inputs(rejected=[b'{"reason":"bad"}']), NOW)
@@ -278,7 +294,7 @@ async def test_every_key_that_is_touched_is_declared(
     await redis.xgroup_create(names.results, DISPATCHERS_GROUP, id="0", mkstream=True)
     for before, after, place, how in LIFE:
         full = decisions(change(names, "a", before, after, place, **how))
-        full.answers.append(Answer("c1", b"{}"))
+        full.answers.append(Answer("x", "c1", b"{}"))
         full.instructions.append(Instruct("w", Control(Registered(session="s1"))))
         full.transitions.append(TaskTransition("x", TaskStatus.PENDING, 0, None, None, None, None))
         await ledger.commit(lead, full, Inputs(acks={names.results: ["1-1"]}, rejected=[b"x"]), NOW)

@@ -129,7 +129,7 @@ class Pool(RuleBasedStateMachine):
         duplicates = await self.ledger.commit(self.lead, decisions, Inputs(), self.now)
         if self.lose_reply:
             self.lose_reply = False
-            assert await self.ledger.commit(self.lead, decisions, Inputs(), self.now) == []
+            assert await self.ledger.commit(self.lead, decisions, Inputs(), self.now) == duplicates
         if duplicates:
             again = self.scheduler.step([Duplicate(task_id) for task_id in duplicates], self.now)
             await self._store(again)
