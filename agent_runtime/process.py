@@ -1,13 +1,12 @@
 """One agent as a whole process: event loop, signals, garbage collector, exit code."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from pydantic import JsonValue
@@ -17,11 +16,11 @@ from agent_runtime.exit_codes import ExitCode
 from agent_runtime.observer import RuntimeObserver
 from agent_runtime.settings import AgentSettings
 from agent_runtime.worker import TASK_THREADS, Worker
+from bus.long_process import new_loop, settle
 
 __all__ = ["ExitCode", "run_process"]
 
 LOG: Final = logging.getLogger("callboard.agent")
-_GC_THRESHOLDS: Final = (20_000, 20, 50)
 _IDLE_THREAD_S: Final = 0.05
 
 
@@ -38,7 +37,7 @@ def run_process(
     return if the thread of a task is still at work then: the process ends with that exit code under it, since nothing
     can stop the thread and the interpreter would wait for it.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         code = runner.run(_main(agent, settings, observer, metadata))
     stuck = _threads_at_work()
     if stuck:
@@ -89,16 +88,5 @@ async def _main(
 
 
 async def _settle(worker: Worker) -> None:
-    """Once at work, leave what start-up has made out of garbage collection, and collect rarely."""
     await worker.ready.wait()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop  # noqa: PLC0415 - not to be had everywhere
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
+    settle()

@@ -6,9 +6,9 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from bus.long_process import new_loop, settle
 from callboard.metrics_port import serve_metrics
 from callboard.options import LOG_DEFAULTS, PORT_RANGE, Duration, LogOptions, RedisUrl, given
-from callboard.process_loop import new_loop
 from callboard.signals import stop_on_signal
 from dispatcher.service import Dispatcher
 from dispatcher.settings import DispatcherSettings
@@ -60,6 +60,11 @@ def dispatcher(  # noqa: PLR0913 - one per option
         return runner.run(_run(settings, metrics_host, metrics_port))
 
 
+async def _settle(ready: asyncio.Event) -> None:
+    await ready.wait()
+    settle()
+
+
 async def _run(settings: DispatcherSettings, host: str, port: int | None) -> int:
     registry = new_registry()
     dispatcher = Dispatcher(settings, DispatcherMetrics(registry).of)
@@ -67,7 +72,10 @@ async def _run(settings: DispatcherSettings, host: str, port: int | None) -> int
     LOG.info("%s serves pools %s; metrics at %s", settings.dispatcher_id, ", ".join(settings.pools), server.url)
     try:
         with stop_on_signal() as stop:
-            await dispatcher.run(stop)
+            ready = asyncio.Event()
+            settling = asyncio.create_task(_settle(ready))
+            await dispatcher.run(stop, ready)
+            settling.cancel()
     finally:
         server.stop()
     return 0

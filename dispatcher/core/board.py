@@ -34,6 +34,7 @@ class Board:
         self.now = 0
         self.horizon = 0
         self.tasks: dict[str, TaskState] = {}
+        """Live tasks, and until the pass is closed those that have ended in it: see `live`."""
         self.fleet = Fleet(config)
         self.clock_timers = Timers()
         self.horizon_timers = Timers()
@@ -61,6 +62,11 @@ class Board:
             return
         cls.queued_score = score
         heappush(self.ready, (score, cls.seq, cls))
+
+    def live(self, task_id: str) -> TaskState | None:
+        """Return a task that has not ended, not even in this pass; None otherwise."""
+        task = self.tasks.get(task_id)
+        return None if task is None or task.status.terminal else task
 
     def touch(self, task: TaskState) -> None:
         """Note that the record of `task` is to be written."""

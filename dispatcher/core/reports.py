@@ -30,7 +30,7 @@ def take(board: Board, report: Report, at: int) -> None:
 
 
 def _current(board: Board, report: Report, item: TaskUpdate | TaskResult | HandBack, kind: str) -> TaskState | None:
-    task = board.tasks.get(item.task_id)
+    task = board.live(item.task_id)
     if task is None or task.attempt != item.attempt or task.session != report.session or task.agent is None:
         board.draft.stale.append(kind)
         return None

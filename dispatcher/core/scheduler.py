@@ -151,7 +151,7 @@ class Scheduler:
         lifecycle.fail(board, task, FailureReason.REJECTED, event.error, event.at)
 
     def _forget_duplicate(self, task_id: str) -> None:
-        task = self.board.tasks.get(task_id)
+        task = self.board.live(task_id)
         if task is not None:
             lifecycle.withdraw(self.board, task)
 
@@ -169,7 +169,7 @@ class Scheduler:
 
     def _cancel(self, task_id: str, reason: str, by: str) -> None:
         board = self.board
-        task = board.tasks.get(task_id)
+        task = board.live(task_id)
         if task is None:
             board.tombstones[task_id] = (reason, by)
             board.clock_timers.set(board.now + board.config.tombstone_ms, TimerKind.TOMBSTONE, task_id)
@@ -181,7 +181,7 @@ class Scheduler:
         lifecycle.cancel(board, task, reason, board.now)
 
     def _watch(self, task_id: str, client_id: str | None) -> None:
-        task = self.board.tasks.get(task_id)
+        task = self.board.live(task_id)
         if task is None or client_id is None or client_id in task.watchers:
             return
         task.watchers = (*task.watchers, client_id)
@@ -200,7 +200,7 @@ class Scheduler:
                 self._ran_too_long(subject, mark)
         for kind, subject, mark in board.clock_timers.pop_due(board.now):
             if kind is TimerKind.READY:
-                task = board.tasks.get(subject)
+                task = board.live(subject)
                 if task is not None and task.status is TaskStatus.PENDING and task.attempt == mark:
                     board.touch(task)
                     board.enqueue(task)
@@ -215,7 +215,7 @@ class Scheduler:
 
     def _expire(self, task_id: str) -> None:
         board = self.board
-        task = board.tasks.get(task_id)
+        task = board.live(task_id)
         if task is None or task.status is not TaskStatus.PENDING or task.attempt > 0:
             return
         why = board.fleet.why_waiting(board.fleet.class_of(task.requirement))
@@ -224,7 +224,7 @@ class Scheduler:
 
     def _ran_too_long(self, task_id: str, attempt: int) -> None:
         board = self.board
-        task = board.tasks.get(task_id)
+        task = board.live(task_id)
         if task is None or task.attempt != attempt or task.status is not TaskStatus.RUNNING or task.agent is None:
             return
         stop = CancelAttempt(session=task.session, task_id=task.id, attempt=attempt, reason="run_timeout is over")

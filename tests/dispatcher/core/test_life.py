@@ -195,6 +195,20 @@ def test_a_cancel_that_overtakes_its_task_holds_for_a_minute() -> None:
     assert not world.scheduler.board.tombstones
 
 
+def test_what_comes_in_the_pass_that_ends_a_task_comes_too_late() -> None:
+    world = running(reply_to="one")
+    decisions = world.step(
+        world.cancel(1, 1, reason="first"),
+        world.ended(1),
+        world.started(1),
+        world.watch(1, "two"),
+        world.task(number=1),
+    )
+    assert [(change.before, change.after) for change in decisions.changes] == [("RUNNING/1/a/a1", "CANCELLED/1//")]
+    assert [answer.client_id for answer in decisions.answers] == ["one"]
+    assert decisions.stale == ["result", "update"]
+
+
 def test_a_terminal_state_is_for_ever() -> None:
     world = running()
     late = world.ended(1), world.failed(1), world.started(1), world.cancel(1)
