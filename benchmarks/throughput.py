@@ -7,7 +7,7 @@ Starts a server, a dispatcher and an agent as processes of their own, as a user 
 - ``enqueue_per_s``: submission by `submit_many` with no agent there;
 - ``drain_per_s``: the agent is started on the full queue; first to last completion;
 - ``end_to_end_per_s``: first submission to last stored result, with the agent warm;
-- CPU seconds (user + system) of each process over the drain, and in µs per task.
+- ``cpu_us_per_task``: CPU (user + system) of each process from the first to the last completion of the drain.
 
 Completions are read from the pool's events, which the leader writes in the same step as the results.
 """
@@ -19,7 +19,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter
@@ -61,8 +61,13 @@ async def process(*command: str, url: str) -> AsyncIterator[asyncio.subprocess.P
             await child.wait()
 
 
-async def count_ended(redis: Redis, cursor: str, wanted: int) -> tuple[float, float, int]:
-    """Follow the events from `cursor` until `wanted` tasks ended; return (first, last, failures) by local time."""
+async def count_ended(
+    redis: Redis, cursor: str, wanted: int, begun: Callable[[], None] = lambda: None
+) -> tuple[float, float, int]:
+    """Follow the events from `cursor` until `wanted` tasks ended; return (first, last, failures) by local time.
+
+    `begun` is called when the first has ended.
+    """
     first = last = 0.0
     ended = failed = 0
     while ended < wanted:
@@ -74,7 +79,9 @@ async def count_ended(redis: Redis, cursor: str, wanted: int) -> tuple[float, fl
                 done = [t for t in batch.tasks if t.status.terminal]
                 if done:
                     last = perf_counter()
-                    first = first or last
+                    if not ended:
+                        first = last
+                        begun()
                 ended += len(done)
                 failed += sum(1 for t in done if t.status.value != "COMPLETED")
     return first, last, failed
@@ -124,12 +131,13 @@ async def measure(count: int, persistence: Persistence) -> dict[str, Any]:
             enqueued = perf_counter() - began
             await accepted(bus, count)
             cursor = await last_event(redis)
-            pids = {"dispatcher": dispatcher.pid, "server": server.pid}
-            before = {name: cpu_of(pid) for name, pid in pids.items()}
             async with process("callboard", "agent", "benchmarks.agents:Noop", url=server.url) as agent:
-                first, last, failed = await count_ended(redis, cursor, count)
+                pids = {"dispatcher": dispatcher.pid, "server": server.pid, "agent": agent.pid}
+                before: dict[str, float] = {}
+                first, last, failed = await count_ended(
+                    redis, cursor, count, lambda: before.update({name: cpu_of(pid) for name, pid in pids.items()})
+                )
                 cpu = {name: cpu_of(pid) - before[name] for name, pid in pids.items()}
-                cpu["agent"] = cpu_of(agent.pid)
                 cursor = await last_event(redis)
                 began = perf_counter()
                 following = asyncio.create_task(count_ended(redis, cursor, count))
