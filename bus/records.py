@@ -8,6 +8,7 @@ The record of a task is one hash of four fields (few fields keep a million waiti
 - ``result``: JSON of the output, once there is one.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
@@ -36,17 +37,18 @@ class Guard(NamedTuple):
         return cls(TaskStatus(status), int(attempt), agent_id, session)
 
 
-class AttemptRecord(BaseModel):
-    """One attempt that is over."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
+@dataclass(slots=True)
+class AttemptRecord:
+    """One attempt that is over; never changed. Not a pydantic model: the leader makes one per task."""
 
     attempt: int
     agent_id: str
     assigned_at: int
-    started_at: int | None = None
     ended_at: int
-    outcome: str = Field(description="`error`, `timeout`, `agent_lost`, `returned`, `cancelled` or `completed`.")
+    outcome: Annotated[
+        str, Field(description="`error`, `timeout`, `agent_lost`, `returned`, `cancelled` or `completed`.")
+    ]
+    started_at: int | None = None
     error: TaskError | None = None
 
 

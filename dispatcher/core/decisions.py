@@ -3,6 +3,9 @@
 A pass leaves at most one `TaskChange` per task, from the guard that the ledger has to the guard it shall have: a task
 accepted and placed in one pass is one change, and so is one that started and finished. The transitions in between are
 listed for whoever follows the events.
+
+None of them is changed once it is made. They are not `frozen`, because a frozen dataclass takes six times as long to
+make, and a task needs a dozen of them.
 """
 
 from collections.abc import Container
@@ -25,7 +28,7 @@ class Place(StrEnum):
     DEAD = "x"  # finished and dead letters, by time
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Handover:
     """An assignment to write to an agent's stream."""
 
@@ -36,7 +39,7 @@ class Handover:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TaskChange:
     """One task's record, from what the ledger has to what it shall have."""
 
@@ -54,7 +57,7 @@ class TaskChange:
     handover: Handover | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AgentChange:
     """One agent's record; `record` None forgets the agent."""
 
@@ -62,7 +65,7 @@ class AgentChange:
     record: AgentRecord | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Instruct:
     """A message to one agent's control stream."""
 
@@ -70,7 +73,7 @@ class Instruct:
     message: Control
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """The outcome of a task, as JSON, for a waiting client."""
 
@@ -79,7 +82,7 @@ class Answer:
     outcome: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TaskTransition:
     """One step of a task, for the events; written as `bus.messages.Transition`."""
 
@@ -92,7 +95,7 @@ class TaskTransition:
     note: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AgentTransition:
     """One step of an agent, for the events; written as `bus.messages.AgentTransition`."""
 
@@ -102,7 +105,7 @@ class AgentTransition:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Accepted:
     """For the observer: one submission is a task now."""
 
@@ -111,7 +114,7 @@ class Accepted:
     priority: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Placed:
     """For the observer: one attempt was given to an agent."""
 
@@ -120,7 +123,7 @@ class Placed:
     waited_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ended:
     """For the observer: one task became terminal."""
 

@@ -1,6 +1,7 @@
 """What happens to the scheduler: the readable messages of the inbound streams, each with its instant.
 
-`at` is the time of the message's entry in its stream: the server's clock, not its sender's.
+`at` is the time of the message's entry in its stream: the server's clock, not its sender's. None of them is
+changed once it is made; why they are not `frozen` is said in `decisions`.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from bus.messages import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Submitted:
     """A task was submitted; `body` is its message as it came."""
 
@@ -28,7 +29,7 @@ class Submitted:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Refused:
     """A submission could be identified, but is wrong: it becomes a FAILED task."""
 
@@ -39,14 +40,14 @@ class Refused:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Duplicate:
     """The ledger had this task already when it was to be accepted: forget it."""
 
     task_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Commanded:
     """A client or operator wants something."""
 
@@ -54,7 +55,7 @@ class Commanded:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SignedIn:
     """An agent registered."""
 
@@ -62,7 +63,7 @@ class SignedIn:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SignedOut:
     """An agent left."""
 
@@ -70,7 +71,7 @@ class SignedOut:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Beat:
     """An agent is alive."""
 
@@ -78,7 +79,7 @@ class Beat:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reported:
     """An agent reports on its tasks."""
 
@@ -86,7 +87,7 @@ class Reported:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Horizon:
     """All that agents wrote before `at` has been handed to the scheduler.
 
@@ -97,7 +98,7 @@ class Horizon:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Blind:
     """The leader could not see the agents for `duration_ms`: nobody's lease runs during that time."""
 

@@ -69,7 +69,7 @@ class TaskState:
     def guard(self) -> str:
         """What the ledger's `state` field is to be; same text as `bus.records.Guard`."""
         agent = self.agent
-        return f"{self.status.value}/{self.attempt}/{agent.id if agent else ''}/{self.session}"
+        return f"{self.status}/{self.attempt}/{agent.id if agent else ''}/{self.session}"
 
 
 @dataclass(slots=True, eq=False)

@@ -1,5 +1,7 @@
 """A live task as the ledger keeps it, and back: the `run` part of its record, and the task restored on taking over."""
 
+from operator import attrgetter
+
 from pydantic_core import to_json
 
 from bus.messages import TaskHeader
@@ -38,29 +40,27 @@ def task_of(config: SchedulerConfig, task_id: str, header: TaskHeader, enqueued_
 
 
 def encode_run(task: TaskState) -> bytes:
-    """Return the JSON of `bus.records.Run` for `task`; what is empty is left out."""
-    fields: dict[str, object] = {"enqueued_at": task.enqueued_at}
-    for name, empty in _RUN_FIELDS:
-        value = getattr(task, name)
-        if value is not empty and value != empty:
-            fields[name] = value
+    """Return the JSON of `bus.records.Run` for `task`; what goes without saying (nothing, 0, empty) is left out."""
+    fields = {name: value for name, value in zip(_RUN_FIELDS, _run_values(task), strict=True) if value}
+    if task.progress is not None:
+        fields["progress"] = task.progress
     return to_json(fields, exclude_none=True, inf_nan_mode="constants")
 
 
 _RUN_FIELDS = (
-    ("not_before", 0),
-    ("assigned_at", None),
-    ("started_at", None),
-    ("finished_at", None),
-    ("progress", None),
-    ("note", None),
-    ("reason", None),
-    ("error", None),
-    ("failures", 0),
-    ("watchers", ()),
-    ("attempts", ()),
+    "enqueued_at",
+    "not_before",
+    "assigned_at",
+    "started_at",
+    "finished_at",
+    "note",
+    "reason",
+    "error",
+    "failures",
+    "watchers",
+    "attempts",
 )
-"""The fields of `Run` with the values that go without saying."""
+_run_values = attrgetter(*_RUN_FIELDS)
 
 
 def restore(config: SchedulerConfig, task_id: str, guard: Guard, header: TaskHeader, run: Run) -> TaskState:
