@@ -2,7 +2,7 @@
 FROM python:3.13-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/callboard
-COPY pyproject.toml constraints.txt LICENSE ./
+COPY pyproject.toml constraints.txt LICENSE README.md ./
 COPY agent_runtime agent_runtime
 COPY bus bus
 COPY callboard callboard
