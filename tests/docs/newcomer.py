@@ -102,6 +102,10 @@ class Newcomer:
         while self._background:
             await self._background.pop().end()
 
+    def save(self, name: str, text: str) -> None:
+        """Write a file."""
+        (self._folder / name).write_text(text)
+
     async def type(self, command: str) -> Ran:
         """Run a command to its end, or start one that runs on and return when it works.
 

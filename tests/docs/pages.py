@@ -4,6 +4,7 @@ A comment on the line before a block may be:
 
 - ``<!-- not run: REASON -->``: the block is only looked at; the reason is for whoever reads the source of the page.
 - ``<!-- file: PATH -->``: the block is that file of the repository, docstrings apart.
+- ``<!-- save as: PATH -->``: the reader is to save it under that name; commands further down use it.
 """
 
 import re
@@ -15,7 +16,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 
 _FENCE: Final = re.compile(r"\s*```+(\w*) *(.*)")
-_COMMENT: Final = re.compile(r"<!-- (not run|file): *(.*?) *-->")
+_COMMENT: Final = re.compile(r"<!-- (not run|file|save as): *(.*?) *-->")
 _PROMPT: Final = "$ "
 
 
@@ -31,6 +32,7 @@ class Block:
     text: str
     not_run: str | None = None
     file: str | None = None
+    save_as: str | None = None
 
     @property
     def place(self) -> str:
