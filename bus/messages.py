@@ -159,6 +159,7 @@ class Heartbeat(Message):
     )
     inbox: str = Field("0-0", description="Last entry of its assignments stream that it has read.")
     lag: Seconds = Field(0.0, description="How late its event loop is.")
+    occupied: int = Field(0, ge=0, description="Slots in which code of attempts that are over still runs.")
     draining: bool = False
 
 
@@ -199,7 +200,9 @@ class TaskResult(BaseModel):
     error: TaskError | None = None
     reason: FailureReason | None = Field(None, description="Why it FAILED; `error` if absent.")
     retryable: bool = True
-    duration: Seconds = Field(0.0, description="Run time by the agent's monotonic clock.")
+    duration: Seconds | None = Field(
+        None, description="Run time by the agent's monotonic clock; measured by the leader if absent."
+    )
 
 
 class HandBack(BaseModel):
@@ -232,6 +235,7 @@ class Assignment(Message):
     session: str
     score: int
     assigned_at: int
+    version: str | None = Field(None, description="Version that was matched, if the agent offers the name in several.")
     task: SubmitTask
 
 
@@ -267,6 +271,15 @@ class CancelAttempt(Message):
     reason: str = ""
 
 
+class RecallAttempt(Message):
+    """Hand this attempt back (`returned`) if it has not begun; if it has, nothing changes."""
+
+    type: Literal["recall"] = "recall"
+    session: str
+    task_id: TaskIdField
+    attempt: int
+
+
 class Instruction(Message):
     """Drain or restart."""
 
@@ -277,7 +290,10 @@ class Instruction(Message):
 
 class Control(
     RootModel[
-        Annotated[Registered | Reregister | Superseded | CancelAttempt | Instruction, Field(discriminator="type")]
+        Annotated[
+            Registered | Reregister | Superseded | CancelAttempt | RecallAttempt | Instruction,
+            Field(discriminator="type"),
+        ]
     ]
 ):
     """Anything on an agent's control stream."""

@@ -28,6 +28,12 @@ class Place(StrEnum):
     DEAD = "x"  # finished and dead letters, by time
 
 
+class NoteKind(StrEnum):
+    """What a note is about; each kind is one hash of the pool's."""
+
+    TOMBSTONE = "tombstones"  # a cancel that found no task, by the task's id
+
+
 @dataclass(slots=True)
 class Handover:
     """An assignment to write to an agent's stream."""
@@ -37,6 +43,8 @@ class Handover:
     attempt: int
     score: int
     at: int
+    version: str | None = None
+    """Version that was matched, where the agent offers several."""
 
 
 @dataclass(slots=True)
@@ -63,6 +71,16 @@ class AgentChange:
 
     agent_id: str
     record: AgentRecord | None
+
+
+@dataclass(slots=True)
+class Note:
+    """Something else that the next leader must know, stored with the decisions that it comes from."""
+
+    kind: NoteKind
+    field: str
+    value: bytes | None
+    """JSON; None forgets it."""
 
 
 @dataclass(slots=True)
@@ -141,6 +159,7 @@ class Decisions:
 
     changes: list[TaskChange] = field(default_factory=list)
     agents: list[AgentChange] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     instructions: list[Instruct] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     transitions: list[TaskTransition] = field(default_factory=list)
@@ -166,4 +185,4 @@ class Decisions:
         )
 
     def __len__(self) -> int:
-        return len(self.changes) + len(self.agents) + len(self.instructions) + len(self.answers)
+        return len(self.changes) + len(self.agents) + len(self.notes) + len(self.instructions) + len(self.answers)

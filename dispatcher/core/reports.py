@@ -52,7 +52,8 @@ def _update(board: Board, task: TaskState, update: TaskUpdate, at: int) -> None:
 
 
 def _result(board: Board, task: TaskState, result: TaskResult, at: int) -> None:
-    run_ms = result.duration * 1000
+    began = task.started_at or task.assigned_at or at
+    run_ms = float(at - began) if result.duration is None else result.duration * 1000
     if task.started_at is None:
         task.started_at = max(task.assigned_at or at, at - int(run_ms))
     match result.status:
