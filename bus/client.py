@@ -52,6 +52,8 @@ class TaskOptions(TypedDict, total=False):
     key: str | None
     fairness_key: str | None
     estimated_duration: float | None
+    slots: int
+    resources: Mapping[str, float]
     metadata: Mapping[str, JsonValue]
     tags: Sequence[str]
     pool: str | None

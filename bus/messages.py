@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel
 
 from bus.ids import AGENT_ID_PATTERN, CAPABILITY_PATTERN, SESSION_PATTERN, TASK_ID_PATTERN
-from bus.requirements import Condition, Preference, Value
+from bus.requirements import AttributeName, Condition, Preference, Value
 from bus.states import FailureReason, TaskPriority, TaskStatus
 
 VERSION: Final = 1
@@ -24,6 +24,8 @@ AgentIdField = Annotated[str, Field(pattern=AGENT_ID_PATTERN)]
 SessionField = Annotated[str, Field(pattern=SESSION_PATTERN)]
 CapabilityField = Annotated[str, Field(pattern=CAPABILITY_PATTERN)]
 Seconds = Annotated[float, Field(ge=0, le=366 * 86_400, allow_inf_nan=False)]
+Amount = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
+Resources = Annotated[dict[AttributeName, Amount], Field(max_length=32)]
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -52,7 +54,9 @@ class TaskFields(BaseModel):
     delay: Seconds = Field(0.0, description="Earliest start, counted from the submission's entry in the stream.")
     key: str | None = Field(None, min_length=1, max_length=256, description="Idempotency key.")
     fairness_key: str | None = Field(None, min_length=1, max_length=128)
-    estimated_duration: Seconds | None = None
+    estimated_duration: Seconds | None = Field(None, description="Counts if it is longer than what was measured.")
+    slots: int = Field(1, ge=1, le=100_000, description="Slots it takes in its agent.")
+    resources: Resources = Field(default_factory=dict, description="What else of its agent's it takes: `{gpu: 1}`.")
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     tags: tuple[Tag, ...] = Field((), max_length=32)
 
@@ -127,6 +131,7 @@ class Register(Message):
     session: SessionField
     capabilities: tuple[CapabilitySpec, ...] = Field(min_length=1, max_length=256)
     slots: int = Field(1, ge=1, le=100_000)
+    resources: Resources = Field(default_factory=dict, description="What it has for its tasks: `{gpu: 2, mem_gb: 12}`.")
     attributes: dict[str, Value] = Field(default_factory=dict)
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     heartbeat_interval: Seconds = 1.0

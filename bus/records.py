@@ -155,6 +155,7 @@ class AgentRecord(BaseModel):
     status: AgentStatus
     health: AgentHealth
     slots: int
+    resources: dict[str, float] = Field(default_factory=dict)
     capabilities: tuple[CapabilitySpec, ...]
     attributes: dict[str, Value] = Field(default_factory=dict)
     metadata: dict[str, JsonValue] = Field(default_factory=dict)

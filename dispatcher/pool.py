@@ -150,7 +150,7 @@ class PoolDispatcher:
         scheduler.load(agents, (), clock.now_ms())
         renewed = clock.now_ms()
         loaded = 0
-        async for page in load_tasks(self._redis, self._names, self._config):
+        async for page in load_tasks(self._redis, self._names):
             scheduler.load((), page, clock.now_ms())
             loaded += len(page)
             if clock.now_ms() - renewed > RENEW_WHILE_LOADING_MS:

@@ -4,7 +4,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from bus.records import AgentWorkload
-from bus.requirements import requirement_key
 from bus.states import AgentStatus, TaskStatus
 from dispatcher.core.decisions import Decisions
 from dispatcher.core.scheduler import Scheduler
@@ -40,7 +39,7 @@ def report_standing(observer: DispatcherObserver, scheduler: Scheduler) -> None:
     fleet, now = scheduler.board.fleet, scheduler.board.now
     depths: Counter[tuple[str, str]] = Counter()
     for cls in fleet.classes.values():
-        for priority, count in cls.line.by_priority.items():
+        for priority, count in cls.by_priority.items():
             if count:
                 depths[cls.requirement.capability, priority.value] += count
     observer.queues([QueueGauge(capability, priority, n) for (capability, priority), n in depths.items()])
@@ -80,8 +79,5 @@ def workloads(scheduler: Scheduler) -> Mapping[str, str]:
 
 
 def reasons(scheduler: Scheduler) -> Mapping[str, str]:
-    """Return why tasks wait, by `requirement_key`."""
-    return {
-        requirement_key(r.capability, r.version, r.conditions, r.preferences): why
-        for r, why in scheduler.why_waiting().items()
-    }
+    """Return why tasks wait, by `bus.requirements.requirement_key`."""
+    return {r.key: why for r, why in scheduler.why_waiting().items()}

@@ -103,7 +103,7 @@ class Pool(RuleBasedStateMachine):
         self.lead = won
         self.scheduler = Scheduler(self.config, seed=1)
         self.scheduler.load(await load_agents(self.redis, self.names, self.now), (), self.now)
-        async for page in load_tasks(self.redis, self.names, self.config):
+        async for page in load_tasks(self.redis, self.names):
             self.scheduler.load((), page, self.now)
 
     def teardown(self) -> None:
