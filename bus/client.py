@@ -20,6 +20,7 @@ from bus.errors import BusUnavailableError, SubmissionError, UnknownAgentError, 
 from bus.handle import TaskHandle
 from bus.ids import DEFAULT_POOL, ClientId, TaskId, check_pool, new_client_id, task_pool
 from bus.ledger_view import LedgerView
+from bus.limits import Limit
 from bus.messages import AgentCommand, CancelTasks
 from bus.names import DATA_FIELD, PoolNames
 from bus.records import AgentInfo, Task, TaskCreate, TaskInDB, TaskQueueStatus
@@ -54,6 +55,7 @@ class TaskOptions(TypedDict, total=False):
     estimated_duration: float | None
     slots: int
     resources: Mapping[str, float]
+    limits: Sequence[Limit | Mapping[str, object]]
     metadata: Mapping[str, JsonValue]
     tags: Sequence[str]
     pool: str | None

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel
 
 from bus.ids import AGENT_ID_PATTERN, CAPABILITY_PATTERN, SESSION_PATTERN, TASK_ID_PATTERN
-from bus.requirements import AttributeName, Condition, Preference, Value
+from bus.limits import Limit, Rate
+from bus.requirements import AttributeName, Condition, Preference, Value, requirement_key
 from bus.states import FailureReason, TaskPriority, TaskStatus
 
 VERSION: Final = 1
@@ -57,8 +58,19 @@ class TaskFields(BaseModel):
     estimated_duration: Seconds | None = Field(None, description="Counts if it is longer than what was measured.")
     slots: int = Field(1, ge=1, le=100_000, description="Slots it takes in its agent.")
     resources: Resources = Field(default_factory=dict, description="What else of its agent's it takes: `{gpu: 1}`.")
+    limits: tuple[Limit, ...] = Field((), max_length=8, description="Rates and concurrency it shares with others.")
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     tags: tuple[Tag, ...] = Field((), max_length=32)
+
+    @property
+    def requirement_key(self) -> str:
+        """A text that is the same for all tasks that ask the same of an agent and of the pool's limits."""
+        text = requirement_key(self.capability, self.version, self.requires, self.prefers)
+        if self.slots != 1 or self.resources:
+            text += f"|{self.slots}|{sorted(self.resources.items())}"
+        if self.limits:
+            text += "|" + "|".join(limit.model_dump_json(exclude_none=True) for limit in self.limits)
+        return text
 
 
 class TaskHeader(TaskFields, Message):
@@ -118,6 +130,8 @@ class CapabilitySpec(BaseModel):
     attributes: dict[str, Value] = Field(default_factory=dict)
     input_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the payload.")
     output_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the output.")
+    rate: Rate | None = Field(None, description="Most starts per time, of all agents together: `10/s`.")
+    concurrency: int | None = Field(None, ge=1, description="Most tasks at once, of all agents together.")
     exclusive: bool = Field(
         default=False, description="Must never run twice at once: cancelled when the lease is unsure."
     )
@@ -132,6 +146,7 @@ class Register(Message):
     capabilities: tuple[CapabilitySpec, ...] = Field(min_length=1, max_length=256)
     slots: int = Field(1, ge=1, le=100_000)
     resources: Resources = Field(default_factory=dict, description="What it has for its tasks: `{gpu: 2, mem_gb: 12}`.")
+    rate: Rate | None = Field(None, description="Most tasks per time that it is to be given: `5/s`.")
     attributes: dict[str, Value] = Field(default_factory=dict)
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     heartbeat_interval: Seconds = 1.0

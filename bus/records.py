@@ -156,6 +156,7 @@ class AgentRecord(BaseModel):
     health: AgentHealth
     slots: int
     resources: dict[str, float] = Field(default_factory=dict)
+    rate: str | None = None
     capabilities: tuple[CapabilitySpec, ...]
     attributes: dict[str, Value] = Field(default_factory=dict)
     metadata: dict[str, JsonValue] = Field(default_factory=dict)

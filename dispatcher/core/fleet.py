@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from bus.states import AgentHealth, TaskPriority
 from dispatcher.core.config import SchedulerConfig
+from dispatcher.core.limits import Gate, rate_gate
 from dispatcher.core.match import find_capability, preference_weight
 from dispatcher.core.model import AgentState
 from dispatcher.core.terms import Requirement
@@ -37,10 +38,12 @@ choices" (Mitzenmacher, 2001), and exact in small fleets."""
 class RequirementClass:
     """All waiting tasks with one requirement, and the agents that meet it."""
 
-    __slots__ = ("blocked", "by_priority", "mask", "parked", "preferred", "requirement", "waiting")
+    __slots__ = ("blocked", "by_priority", "gates", "mask", "parked", "preferred", "requirement", "waiting")
 
     def __init__(self, requirement: Requirement) -> None:
         self.requirement = requirement
+        self.gates = requirement.gates
+        """All limits that its tasks count for, those of their capability included."""
         self.mask = 0
         self.preferred: list[tuple[float, int]] = []
         self.waiting = 0
@@ -62,6 +65,7 @@ class Fleet:
         self.gained = 0
         self.sweep_at = KEPT_CLASSES
         """Number of classes at which those that nobody waits in are to be forgotten."""
+        self._capability_gates: dict[str, tuple[Gate, ...]] = {}
         self._lost = 0
         self._levels = [0] * (LEVELS + 1)
         self._by_index: list[AgentState | None] = []
@@ -80,6 +84,7 @@ class Fleet:
         self.agents[agent.id] = agent
         for cls in self.classes.values():
             self._match(cls, agent)
+        self._limit(agent)
         self.refresh(agent)
 
     def remove(self, agent: AgentState) -> None:
@@ -93,6 +98,7 @@ class Fleet:
         for cls in self.classes.values():
             cls.mask &= ~bit
             cls.preferred = [(w, m & ~bit) for w, m in cls.preferred if m & ~bit]
+        self._limit(agent)
         self._by_index[agent.index] = None
         self._free_indexes.append(agent.index)
         agent.index = -1
@@ -138,7 +144,21 @@ class Fleet:
             cls = self.classes[requirement] = RequirementClass(requirement)
             for agent in self.agents.values():
                 self._match(cls, agent)
+            cls.gates = (*requirement.gates, *self._capability_gates.get(requirement.capability, ()))
         return cls
+
+    def _limit(self, changed: AgentState) -> None:
+        """Let the limits of `changed`'s capabilities be the strictest that any agent states."""
+        for name in {spec.name for spec in changed.capabilities if spec.rate or spec.concurrency}:
+            specs = [spec for agent in self.agents.values() for spec in agent.capabilities if spec.name == name]
+            rates = [rate_gate(f"capability {name}", spec.rate) for spec in specs if spec.rate]
+            most = min((spec.concurrency for spec in specs if spec.concurrency), default=None)
+            slowest = max((gate.interval or 0.0 for gate in rates), default=None)
+            gate = Gate(f"capability {name}", slowest, 0.0, most)
+            self._capability_gates[name] = () if slowest is None and most is None else (gate,)
+            for cls in self.classes.values():
+                if cls.requirement.capability == name:
+                    cls.gates = (*cls.requirement.gates, *self._capability_gates[name])
 
     def sweep(self) -> list[RequirementClass]:
         """Forget classes in which nobody waits, and return them: requirements may be as many as tasks."""

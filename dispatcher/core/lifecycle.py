@@ -41,6 +41,10 @@ def assign(board: Board, task: TaskState, agent: AgentState, estimate_ms: float 
     task.attempt += 1
     task.current = Attempt(agent, agent.session, board.now)
     _enter(board, task, task.current, agent, estimate_ms)
+    gates = task.current.gates
+    if gates or agent.gates:
+        board.limits.start((*gates, *agent.gates), board.now)
+        board.throttle(agent)
     board.touch(task)
     board.tell(task)
     if agent.used > agent.slots:
@@ -180,6 +184,8 @@ def move_to(board: Board, task: TaskState, agent: AgentState) -> None:
     current = task.current
     assert current is not None, "a task in an agent's hands has an attempt"  # noqa: S101 - an invariant
     board.order.release(task)
+    if current.gates:
+        board.limits.release(current.gates)
     current.agent = agent
     _enter(board, task, current, agent, current.load_ms)
 
@@ -238,6 +244,9 @@ def _enter(board: Board, task: TaskState, current: Attempt, agent: AgentState, e
     for name, much in requirement.resources:
         agent.granted[name] = agent.granted.get(name, 0) + much
     board.order.hold(task)
+    current.gates = board.fleet.class_of(requirement).gates
+    if current.gates:
+        board.limits.hold(current.gates)
     if agent.status is AgentStatus.IDLE:
         board.set_agent(agent, AgentStatus.RUNNING)
     board.fleet.refresh(agent)
@@ -253,6 +262,8 @@ def _leave(board: Board, task: TaskState) -> None:
     agent.used -= requirement.slots
     agent.load_ms = agent.load_ms - current.load_ms if agent.tasks else 0.0
     board.order.release(task)
+    if current.gates:
+        board.reopen(board.limits.release(current.gates))
     if not agent.tasks and agent.status is AgentStatus.RUNNING:
         board.set_agent(agent, AgentStatus.IDLE)
     current.agent = None

@@ -15,6 +15,7 @@ from bus.messages import CapabilitySpec, TaskError
 from bus.records import AttemptRecord
 from bus.requirements import Value
 from bus.states import AgentHealth, AgentStatus, TaskStatus
+from dispatcher.core.limits import Gate, rate_gate
 from dispatcher.core.terms import Requirement, Terms
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Attempt:
     """First heartbeat of its agent that did not list it."""
     recalled: bool = False
     """The agent was asked to hand it back."""
+    gates: tuple[Gate, ...] = ()
+    """The limits that it counts for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -141,6 +144,9 @@ class AgentState:
     occupied: int = 0
     """Slots in which code runs that should have stopped, as its last heartbeat said."""
     blocked_since: int | None = None
+    rate: str | None = None
+    throttled: bool = False
+    """It was given as many tasks as its rate allows for now."""
     watched: bool = False
     """A timer will look whether work waits in it."""
     load_ms: float = 0.0
@@ -152,6 +158,8 @@ class AgentState:
     """Moving average of the time from assignment to start."""
     life: int = 0
     """Number of this life, which its lease timer carries."""
+    gates: tuple[Gate, ...] = field(init=False)
+    """The limit of its own."""
     ambiguous: bool = field(init=False)
     """True when it offers a capability in several versions."""
     index: int = -1
@@ -160,6 +168,7 @@ class AgentState:
     """Its level of free capacity in the fleet's masks; -1: takes nothing."""
 
     def __post_init__(self) -> None:
+        self.gates = () if self.rate is None else (rate_gate(f"agent {self.id}", self.rate),)
         self.ambiguous = len({capability.name for capability in self.capabilities}) < len(self.capabilities)
 
     @property
@@ -182,8 +191,12 @@ class AgentState:
 
     @property
     def open(self) -> bool:
-        """True when it may be given work as far as its status and health go."""
-        return self.health is AgentHealth.HEALTHY and self.status in (AgentStatus.IDLE, AgentStatus.RUNNING)
+        """True when it may be given work as far as its status, health and rate go."""
+        return (
+            self.health is AgentHealth.HEALTHY
+            and self.status in (AgentStatus.IDLE, AgentStatus.RUNNING)
+            and not self.throttled
+        )
 
 
 def session_of(task: TaskState) -> str | None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bus.messages import TaskHeader
-from bus.requirements import Condition, Preference, requirement_key
+from bus.requirements import Condition, Preference
 from bus.states import TaskPriority
 from dispatcher.core.config import SchedulerConfig
+from dispatcher.core.limits import Gate, gate_of
 
 KEPT: Final = 8_192
 """So many different terms are remembered for sharing; then it begins anew, which costs memory and changes nothing."""
@@ -33,6 +34,8 @@ class Requirement:
     slots: int = field(default=1, compare=False)
     resources: tuple[tuple[str, int], ...] = field(default=(), compare=False)
     """Name and thousandths of each resource that it takes."""
+    gates: tuple[Gate, ...] = field(default=(), compare=False)
+    """The limits that it carries itself; its capability may have more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,9 +63,9 @@ class TermsBook:
 
     def of(self, header: TaskHeader) -> Terms:
         """Return the terms of a submission."""
-        special = bool(header.requires or header.prefers or header.resources)
+        special = bool(header.requires or header.prefers or header.resources or header.limits)
         key = (
-            requirement_text(header) if special else None,
+            header.requirement_key if special else None,
             header.capability,
             header.version,
             header.slots,
@@ -100,22 +103,15 @@ class TermsBook:
 def requirement_of(header: TaskHeader) -> Requirement:
     """Return what a submission asks of an agent."""
     return Requirement(
-        key=requirement_text(header),
+        key=header.requirement_key,
         capability=header.capability,
         version=header.version,
         conditions=header.requires,
         preferences=header.prefers,
         slots=header.slots,
         resources=tuple(sorted((name, round(amount * MILLI)) for name, amount in header.resources.items())),
+        gates=tuple(gate_of(limit) for limit in header.limits),
     )
-
-
-def requirement_text(header: TaskHeader) -> str:
-    """Return a text that is the same for all tasks that ask the same of an agent."""
-    text = requirement_key(header.capability, header.version, header.requires, header.prefers)
-    if header.slots != 1 or header.resources:
-        text += f"|{header.slots}|{sorted(header.resources.items())}"
-    return text
 
 
 def _ms(seconds: float | None) -> int | None:

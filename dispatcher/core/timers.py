@@ -19,6 +19,8 @@ class TimerKind(StrEnum):
     LEASE = "lease"  # an agent was not heard of
     SESSION = "session"  # a session was replaced: its tasks are free
     PROBATION = "probation"  # a deaf agent may be tried again
+    LIMIT = "limit"  # a rate allows the next start
+    THROTTLE = "throttle"  # an agent's own rate allows the next start
     RECALL = "recall"  # work waits ahead of an agent's slots, or behind a blocked loop
     FORGET = "forget"  # a stopped agent is no longer listed
     TOMBSTONE = "tombstone"  # a cancel found no task
