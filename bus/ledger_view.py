@@ -143,7 +143,7 @@ def _record(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
         pool=pool,
         capability=spec.capability,
         status=guard.status,
-        priority=spec.priority,
+        priority=run.priority or spec.priority,
         attempt=guard.attempt,
         max_attempts=spec.max_attempts,
         agent_id=guard.agent_id or (last.agent_id if last and guard.status.terminal else None),

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel
 from bus.ids import AGENT_ID_PATTERN, CAPABILITY_PATTERN, SESSION_PATTERN, TASK_ID_PATTERN
 from bus.limits import Limit, Rate
 from bus.requirements import AttributeName, Condition, Preference, Value, requirement_key
+from bus.retries import RetryPolicy
 from bus.states import FailureReason, TaskPriority, TaskStatus
 
 VERSION: Final = 1
@@ -51,7 +52,13 @@ class TaskFields(BaseModel):
     prefers: tuple[Preference, ...] = Field((), max_length=32)
     run_timeout: Seconds | None = Field(None, description="Longest time one attempt may run.")
     queue_timeout: Seconds | None = Field(None, description="Longest time it may wait for an agent.")
+    progress_timeout: Seconds | None = Field(
+        None, description="Longest time without a word of progress; then its attempt is given up."
+    )
     max_attempts: int = Field(3, ge=1, le=1000)
+    retry: RetryPolicy | None = Field(
+        None, description="How it is repeated; else as its capability, or the pool, says."
+    )
     delay: Seconds = Field(0.0, description="Earliest start, counted from the submission's entry in the stream.")
     key: str | None = Field(None, min_length=1, max_length=256, description="Idempotency key.")
     fairness_key: str | None = Field(None, min_length=1, max_length=128)
@@ -95,6 +102,14 @@ class CancelTasks(Message):
     by: str = Field("", max_length=200)
 
 
+class Reprioritise(Message):
+    """Give tasks another priority; those that have ended stay as they are."""
+
+    type: Literal["reprioritise"] = "reprioritise"
+    task_ids: tuple[TaskIdField, ...] = Field(min_length=1, max_length=1000)
+    priority: TaskPriority
+
+
 class WatchTasks(Message):
     """Tell `reply_to` when these tasks end; answered at once for those that have."""
 
@@ -111,7 +126,9 @@ class AgentCommand(Message):
     reason: str = Field("", max_length=1000)
 
 
-class Command(RootModel[Annotated[CancelTasks | WatchTasks | AgentCommand, Field(discriminator="type")]]):
+class Command(
+    RootModel[Annotated[CancelTasks | Reprioritise | WatchTasks | AgentCommand, Field(discriminator="type")]]
+):
     """Anything on the commands stream."""
 
     model_config = ConfigDict(frozen=True)
@@ -132,6 +149,7 @@ class CapabilitySpec(BaseModel):
     output_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the output.")
     rate: Rate | None = Field(None, description="Most starts per time, of all agents together: `10/s`.")
     concurrency: int | None = Field(None, ge=1, description="Most tasks at once, of all agents together.")
+    retry: RetryPolicy | None = Field(None, description="How its tasks are repeated that do not say it themselves.")
     exclusive: bool = Field(
         default=False, description="Must never run twice at once: cancelled when the lease is unsure."
     )
@@ -204,6 +222,7 @@ class TaskUpdate(BaseModel):
     status: Literal[TaskStatus.RUNNING] = TaskStatus.RUNNING
     progress: float | None = Field(None, ge=0, le=1)
     note: str | None = Field(None, max_length=1000)
+    extend: Seconds | None = Field(None, description="So much longer than run_timeout it may run, counted together.")
     started_at: float | None = Field(None, description="Seconds since the epoch by the agent's clock; shown, not used.")
     retry_count: int = Field(0, ge=0)
 
@@ -220,6 +239,7 @@ class TaskResult(BaseModel):
     error: TaskError | None = None
     reason: FailureReason | None = Field(None, description="Why it FAILED; `error` if absent.")
     retryable: bool = True
+    retry_after: Seconds | None = Field(None, description="Earliest next attempt, instead of the backoff.")
     duration: Seconds | None = Field(
         None, description="Run time by the agent's monotonic clock; measured by the leader if absent."
     )

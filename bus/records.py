@@ -58,6 +58,7 @@ class Run(BaseModel):
     model_config = ConfigDict(extra="ignore", ser_json_inf_nan="constants")
 
     enqueued_at: int = 0
+    priority: TaskPriority | None = Field(None, description="Where it was changed since the submission.")
     not_before: int | None = None
     assigned_at: int | None = None
     started_at: int | None = None

@@ -67,7 +67,7 @@ class Board:
     def _means_something(self, kind: TimerKind, subject: str, mark: int) -> bool:
         """Tell whether a timer may still do anything when it rings; in doubt it may."""
         match kind:
-            case TimerKind.READY | TimerKind.RUN_TIMEOUT:
+            case TimerKind.READY | TimerKind.RUN_TIMEOUT | TimerKind.PROGRESS:
                 task = self.tasks.get(subject)
                 return task is not None and task.attempt == mark
             case TimerKind.EXPIRE:

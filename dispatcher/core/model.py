@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from bus.messages import CapabilitySpec, TaskError
 from bus.records import AttemptRecord
 from bus.requirements import Value
-from bus.states import AgentHealth, AgentStatus, TaskStatus
+from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
 from dispatcher.core.limits import Gate, rate_gate
 from dispatcher.core.terms import Requirement, Terms
 
@@ -31,6 +31,10 @@ class Attempt:
     session: str
     assigned_at: int
     started_at: int | None = None
+    heard_at: int = 0
+    """Last word of progress."""
+    extended_ms: int = 0
+    """What it may run beyond its run_timeout, as its agent has asked."""
     load_ms: float = 0.0
     """What the task adds to its agent's load while it is there."""
     progress: float | None = None
@@ -50,6 +54,8 @@ class TaskState:
     id: str
     terms: Terms
     enqueued_at: int
+    priority: TaskPriority | None = None
+    """Where it was changed since the submission."""
     not_before: int = 0
     status: TaskStatus = TaskStatus.PENDING
     attempt: int = 0
@@ -160,6 +166,8 @@ class AgentState:
     """Number of this life, which its lease timer carries."""
     gates: tuple[Gate, ...] = field(init=False)
     """The limit of its own."""
+    retries: bool = field(init=False)
+    """True when a capability says how its tasks are repeated."""
     ambiguous: bool = field(init=False)
     """True when it offers a capability in several versions."""
     index: int = -1
@@ -169,6 +177,7 @@ class AgentState:
 
     def __post_init__(self) -> None:
         self.gates = () if self.rate is None else (rate_gate(f"agent {self.id}", self.rate),)
+        self.retries = any(capability.retry is not None for capability in self.capabilities)
         self.ambiguous = len({capability.name for capability in self.capabilities}) < len(self.capabilities)
 
     @property

@@ -25,7 +25,17 @@ def encode_run(task: TaskState) -> bytes:
     return to_json(fields, exclude_none=True, inf_nan_mode="constants")
 
 
-_TASK_FIELDS = ("enqueued_at", "not_before", "finished_at", "reason", "error", "failures", "watchers", "attempts")
+_TASK_FIELDS = (
+    "enqueued_at",
+    "priority",
+    "not_before",
+    "finished_at",
+    "reason",
+    "error",
+    "failures",
+    "watchers",
+    "attempts",
+)
 _task_values = attrgetter(*_TASK_FIELDS)
 _ATTEMPT_FIELDS = ("assigned_at", "started_at", "note")
 _attempt_values = attrgetter(*_ATTEMPT_FIELDS)
@@ -47,6 +57,7 @@ def restore(stored: StoredTask, terms: Terms, agent: AgentState | None) -> TaskS
         id=stored.task_id,
         terms=terms,
         enqueued_at=run.enqueued_at,
+        priority=run.priority,
         not_before=run.not_before or 0,
         status=guard.status,
         attempt=guard.attempt,

@@ -49,10 +49,29 @@ def _ready(board: Board, task_id: str, attempt: int) -> None:
 
 def _ran_too_long(board: Board, task_id: str, attempt: int) -> None:
     task = board.live(task_id)
-    if task is None or task.attempt != attempt or task.status is not TaskStatus.RUNNING or task.agent is None:
+    current = None if task is None else task.current
+    if task is None or current is None or task.attempt != attempt or task.status is not TaskStatus.RUNNING:
+        return
+    due = lifecycle.run_until(board, task, current)
+    if due is not None and due > board.horizon:
+        board.horizon_timers.set(due, TimerKind.RUN_TIMEOUT, task_id, attempt)  # it was extended
         return
     lifecycle.stop(board, task, "run_timeout is over")
     error = TaskError(type="RunTimeout", message="its agent neither finished nor stopped it within run_timeout")
+    lifecycle.attempt_failed(board, task, FailureReason.TIMEOUT, error, board.horizon)
+
+
+def _said_nothing(board: Board, task_id: str, attempt: int) -> None:
+    task = board.live(task_id)
+    current = None if task is None else task.current
+    if task is None or current is None or task.attempt != attempt or task.status is not TaskStatus.RUNNING:
+        return
+    timeout = task.terms.progress_timeout_ms or 0
+    if current.heard_at + timeout > board.horizon:
+        board.horizon_timers.set(current.heard_at + timeout, TimerKind.PROGRESS, task_id, attempt)
+        return
+    lifecycle.stop(board, task, "progress_timeout is over")
+    error = TaskError(type="ProgressTimeout", message=f"no word of progress for {timeout / 1000:g} s")
     lifecycle.attempt_failed(board, task, FailureReason.TIMEOUT, error, board.horizon)
 
 
@@ -64,6 +83,7 @@ _BELLS: Final[Mapping[TimerKind, Callable[[Board, str, int], None]]] = {
     TimerKind.LEASE: lambda board, agent_id, life: agents.lease_ended(board, agent_id, life, board.horizon),
     TimerKind.SESSION: lambda board, agent_id, _: agents.session_ended(board, agent_id, board.horizon),
     TimerKind.RUN_TIMEOUT: _ran_too_long,
+    TimerKind.PROGRESS: _said_nothing,
     TimerKind.READY: _ready,
     TimerKind.PROBATION: lambda board, agent_id, _: agents.probation_over(board, agent_id, board.now),
     TimerKind.FORGET: lambda board, agent_id, _: agents.forget(board, agent_id, board.now),

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from pydantic_core import from_json
 
-from bus.messages import CancelTasks, WatchTasks
+from bus.messages import CancelTasks, Reprioritise, WatchTasks
 from bus.states import FailureReason, TaskPriority, TaskStatus
 from dispatcher.core import agents, lifecycle, reports, ringing
 from dispatcher.core.board import Board
@@ -102,7 +102,10 @@ class Scheduler:
         agent: AgentState | None = None
         if guard.status is not TaskStatus.PENDING:
             agent = board.fleet.agents.get(guard.agent_id) or agents.unknown(board, guard.agent_id, guard.session)
-        task = restore(stored, board.terms.of(stored.header), agent)
+        terms = board.terms.of(stored.header)
+        if stored.run.priority is not None:
+            terms = board.terms.with_priority(terms, stored.run.priority)
+        task = restore(stored, terms, agent)
         board.tasks[task.id] = task
         lifecycle.arm_expiry(board, task)
         if agent is None:
@@ -177,6 +180,9 @@ class Scheduler:
             case CancelTasks():
                 for task_id in command.task_ids:
                     self._cancel(task_id, command.reason)
+            case Reprioritise():
+                for task_id in command.task_ids:
+                    self._reprioritise(task_id, command.priority)
             case WatchTasks():
                 for task_id in command.task_ids:
                     self._watch(task_id, command.reply_to)
@@ -194,6 +200,20 @@ class Scheduler:
             return
         lifecycle.stop(board, task, reason)
         lifecycle.cancel(board, task, reason, board.now)
+
+    def _reprioritise(self, task_id: str, priority: TaskPriority) -> None:
+        board = self.board
+        task = board.live(task_id)
+        if task is None or task.terms.priority is priority:
+            return
+        waits = task.line is not None
+        board.order.leave(task)
+        task.priority = priority
+        task.terms = board.terms.with_priority(task.terms, priority)
+        board.touch(task)
+        board.tell(task, reason=f"priority is {priority} now")
+        if waits:
+            board.enqueue(task)
 
     def _watch(self, task_id: str, client_id: str | None) -> None:
         task = self.board.live(task_id)

@@ -3,11 +3,12 @@
 A million waiting tasks are mostly alike, and their leader remembers of each only what is its own.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bus.messages import TaskHeader
 from bus.requirements import Condition, Preference
+from bus.retries import RetryPolicy
 from bus.states import TaskPriority
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.limits import Gate, gate_of
@@ -48,10 +49,12 @@ class Terms:
     max_attempts: int = 3
     run_timeout_ms: int | None = None
     queue_timeout_ms: int | None = None
+    progress_timeout_ms: int | None = None
     delay_ms: int = 0
     fairness_key: str | None = None
     estimate_ms: float | None = None
     reply_to: str | None = None
+    retry: RetryPolicy | None = None
 
 
 class TermsBook:
@@ -73,6 +76,8 @@ class TermsBook:
             header.max_attempts,
             header.run_timeout,
             header.queue_timeout,
+            header.progress_timeout,
+            header.retry,
             header.delay,
             header.fairness_key,
             header.estimated_duration,
@@ -85,6 +90,15 @@ class TermsBook:
             terms = self._known[key] = self._make(header)
         return terms
 
+    def with_priority(self, terms: Terms, priority: TaskPriority) -> Terms:
+        """Return the same terms with another priority."""
+        key = (terms, priority)
+        changed = self._known.get(key)
+        if changed is None:
+            changed = replace(terms, priority=priority, head_start_ms=self._config.head_start_ms[priority])
+            self._known[key] = changed
+        return changed
+
     def _make(self, header: TaskHeader) -> Terms:
         return Terms(
             requirement=requirement_of(header),
@@ -93,6 +107,8 @@ class TermsBook:
             max_attempts=header.max_attempts,
             run_timeout_ms=_ms(header.run_timeout),
             queue_timeout_ms=_ms(header.queue_timeout),
+            progress_timeout_ms=_ms(header.progress_timeout),
+            retry=header.retry,
             delay_ms=int(header.delay * 1000),
             fairness_key=header.fairness_key,
             estimate_ms=None if header.estimated_duration is None else header.estimated_duration * 1000,
