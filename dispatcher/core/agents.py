@@ -16,7 +16,7 @@ from bus.messages import (
     Unregister,
 )
 from bus.states import AgentHealth, AgentStatus, FailureReason, TaskStatus
-from dispatcher.core import lifecycle
+from dispatcher.core import breaker, lifecycle
 from dispatcher.core.board import Board
 from dispatcher.core.model import AgentState, TaskState, session_of
 from dispatcher.core.record import thousandths
@@ -64,8 +64,11 @@ def sign_in(board: Board, message: Register, at: int) -> None:
     if agent is not None and agent.session == message.session:
         fresh.completed, fresh.failed = agent.completed, agent.failed
         fresh.success, fresh.latency_ms = agent.success, agent.latency_ms
+        fresh.breakers, fresh.shut = agent.breakers, agent.shut
         if agent.status is AgentStatus.DRAINING:
             fresh.status = AgentStatus.DRAINING
+    elif agent is not None:
+        breaker.forget(board, agent)
     board.fleet.add(fresh)
     board.throttle(fresh)
     _hand_over(board, fresh, tasks)

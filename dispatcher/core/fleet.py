@@ -52,6 +52,11 @@ class RequirementClass:
         """No agent has room for its head; see `dispatcher.core.order`, whose these last two are."""
         self.parked: list[Line] = []
 
+    def drop(self, bit: int) -> None:
+        """Count an agent among the eligible no more."""
+        self.mask &= ~bit
+        self.preferred = [(weight, mask & ~bit) for weight, mask in self.preferred if mask & ~bit]
+
 
 class Fleet:
     """Agents and classes of one pool. `gained` collects the bits of agents that have more room than before."""
@@ -96,8 +101,7 @@ class Fleet:
             agent.level = -1
         self._lost &= ~bit
         for cls in self.classes.values():
-            cls.mask &= ~bit
-            cls.preferred = [(w, m & ~bit) for w, m in cls.preferred if m & ~bit]
+            cls.drop(bit)
         self._limit(agent)
         self._by_index[agent.index] = None
         self._free_indexes.append(agent.index)
@@ -135,6 +139,22 @@ class Fleet:
             return 0
         return -1
 
+    def exclude(self, agent: AgentState, capability: str) -> None:
+        """Let `agent` not be eligible for `capability`."""
+        agent.shut.add(capability)
+        bit = 1 << agent.index
+        for cls in self.classes.values():
+            if cls.requirement.capability == capability:
+                cls.drop(bit)
+
+    def admit(self, agent: AgentState, capability: str) -> None:
+        """Let `agent` be eligible for `capability` again."""
+        agent.shut.discard(capability)
+        for cls in self.classes.values():
+            if cls.requirement.capability == capability:
+                self._match(cls, agent)
+        self.returned(agent)
+
     # --- classes
 
     def class_of(self, requirement: Requirement) -> RequirementClass:
@@ -171,7 +191,7 @@ class Fleet:
     def _match(self, cls: RequirementClass, agent: AgentState) -> None:
         capability = find_capability(agent, cls.requirement)
         bit = 1 << agent.index
-        if capability is None or not agent.could_fit(cls.requirement):
+        if capability is None or capability.name in agent.shut or not agent.could_fit(cls.requirement):
             return
         cls.mask |= bit
         weight = preference_weight(agent, capability, cls.requirement)

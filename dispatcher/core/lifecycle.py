@@ -11,6 +11,7 @@ from bus.messages import CancelAttempt, Control, TaskError
 from bus.records import AttemptRecord
 from bus.retries import RetryPolicy
 from bus.states import AgentStatus, FailureReason, TaskStatus, task_may_become
+from dispatcher.core import breaker
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Answer, Ended, Placed
 from dispatcher.core.fleet import UNKNOWN_LOAD_MS
@@ -47,6 +48,8 @@ def assign(board: Board, task: TaskState, agent: AgentState, estimate_ms: float 
     if gates or agent.gates:
         board.limits.start((*gates, *agent.gates), board.now)
         board.throttle(agent)
+    if agent.breakers:
+        breaker.placed(board, agent, task.terms.requirement.capability)
     board.touch(task)
     board.tell(task)
     if agent.used > agent.slots:
@@ -76,6 +79,8 @@ def complete(board: Board, task: TaskState, current: Attempt, output: bytes, at:
     if agent is not None:
         agent.completed += 1
         agent.success += 0.1 * (1.0 - agent.success)
+        if agent.breakers:
+            breaker.succeeded(board, agent, task.terms.requirement.capability)
     task.output = output
     task.error = None
     _finish(board, task, TaskStatus.COMPLETED, None, at, run_ms)
@@ -130,6 +135,7 @@ def attempt_failed(
     if agent is not None:
         agent.failed += 1
         agent.success -= 0.1 * agent.success
+        breaker.failed(board, agent, task.terms.requirement.capability, reason)
     policy = _policy(board, task, agent)
     if not retryable or task.failures >= task.terms.max_attempts or forbids(policy, error):
         fail(board, task, reason, error, at)

@@ -19,6 +19,7 @@ from dispatcher.core.limits import Gate, rate_gate
 from dispatcher.core.terms import Requirement, Terms
 
 if TYPE_CHECKING:
+    from dispatcher.core.breaker import Breaker
     from dispatcher.core.order import Line
 
 
@@ -150,6 +151,10 @@ class AgentState:
     occupied: int = 0
     """Slots in which code runs that should have stopped, as its last heartbeat said."""
     blocked_since: int | None = None
+    breakers: "dict[str, Breaker]" = field(default_factory=dict)
+    """By capability; those that have nothing to tell are left out."""
+    shut: set[str] = field(default_factory=set)
+    """Capabilities that it is not eligible for, for the time being."""
     rate: str | None = None
     throttled: bool = False
     """It was given as many tasks as its rate allows for now."""

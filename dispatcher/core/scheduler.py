@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from bus.messages import CancelTasks, Reprioritise, WatchTasks
 from bus.states import FailureReason, TaskPriority, TaskStatus
-from dispatcher.core import agents, lifecycle, reports, ringing
+from dispatcher.core import agents, breaker, lifecycle, reports, ringing
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind
@@ -73,6 +73,7 @@ class Scheduler:
         """
         board = self.board
         board.now = max(now, board.now)
+        notes = tuple(notes)
         for note in notes:
             self._remember(note)
         for agent in fleet:
@@ -82,6 +83,9 @@ class Scheduler:
             board.horizon_timers.set(now + agent.lease_ms, TimerKind.LEASE, agent.id, agent.life)
             board.horizon_timers.set(now, TimerKind.SESSION, agent.id)
             board.clock_timers.set(now + board.config.forget_agent_ms, TimerKind.FORGET, agent.id)
+        for note in notes:
+            if note.kind is NoteKind.BREAKER and note.value is not None:
+                breaker.restore(board, note.field, note.value)
         for stored in tasks:
             self._restore(stored)
 
@@ -89,7 +93,7 @@ class Scheduler:
         board = self.board
         if note.value is None:
             return
-        said = from_json(note.value)
+        said = from_json(note.value)  # breakers are remembered when their agents are
         match note.kind:
             case NoteKind.RATE:
                 board.limits.arrivals[note.field] = said

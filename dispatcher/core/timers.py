@@ -21,6 +21,7 @@ class TimerKind(StrEnum):
     SESSION = "session"  # a session was replaced: its tasks are free
     PROBATION = "probation"  # a deaf agent may be tried again
     LIMIT = "limit"  # a rate allows the next start
+    BREAKER = "breaker"  # a capability may be tried again at an agent
     THROTTLE = "throttle"  # an agent's own rate allows the next start
     RECALL = "recall"  # work waits ahead of an agent's slots, or behind a blocked loop
     FORGET = "forget"  # a stopped agent is no longer listed
