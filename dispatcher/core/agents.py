@@ -63,7 +63,7 @@ def sign_in(board: Board, message: Register, at: int) -> None:
     )
     if agent is not None and agent.session == message.session:
         fresh.completed, fresh.failed = agent.completed, agent.failed
-        fresh.success, fresh.latency_ms = agent.success, agent.latency_ms
+        fresh.success, fresh.latency_ms, fresh.standing = agent.success, agent.latency_ms, agent.standing
         fresh.breakers, fresh.shut = agent.breakers, agent.shut
         if agent.status is AgentStatus.DRAINING:
             fresh.status = AgentStatus.DRAINING

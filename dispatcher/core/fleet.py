@@ -30,9 +30,9 @@ KEPT_CLASSES: Final = 1_024
 UNKNOWN_LOAD_MS: Final = 1_000.0
 """What a task of unknown duration counts for: enough that nothing is queued up behind it."""
 
-COMPARED: Final = 4
-"""Among so many agents of equal room, drawn at random, the better one is chosen by its record: the "power of two
-choices" (Mitzenmacher, 2001), and exact in small fleets."""
+FEW: Final = 4
+"""Up to so many agents of equal room are all compared by their record; of more two are drawn at random, which is nearly
+as good: the "power of two choices" (Mitzenmacher, 2001)."""
 
 
 class RequirementClass:
@@ -237,24 +237,32 @@ class Fleet:
     def _agents_of(self, bits: int) -> Iterator[AgentState]:
         while bits:
             low = bits & -bits
-            agent = self._by_index[low.bit_length() - 1]
-            assert agent is not None, "a bit without an agent"  # noqa: S101 - an invariant, not a check of input
-            yield agent
+            yield self._at(low)
             bits ^= low
 
     def _pick(self, bits: int, rng: Random) -> AgentState:
-        """Return the agent with the best record of a few that are drawn from `bits`."""
+        """Return the agent with the best record among `bits`: of all if they are few, else of two that are drawn."""
         if not bits & (bits - 1):
-            return next(self._agents_of(bits))
-        drawn: list[AgentState] = []
+            return self._at(bits)
+        few = bits.bit_count() <= FEW
         width = bits.bit_length()
-        while bits and len(drawn) < COMPARED:
-            start = int(rng.random() * width)
-            upper = bits >> start << start
-            low = (upper & -upper) if upper else (bits & -bits)
-            bits ^= low
-            drawn += self._agents_of(low)
-        return max(drawn, key=_record)
+        best = self._at(self._draw(bits, width, rng))
+        for other in self._agents_of(bits) if few else (self._at(self._draw(bits, width, rng)),):
+            if other.standing > best.standing:
+                best = other
+        return best
+
+    @staticmethod
+    def _draw(bits: int, width: int, rng: Random) -> int:
+        """Return one of `bits`: the first at or above a random place, around the end if there is none."""
+        start = int(rng.random() * width)
+        upper = bits >> start
+        return (upper & -upper) << start if upper else bits & -bits
+
+    def _at(self, bit: int) -> AgentState:
+        agent = self._by_index[bit.bit_length() - 1]
+        assert agent is not None, "a bit without an agent"  # noqa: S101 - an invariant, not a check of input
+        return agent
 
     # --- durations
 
@@ -297,11 +305,6 @@ class Fleet:
 
 def _level_of(free: int) -> int:
     return free if free <= EXACT_LEVELS else min(EXACT_LEVELS + free.bit_length() - 3, LEVELS)
-
-
-def _record(agent: AgentState) -> tuple[float, int]:
-    """Return what speaks for an agent: its success of late, and then how soon it begins, both in coarse steps."""
-    return (round(agent.success, 1), -int(agent.latency_ms).bit_length())
 
 
 def _agents(number: int) -> str:

@@ -63,7 +63,7 @@ def start(board: Board, task: TaskState, current: Attempt, at: int) -> None:
     _move(task, TaskStatus.RUNNING)
     current.started_at = current.heard_at = at
     if current.agent is not None:
-        current.agent.latency_ms += 0.1 * (max(0, at - current.assigned_at) - current.agent.latency_ms)
+        current.agent.began(max(0, at - current.assigned_at))
     _arm_timeouts(board, task, current)
     board.touch(task)
     board.tell(task)
@@ -78,7 +78,7 @@ def complete(board: Board, task: TaskState, current: Attempt, output: bytes, at:
     agent = current.agent
     if agent is not None:
         agent.completed += 1
-        agent.success += 0.1 * (1.0 - agent.success)
+        agent.ended(well=True)
         if agent.breakers:
             breaker.succeeded(board, agent, task.terms.requirement.capability)
     task.output = output
@@ -134,7 +134,7 @@ def attempt_failed(
     agent = task.agent
     if agent is not None:
         agent.failed += 1
-        agent.success -= 0.1 * agent.success
+        agent.ended(well=False)
         breaker.failed(board, agent, task.terms.requirement.capability, reason)
     policy = _policy(board, task, agent)
     if not retryable or task.failures >= task.terms.max_attempts or forbids(policy, error):

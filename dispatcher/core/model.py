@@ -167,6 +167,8 @@ class AgentState:
     """Moving average of how its attempts end: 1 is well, 0 is badly."""
     latency_ms: float = 0.0
     """Moving average of the time from assignment to start."""
+    standing: int = 0
+    """What speaks for it among agents of equal room: its success, then its latency, both in coarse steps."""
     life: int = 0
     """Number of this life, which its lease timer carries."""
     gates: tuple[Gate, ...] = field(init=False)
@@ -181,9 +183,23 @@ class AgentState:
     """Its level of free capacity in the fleet's masks; -1: takes nothing."""
 
     def __post_init__(self) -> None:
+        self._judge()
         self.gates = () if self.rate is None else (rate_gate(f"agent {self.id}", self.rate),)
         self.retries = any(capability.retry is not None for capability in self.capabilities)
         self.ambiguous = len({capability.name for capability in self.capabilities}) < len(self.capabilities)
+
+    def began(self, latency_ms: int) -> None:
+        """Note how long a task took from its assignment to its start."""
+        self.latency_ms += 0.1 * (latency_ms - self.latency_ms)
+        self._judge()
+
+    def ended(self, *, well: bool) -> None:
+        """Note how an attempt ended."""
+        self.success += 0.1 * (well - self.success)
+        self._judge()
+
+    def _judge(self) -> None:
+        self.standing = 64 * round(10 * self.success) - int(self.latency_ms).bit_length()
 
     @property
     def free(self) -> int:
