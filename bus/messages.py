@@ -354,6 +354,7 @@ class Outcome(BaseModel):
     attempt: int = 0
     agent_id: str | None = None
     output: JsonValue = None
+    output_in_ledger: bool = Field(default=False, description="The output is too large for a reply: read the record.")
     error: TaskError | None = None
     reason: str | None = Field(None, description="A `FailureReason`, or the reason of a cancel.")
 

@@ -1,11 +1,12 @@
 """What the ledger keeps of a task and an agent, and the views of it that people and programs read.
 
-The record of a task is one hash of four fields (few fields keep a million waiting tasks within a gigabyte):
+The record of a task is one hash of five fields (few fields keep a million waiting tasks within a gigabyte):
 
 - ``state``: the guard ``STATUS/attempt/agent/session`` that every script compares before it writes;
 - ``spec``: the submission's body, byte for byte as it came;
 - ``run``: JSON of `Run`: times, error, past attempts;
-- ``result``: JSON of the output, once there is one.
+- ``result``: JSON of the output, once there is one;
+- ``entry``: id of its latest assignment in its agent's stream, so that it can be taken back.
 """
 
 from dataclasses import dataclass

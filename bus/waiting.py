@@ -107,8 +107,9 @@ class Outcomes:
                 reply: Any = await self._redis.xread({self._stream: cursor}, count=READ_COUNT, block=BLOCK_MS)
                 pause = 0.0
                 for _, entries in reply or ():
-                    for _, fields in entries:
-                        self._take(fields[_DATA])
+                    elsewhere = [waiter for _, fields in entries for waiter in self._take(fields[_DATA])]
+                    if elsewhere:
+                        await self._look_up(elsewhere)
                     cursor = entries[-1][0]
                     await self._redis.xtrim(self._stream, minid=cursor.decode(), approximate=False)
             except CONNECTION_ERRORS as error:
@@ -116,11 +117,17 @@ class Outcomes:
                     LOG.warning("the server does not answer, waiting goes on: %s", error)
                 pause = min(RECONNECT_MAX_S, max(0.05, pause * 2))
 
-    def _take(self, body: bytes) -> None:
+    def _take(self, body: bytes) -> list[Waiter]:
+        """Take the outcomes of one entry; return who is told that his task's output is in the ledger only."""
+        elsewhere: list[Waiter] = []
         for raw in from_json(body)["outcomes"]:
             waiter = self._waiters.get(raw["task_id"])
             if waiter is not None and not waiter.outcome.done():
-                waiter.outcome.set_result(Outcome.model_validate(raw))
+                if raw.get("output_in_ledger"):
+                    elsewhere.append(waiter)
+                else:
+                    waiter.outcome.set_result(Outcome.model_validate(raw))
+        return elsewhere
 
     # --- the ledger
 

@@ -15,6 +15,7 @@ from bus.connection import Redis
 from bus.messages import TaskHeader
 from bus.names import PoolNames
 from bus.records import AgentRecord, Guard, Run
+from dispatcher.core.decisions import Note, NoteKind
 from dispatcher.core.model import AgentState
 from dispatcher.core.record import StoredTask, restore_agent
 
@@ -74,3 +75,12 @@ def _read(task_id: str, row: Sequence[bytes | None]) -> StoredTask | None:
     except ValueError as error:
         LOG.error("task %s: its record cannot be read and is left alone: %s", task_id, error)  # noqa: TRY400
         return None
+
+
+async def load_notes(redis: Redis, names: PoolNames) -> list[Note]:
+    """Return what else the leaders before had to remember."""
+    notes: list[Note] = []
+    for kind in NoteKind:
+        async for field, value in redis.hscan_iter(names.notes(kind), count=PAGE):
+            notes.append(Note(kind, field.decode(), value))
+    return notes

@@ -48,7 +48,9 @@ class Dispatcher:
                 dispatcher_id=settings.dispatcher_id,
                 lease_ms=_ms(settings.leader_lease),
                 config=config,
-                limits=LedgerLimits(retention_ms=_ms(settings.retention)),
+                limits=LedgerLimits(
+                    retention_ms=_ms(settings.retention), events_retention_ms=_ms(settings.events_retention)
+                ),
                 observer=observer_for(pool),
             )
             for pool in settings.pools
