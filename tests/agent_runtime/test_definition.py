@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock
 
 import pytest
 from pydantic import BaseModel
@@ -225,3 +227,32 @@ def test_a_type_that_pydantic_does_not_know_is_refused() -> None:
 def test_the_decorator_belongs_on_a_function() -> None:
     with pytest.raises(AgentDefinitionError, match=r"put it directly above `def`"):
         capability("x")(staticmethod(lambda: None))
+
+
+@pytest.mark.parametrize("name", ["on_start", "on_stop"])
+def test_a_hook_that_could_not_be_awaited_is_refused(name: str) -> None:
+    def plain(self: Any) -> None: ...
+
+    async def generator(self: Any) -> Any:  # noqa: ARG001
+        yield
+
+    async def greedy(self: Any, settings: Any) -> None: ...
+
+    for hook, problem in (
+        (plain, "it is not an `async def`"),
+        (None, "it is not an `async def`"),
+        (generator, "it is a generator"),
+        (greedy, "it takes parameters that nobody could fill"),
+    ):
+        with pytest.raises(AgentDefinitionError, match=rf"Wrong.{name}: {problem}: write `async def {name}\(self\)"):
+            _define(**{name: hook})
+
+
+def test_hooks_may_be_decorated_and_mocked() -> None:
+    async def hook(self: Any, *more: Any, retries: int = 3) -> None: ...
+
+    @wraps(hook)
+    def decorated(*args: Any) -> Any:
+        return hook(*args)
+
+    _define(on_start=decorated, on_stop=AsyncMock())
