@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from callboard.failures import tell
 
@@ -25,16 +25,21 @@ _COMMANDS: Final = (
     ("version", "Print the versions of Callboard and of what it runs on."),
 )
 
+_EPILOGUE: Final = """\
+The server is looked for at CALLBOARD_REDIS_URL, else where `callboard up` listens. A DURATION is written 500ms, 5s,
+1m30s, 2h or 7d; a bare number is seconds."""
+
 
 def build_app() -> App:
     """Return the command line's application."""
     app = App(
         name="callboard",
         help="An asyncio message bus for agents on Redis Streams.",
-        help_epilogue="The server is looked for at CALLBOARD_REDIS_URL, else where `callboard up` listens.",
+        help_epilogue=_EPILOGUE,
         version_flags=(),
         help_on_error=False,
         result_action="return_value",
+        default_parameter=Parameter(negative=()),
     )
     for place, (name, text) in enumerate(_COMMANDS):
         app.command(f"callboard.commands.{name}:{name}", name=name, help=text, sort_key=place)

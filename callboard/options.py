@@ -25,11 +25,12 @@ def _to_duration(_: Any, tokens: list[Token]) -> timedelta:  # noqa: ANN401 - th
 Seconds = Annotated[float, Parameter(converter=_to_seconds, n_tokens=1, metavar="DURATION")]
 Duration = Annotated[timedelta, Parameter(converter=_to_duration, n_tokens=1, metavar="DURATION")]
 
+Flag = Annotated[bool, Parameter(show_default=False)]
 RedisUrl = Annotated[
     str | None,
-    Parameter(help="The server's URL; else CALLBOARD_REDIS_URL, else where `callboard up` listens."),
+    Parameter(metavar="URL", help="The server's URL; else CALLBOARD_REDIS_URL, else where `callboard up` listens."),
 ]
-AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON, for programs.")]
+AsJson = Annotated[Flag, Parameter(name="--json", help="Print JSON, for programs.")]
 
 
 @Parameter(name="*")
@@ -38,7 +39,7 @@ class LogOptions:
     """How a process logs to stderr."""
 
     log_level: Annotated[Level, Parameter(help="What is worth a line.")] = "info"
-    log_json: Annotated[bool, Parameter(negative=(), help="Log JSON lines.")] = False
+    log_json: Annotated[Flag, Parameter(help="Log JSON lines.")] = False
 
     def set_up(self) -> None:
         """Begin to log."""

@@ -27,7 +27,9 @@ _FAREWELL_S: Final = 10.0
 
 
 async def agent(  # noqa: PLR0913 - one per option
-    target: Annotated[str, Parameter(help="The agent's class: module:Class, or path/to/file.py:Class.")],
+    target: Annotated[
+        str, Parameter(help="The agent: path/to/file.py or module:Class; with a file :Class may follow, too.")
+    ],
     /,
     *,
     processes: Annotated[int, Parameter(validator=Number(gte=1, lte=256), help="How many processes.")] = 1,
@@ -38,8 +40,13 @@ async def agent(  # noqa: PLR0913 - one per option
     heartbeat_interval: Annotated[Duration | None, Parameter(help="How often it says that it lives.")] = None,
     lease: Annotated[Duration | None, Parameter(help="Silence after which its tasks go to others.")] = None,
     grace: Annotated[Duration | None, Parameter(help="How long running tasks may go on after a stop.")] = None,
-    metadata: Annotated[list[str] | None, Parameter(help="name=value, shown with the agent; may be repeated.")] = None,
-    hang: Annotated[Seconds, Parameter(help="Event loop blocked for so long: start anew; 0 is never.")] = HANG_S,
+    metadata: Annotated[
+        list[str] | None, Parameter(metavar="NAME=VALUE", help="Shown with the agent; may be repeated.")
+    ] = None,
+    hang: Annotated[
+        Seconds,
+        Parameter(show_default="{:g}s".format, help="Event loop blocked for so long: start anew; 0 is never."),
+    ] = HANG_S,
     metrics_host: Annotated[str, Parameter(help="Address of /metrics and /healthz.")] = "127.0.0.1",
     metrics_port: Annotated[
         int, Parameter(validator=PORT_RANGE, help="Port of the first process, then upwards; 0 is any free one.")

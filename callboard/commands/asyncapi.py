@@ -6,6 +6,7 @@ from cyclopts import Parameter
 
 from bus.ids import DEFAULT_POOL
 from callboard.failures import UsageError
+from callboard.options import Flag
 from callboard.output import print_json, print_line
 from callboard.yaml_text import to_yaml
 from dispatcher.app import build_app
@@ -14,8 +15,8 @@ from dispatcher.app import build_app
 def asyncapi(
     *,
     pool: Annotated[str, Parameter(help="Pool whose streams are named.")] = DEFAULT_POOL,
-    yaml: Annotated[bool, Parameter(negative=(), help="Print YAML.")] = False,
-    json: Annotated[bool, Parameter(negative=(), help="Print JSON, which is the default.")] = False,
+    yaml: Annotated[Flag, Parameter(help="Print YAML.")] = False,
+    json: Annotated[Flag, Parameter(help="Print JSON, which is the default.")] = False,
 ) -> int:
     """Print the AsyncAPI document of everything that is said on the bus. No server is asked."""
     if yaml and json:

@@ -5,12 +5,12 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from callboard.options import PORT_RANGE, AsJson
+from callboard.options import PORT_RANGE, AsJson, Flag
 
 
 async def demo(
     *,
-    keep: Annotated[bool, Parameter(negative=(), help="Leave everything running until Ctrl-C.")] = False,
+    keep: Annotated[Flag, Parameter(help="Leave everything running until Ctrl-C.")] = False,
     redis_port: Annotated[int, Parameter(validator=PORT_RANGE, help="Port of the server; 0 is any free one.")] = 0,
     limit: Annotated[int | None, Parameter(validator=Number(gte=2), help="Read only so many files.")] = None,
     json: AsJson = False,

@@ -22,7 +22,9 @@ METRICS_PORT: Final = 9464
 
 def dispatcher(  # noqa: PLR0913 - one per option
     *,
-    pool: Annotated[list[str] | None, Parameter(help="Pool to lead or stand by for; may be repeated.")] = None,
+    pool: Annotated[
+        list[str] | None, Parameter(metavar="STR", help="Pool to lead or stand by for; may be repeated.")
+    ] = None,
     id: Annotated[str | None, Parameter(help="Stable name of this process; else host and process id.")] = None,  # noqa: A002
     redis_url: RedisUrl = None,
     leader_lease: Annotated[Duration | None, Parameter(help="How long a silent leader is waited for.")] = None,

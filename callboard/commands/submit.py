@@ -14,7 +14,7 @@ from bus.records import TaskCreate
 from bus.states import TaskPriority
 from callboard.connecting import connected
 from callboard.failures import CommandError, UsageError
-from callboard.options import AsJson, RedisUrl, Seconds, given, name_and_value
+from callboard.options import AsJson, Flag, RedisUrl, Seconds, given, name_and_value
 from callboard.outcomes import show_ended, show_outcome
 from callboard.output import print_json, print_line
 from callboard.payloads import json_lines, open_file, parse, read_file, read_stdin
@@ -33,21 +33,25 @@ async def submit(  # noqa: PLR0913 - one per option
     file: Annotated[
         Path | None, Parameter(allow_leading_hyphen=True, help="File that holds the payload; - is stdin.")
     ] = None,
-    ndjson: Annotated[bool, Parameter(negative=(), help="Each line of the file, or of stdin, is a payload.")] = False,
+    ndjson: Annotated[Flag, Parameter(help="Each line of the file, or of stdin, is a payload.")] = False,
     version: Annotated[str | None, Parameter(help="Versions of the capability that will do, e.g. '>=1.2'.")] = None,
     priority: Annotated[TaskPriority, Parameter(help="How urgent it is.")] = TaskPriority.MEDIUM,
-    requires: Annotated[_Texts, Parameter(help="Condition, e.g. 'gpu >= 16'; may be repeated.")] = None,
-    prefers: Annotated[_Texts, Parameter(help="Condition that is better met; may be repeated.")] = None,
+    requires: Annotated[
+        _Texts, Parameter(metavar="CONDITION", help="Condition, e.g. 'gpu >= 16'; may be repeated.")
+    ] = None,
+    prefers: Annotated[
+        _Texts, Parameter(metavar="CONDITION", help="Condition that is better met; may be repeated.")
+    ] = None,
     key: Annotated[str | None, Parameter(help="A second task with this key is not submitted.")] = None,
     fairness_key: Annotated[str | None, Parameter(help="Tasks of different keys take turns.")] = None,
     delay: Annotated[Seconds | None, Parameter(help="Not to be started before this is over.")] = None,
     run_timeout: Annotated[Seconds | None, Parameter(help="How long one attempt may run.")] = None,
     queue_timeout: Annotated[Seconds | None, Parameter(help="How long it may wait for an agent.")] = None,
     max_attempts: Annotated[int | None, Parameter(help="How often it is tried.")] = None,
-    tag: Annotated[_Texts, Parameter(help="May be repeated.")] = None,
-    metadata: Annotated[_Texts, Parameter(help="name=value; may be repeated.")] = None,
+    tag: Annotated[_Texts, Parameter(metavar="WORD", help="Kept with the task; may be repeated.")] = None,
+    metadata: Annotated[_Texts, Parameter(metavar="NAME=VALUE", help="Kept with the task; may be repeated.")] = None,
     pool: Annotated[str | None, Parameter(help="Pool that is to do it.")] = None,
-    wait: Annotated[bool, Parameter(negative=(), help="Wait for the result and print it.")] = False,
+    wait: Annotated[Flag, Parameter(help="Wait for the result and print it.")] = False,
     timeout: Annotated[Seconds | None, Parameter(help="How long to wait; the task goes on after that.")] = None,
     redis_url: RedisUrl = None,
     json: AsJson = False,

@@ -45,6 +45,14 @@ def test_every_command_has_help(callboard: CommandLine, command: str) -> None:
     assert f"callboard {command}" in ran.out
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, "tasks list", "tasks result", "agents get", "agents drain"])
+def test_help_names_no_type_and_no_flag_that_nobody_needs(callboard: CommandLine, command: str) -> None:
+    shown = callboard(*command.split(), "--help").out
+    for word in ("FLOAT", "TIMEDELTA", "--empty-", "--no-", "False"):
+        assert word not in shown
+    assert "1m30s" in shown or "DURATION" not in shown
+
+
 def test_help_lists_every_command() -> None:
     assert set(COMMANDS) <= set(build_app())
 
