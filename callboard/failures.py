@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
 
+    from bus.embedded import EmbeddedServerError
+
 TRACEBACK_VARIABLE: Final = "CALLBOARD_TRACEBACK"
 
 FAILED: Final = 1
@@ -55,7 +57,12 @@ def tell(error: BaseException) -> int:
         return _pipe_closed()
     if os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exception(error)
-    code, text = _explain(error)
+    try:
+        if isinstance(error, ImportError):
+            raise error  # what explains errors may be just what is broken
+        code, text = _explain(error)
+    except ImportError as broken:
+        code, text = FAILED, _words_of_broken_installation(broken)
     sys.stderr.write(f"callboard: {one_line(text)}\n")
     return code
 
@@ -84,9 +91,30 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return USAGE, _words_of_wrong_argument(error)
     if isinstance(error, UsageError | SubmissionError):
         return USAGE, str(error)
-    if isinstance(error, CommandError | CallboardError | EmbeddedServerError | PortTakenError):
+    if isinstance(error, EmbeddedServerError):
+        return FAILED, _words_of_embedded_server(error)
+    if isinstance(error, CommandError | CallboardError | PortTakenError):
         return FAILED, str(error)
     return _explain_libraries(error)
+
+
+def _words_of_broken_installation(error: ImportError) -> str:
+    while isinstance(error.__cause__, ImportError):
+        error = error.__cause__
+    return f"a part of this installation cannot be imported ({error}): install Callboard anew"
+
+
+def _words_of_embedded_server(error: "EmbeddedServerError") -> str:
+    """Add the options of the commands that start one, of which the library knows nothing."""
+    from bus.embedded import DataDirInUseError, PortInUseError  # noqa: PLC0415 - imported by now
+
+    match error:
+        case PortInUseError():
+            return f"{error} by --redis-port"
+        case DataDirInUseError():
+            return f"{error} by --data-dir"
+        case _:
+            return str(error)
 
 
 def _words_of_wrong_argument(error: "CycloptsError") -> str:
@@ -119,6 +147,7 @@ def _explain_libraries(error: BaseException) -> tuple[int, str]:
     if isinstance(error, RedisError):
         return FAILED, f"the Redis server refused: {error}: check CALLBOARD_REDIS_URL and the rights of its user"
     if isinstance(error, OSError):
-        return FAILED, f"{error}: check the path, the address and your rights"
+        # A time that ran out is one of the system's errors, too, and often has no words.
+        return FAILED, f"{str(error) or 'it took too long'}: check the path, the address and your rights"
     text = f"unexpected {type(error).__name__}: {error}: set {TRACEBACK_VARIABLE}=1 and run it again to see where"
     return FAILED, text

@@ -6,6 +6,7 @@ from cyclopts import App, Parameter
 
 from bus.records import AgentInfo
 from callboard.connecting import connected
+from callboard.labels import is_internal
 from callboard.moments import moment
 from callboard.options import AsJson, RedisUrl
 from callboard.output import json_text, print_json, print_line, print_rows, print_table
@@ -69,7 +70,7 @@ async def get(agent_id: _AgentId, /, *, pool: _Pool = None, redis_url: RedisUrl 
         ("signed in", moment(info.registered_at)),
         ("heartbeat", f"each {info.heartbeat_interval:g} s, lost after {info.lease:g} s"),
         *((f"attribute {name}", json_text(value)) for name, value in info.attributes.items()),
-        *((name, value) for name, value in info.metadata.items()),
+        *((name, value) for name, value in info.metadata.items() if not is_internal(name)),
         *((f"capability {spec.name}", f"{spec.version} {json_text(spec.attributes)}") for spec in info.capabilities),
     ]
     print_rows(f"agent {info.agent_id}", rows)

@@ -46,9 +46,11 @@ async def list_tasks(
 
 
 def _row(task: Task) -> tuple[object, ...]:
-    what = task.note or (task.error.message if task.error else "") or task.reason or ""
-    if task.status is TaskStatus.RUNNING and task.progress is not None:
-        what = f"{task.progress:.0%} {what}".strip()
+    if task.status is TaskStatus.RUNNING:
+        progress = "" if task.progress is None else f"{task.progress:.0%}"
+        what = f"{progress} {task.note or ''}"
+    else:
+        what = (task.error.message if task.error else "") or task.reason or ""
     attempt = f"{task.attempt}/{task.max_attempts}"
     at = ago(task.enqueued_at)
     return task.id, task.capability, task.status, task.priority, attempt, task.agent_id, at, " ".join(what.split())
@@ -68,6 +70,7 @@ async def get(task_id: _TaskId, /, *, redis_url: RedisUrl = None, json: AsJson =
 
 
 def _rows(task: TaskInDB) -> list[tuple[str, object]]:
+    runs = task.status is TaskStatus.RUNNING
     rows: list[tuple[str, object]] = [
         ("status", task.status),
         ("waits because", task.waiting_because),
@@ -77,8 +80,8 @@ def _rows(task: TaskInDB) -> list[tuple[str, object]]:
         ("priority", task.priority),
         ("attempt", f"{task.attempt} of {task.max_attempts}" if task.attempt else None),
         ("agent", task.agent_id),
-        ("progress", None if task.progress is None else f"{task.progress:.0%}"),
-        ("note", task.note),
+        ("progress", f"{task.progress:.0%}" if runs and task.progress is not None else None),
+        ("note" if runs else "last note", task.note),
         ("enqueued", moment(task.enqueued_at)),
         ("not before", moment(task.not_before)),
         ("assigned", moment(task.assigned_at)),

@@ -15,10 +15,11 @@ from cyclopts.validators import Number
 from agent_runtime.settings import AgentSettings
 from bus.client import Client
 from bus.connection import DEFAULT_PORT, URL_VARIABLE
-from bus.embedded import EmbeddedServer
+from bus.embedded import EmbeddedServer, ServerNotFoundError
 from bus.ids import DEFAULT_POOL, check_pool, new_nonce
 from callboard.commands.dispatcher import METRICS_PORT
 from callboard.failures import INTERRUPTED, CommandError, UsageError, without_secrets
+from callboard.labels import STARTED_BY
 from callboard.options import LOG_DEFAULTS, PORT_RANGE, AsJson, LogOptions
 from callboard.output import print_json, print_rows, say
 from callboard.ports import free_port, is_free
@@ -32,13 +33,15 @@ _READY_S: Final = 60.0
 _FAREWELL_S: Final = 20.0
 """What an agent gets beyond the grace of its tasks."""
 _POLL_S: Final = 0.05
-_LABEL: Final = "up"
 _HERE: Final = "127.0.0.1"
 
 
 async def up(
     *,
-    agent: Annotated[list[str] | None, Parameter(help="module:Class of an agent; may be repeated.")] = None,
+    agent: Annotated[
+        list[str] | None,
+        Parameter(metavar="TARGET", help="An agent: path/to/file.py or module:Class; may be repeated."),
+    ] = None,
     processes: Annotated[int, Parameter(validator=Number(gte=1, lte=256), help="Processes of each agent.")] = 1,
     pool: Annotated[str, Parameter(help="Pool of the dispatcher and the agents.")] = DEFAULT_POOL,
     redis_port: Annotated[
@@ -108,8 +111,11 @@ async def _server(port: int, data_dir: Path) -> AsyncIterator[_Server]:
     if url:
         yield _Server(url, f"the one of {URL_VARIABLE}", None)
         return
-    async with EmbeddedServer(data_dir=data_dir, port=port) as server:
-        yield _Server(server.url, server.kind, data_dir)
+    try:
+        async with EmbeddedServer(data_dir=data_dir, port=port) as server:
+            yield _Server(server.url, server.kind, data_dir)
+    except ServerNotFoundError as error:
+        raise CommandError(f"{error}, or set {URL_VARIABLE} to a server that runs") from None
 
 
 async def _start(site: _Site, server: _Server, group: ProcessGroup) -> bool:
@@ -124,7 +130,7 @@ async def _start(site: _Site, server: _Server, group: ProcessGroup) -> bool:
     await group.start("the dispatcher", [*dispatcher, *site.log.arguments()], env=env)
     for target in site.agents:
         command = [*program, "agent", target, "--pool", site.pool, "--processes", str(site.processes)]
-        command += ["--metadata", f"{_LABEL}={site.label}", *site.log.arguments()]
+        command += ["--metadata", f"{STARTED_BY}={site.label}", *site.log.arguments()]
         await group.start(f"the agent {target}", command, env=env)
     await _alive(group, _dispatcher_ready(port))
     await _alive(group, _agents_ready(site, server))
@@ -186,7 +192,7 @@ async def _agents_ready(site: _Site, server: _Server) -> None:
     wanted = len(site.agents) * site.processes
     async with Client(server.url, pool=site.pool) as bus:
         while True:
-            found = [info for info in await bus.agents() if info.metadata.get(_LABEL) == site.label]
+            found = [info for info in await bus.agents() if info.metadata.get(STARTED_BY) == site.label]
             if len(found) >= wanted:
                 break
             await asyncio.sleep(_POLL_S)

@@ -21,7 +21,8 @@ LIBRARY: Final = Path(sysconfig.get_path("stdlib"))
 _BRANCHES: Final = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.comprehension)
 _SHOWN: Final = 10
 _PARSING: Final = Lock()
-"""Before Python 3.13 `ast.parse` counts its recursion per interpreter: two threads in it end in a SystemError."""
+"""Before Python 3.13 `ast.parse` counts its recursion per interpreter: two threads in it, which a collection of
+garbage lets in, end in a SystemError."""
 
 
 class SourceFile(BaseModel):

@@ -95,6 +95,7 @@ def test_a_server_that_does_not_answer(callboard: CommandLine, arguments: list[s
 def test_a_setting_in_the_environment_that_is_wrong(callboard: CommandLine) -> None:
     line = callboard("dispatcher", env={"CALLBOARD_LEADER_LEASE": "soon"}).complaint(2)
     assert "CALLBOARD_LEADER_LEASE" in line
+    assert "'soon' is no duration: write e.g. 30, 500ms" in line
     assert "CALLBOARD_POOLS" in callboard("dispatcher", env={"CALLBOARD_POOLS": "a, no name"}).complaint(2)
 
 
@@ -158,8 +159,12 @@ def test_an_agent_without_a_usable_id(callboard: CommandLine, tmp_path: Path) ->
 def test_ports_in_use(callboard: CommandLine, taken: int) -> None:
     for command in (["dispatcher"], ["agent", CREW], ["agent", CREW, "--processes", "2"]):
         assert f"port {taken}" in callboard(*command, "--metrics-port", str(taken)).complaint(1)
-    ran = callboard("up", "--redis-port", str(taken), env={"CALLBOARD_REDIS_URL": ""})
-    assert f"port {taken}" in ran.complaint(1)
+    line = callboard("up", "--redis-port", str(taken), env={"CALLBOARD_REDIS_URL": ""}).complaint(1)
+    assert f"port {taken}" in line
+    assert line.endswith("choose another port (0 is any free one) by --redis-port")
+    ran = callboard("demo", "--redis-port", str(taken))
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1].endswith("by --redis-port")
 
 
 def test_an_address_that_is_not_this_machines(callboard: CommandLine) -> None:
@@ -171,7 +176,38 @@ def test_a_data_directory_in_use(callboard: CommandLine, start: Start, tmp_path:
     first = start("up", "--redis-port", "0", "--data-dir", "data", env=env)
     first.wait_for("Ctrl-C stops everything")
     second = callboard("up", "--redis-port", "0", "--data-dir", str(tmp_path / "data"), env=env)
-    assert "is in use" in second.complaint(1)
+    assert second.complaint(1).endswith("choose another data directory by --data-dir")
+
+
+def python(callboard: CommandLine, program: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that does something to the command line before it is used."""
+    return subprocess.run(
+        [PROGRAM[0], "-c", program],
+        env=environment(**env),
+        cwd=callboard.cwd,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+
+
+def test_no_server_program_at_all(callboard: CommandLine) -> None:
+    nothing = "import sys, bus.embedded as e; e.find_server_binary = lambda: None; from callboard.cli import main; "
+    ended = python(callboard, f"{nothing} sys.exit(main(['up']))")
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1)
+    assert "or set CALLBOARD_REDIS_URL to a server that runs" in ended.stderr
+    ended = python(callboard, f"{nothing} sys.exit(main(['demo']))")
+    assert "install redis-server or valkey-server" in ended.stderr
+    assert "CALLBOARD_REDIS_URL" not in ended.stderr, "the demonstration does not look at it"
+
+
+def test_a_broken_installation(callboard: CommandLine) -> None:
+    for broken in ("pydantic", "redis", "faststream"):
+        program = f"import sys; sys.modules[{broken!r}] = None; from callboard.cli import main; "
+        ended = python(callboard, f"{program} sys.exit(main(['asyncapi']))")
+        assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1)
+        assert "install Callboard anew" in ended.stderr
+        assert broken in ended.stderr
 
 
 def test_a_server_that_refuses(callboard: CommandLine, redis_url: str) -> None:
@@ -196,9 +232,8 @@ def test_a_reader_that_is_gone_is_no_error(working: CommandLine) -> None:
         assert writer.wait(20) == 141
 
 
-def test_a_fault_of_our_own_is_one_line_too(callboard: CommandLine, tmp_path: Path) -> None:
-    program = tmp_path / "faulty.py"
-    program.write_text(
+def test_a_fault_of_our_own_is_one_line_too(callboard: CommandLine) -> None:
+    program = (
         "import sys\n"
         "import callboard.commands.version as module\n"
         "def version(): raise KeyError('x')\n"
@@ -207,14 +242,7 @@ def test_a_fault_of_our_own_is_one_line_too(callboard: CommandLine, tmp_path: Pa
         "sys.exit(main(['version']))\n"
     )
     for env, lines in ({}, 1), ({"CALLBOARD_TRACEBACK": "1"}, 5):
-        ended = subprocess.run(
-            [PROGRAM[0], str(program)],
-            env=environment(**env),
-            cwd=callboard.cwd,
-            capture_output=True,
-            check=False,
-            text=True,
-        )
+        ended = python(callboard, program, **env)
         assert ended.returncode == 1
         assert "unexpected KeyError: 'x': set CALLBOARD_TRACEBACK=1" in ended.stderr
         assert (len(ended.stderr.splitlines()) > 1) == (lines > 1)

@@ -141,6 +141,25 @@ def test_listing(working: CommandLine) -> None:
     working("tasks", "cancel", waiting)
 
 
+def test_a_note_is_listed_only_while_its_task_runs(working: CommandLine) -> None:
+    task_id = working.submit("slow", "60").out.strip()
+
+    def line() -> str:
+        table = working("tasks", "list", "--limit", "500", "--pool", working.pool).out
+        return next((row for row in table.splitlines() if row.startswith(task_id)), "")
+
+    while "50% half way" not in line():
+        pass
+    working("tasks", "cancel", task_id, "--reason", "seen")
+    while "CANCELLED" not in line():
+        pass
+    assert "half way" not in line()
+    assert "seen" in line()
+    shown = working("tasks", "get", task_id).out
+    assert "last note" in shown
+    assert "progress" not in shown
+
+
 def test_one_task_for_people(working: CommandLine) -> None:
     done = working.submit("text.count", '{"text": "a"}', "--wait", "--json").json["id"]
     shown = working("tasks", "get", done).out

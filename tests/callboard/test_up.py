@@ -55,6 +55,8 @@ def test_it_says_where_everything_is_and_that_works(callboard: CommandLine, star
         facts["redis_url"],
     )
     assert callboard(*command).json == {"words": 2}
+    one = ("agents", "get", facts["agents"][0]["id"], "--pool", "house", "--redis-url", facts["redis_url"])
+    assert "callboard." not in callboard(*one).out, "by what `up` finds its agents is nobody's business"
     assert running.end(signal.SIGINT) == 0
 
 
