@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 
+from agent_runtime.outcome import plain
+
 LOG: Final = logging.getLogger("callboard.task")
 NOTE_LIMIT: Final = 1000
 
@@ -65,7 +67,7 @@ class TaskContext:
         if not 0 <= fraction <= 1 or math.isnan(fraction):
             raise ValueError(f"progress is a fraction from 0 to 1, not {fraction!r}")
         if not self._cancelled:
-            self._progress(float(fraction), None if note is None else str(note)[:NOTE_LIMIT])
+            self._progress(float(fraction), None if note is None else plain(str(note), NOTE_LIMIT))
         return _CHECKPOINT
 
     @property

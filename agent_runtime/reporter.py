@@ -13,13 +13,13 @@ from typing import Final, NamedTuple
 
 from pydantic_core import to_json
 
-from agent_runtime.backoff import Backoff
 from agent_runtime.inbox import AttemptKey
-from agent_runtime.link import LINK_ERRORS, Link
+from agent_runtime.link import Link
 from agent_runtime.observer import RuntimeObserver
 from agent_runtime.outcome import Outcome
+from bus.backoff import Backoff
 from bus.clock import wall_ms
-from bus.connection import Redis
+from bus.connection import SERVER_ERRORS, Redis
 from bus.messages import MAX_BODY_BYTES, VERSION
 from bus.names import DATA_FIELD
 from bus.states import TaskStatus
@@ -118,7 +118,7 @@ class Reporter:
         began = time.perf_counter()
         try:
             await self._redis.xadd(self._stream, {DATA_FIELD: entry.body})
-        except LINK_ERRORS as error:
+        except SERVER_ERRORS as error:
             self._link.failed("reporter", error)
             await asyncio.sleep(self._backoff.next())
             return

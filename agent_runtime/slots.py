@@ -1,7 +1,11 @@
-"""What runs and what waits in one agent: never more than `size` at once, the lowest score first."""
+"""What runs and what waits in one agent: never more than `size` at once, the lowest score first.
+
+All of it happens in the event loop, step by step: an attempt leaves the inbox either to be begun, or to be handed back,
+or to be dropped, by whichever asks first, and never by two of these.
+"""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from agent_runtime import outcome
@@ -16,10 +20,24 @@ LEASE_IN_DOUBT: Final = "its agent could not confirm its lease in time, and the 
 
 
 class Slots:
-    """The account of one agent's slots. Used from the event loop only."""
+    """The account of one agent's slots. Used from the event loop only, the number `occupied` apart.
 
-    def __init__(self, *, size: int, inbox: Inbox, reporter: Reporter, observer: RuntimeObserver) -> None:
+    `occupied_changed` is called when another slot is found to be occupied, or one is free again.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        inbox: Inbox,
+        reporter: Reporter,
+        observer: RuntimeObserver,
+        occupied_changed: Callable[[], None],
+    ) -> None:
         self.size = size
+        self.occupied = 0
+        """Slots in which code of attempts still runs whose end was reported without it: the leader thinks them free."""
+        self._occupied_changed = occupied_changed
         self._inbox = inbox
         self._reporter = reporter
         self._observer = observer
@@ -43,7 +61,8 @@ class Slots:
     def receive(self, assignments: Iterable[dict[str, Any]]) -> None:
         """Take what was read: begin what fits, keep the rest. When closed, everything goes back at once."""
         for given in assignments:
-            self._inbox.add(Attempt(given["task_id"], given["attempt"], given["score"], given["task"]))
+            task_id, number, score = given["task_id"], given["attempt"], given["score"]
+            self._inbox.add(Attempt(task_id, number, score, given["task"], given.get("version")))
         if self._closed:
             self._hand_back()
         else:
@@ -67,6 +86,11 @@ class Slots:
         if execution is not None:
             execution.stop(outcome.cancelled(why))
 
+    def recall(self, key: AttemptKey) -> None:
+        """Hand back an attempt that has not begun. Any other has been, or will be, reported as begun or ended."""
+        if self._inbox.take_back(key):
+            self._reporter.returned(key)
+
     def cancel_exclusive(self) -> None:
         """Stop all attempts of exclusive capabilities: they may be given to others any moment."""
         self._stop_all(outcome.agent_lost(LEASE_IN_DOUBT), exclusive_only=True)
@@ -82,12 +106,16 @@ class Slots:
     def settled(self, execution: Execution, found: Outcome, seconds: float) -> None:
         """Report the end of an attempt; called by the pipeline, once for each."""
         task = execution.attempt.task
+        if execution.overdue:
+            self._occupy(1)
         self._reporter.finished(execution.attempt.key, found, seconds)
         self._observer.finished(task["capability"], found.status, found.reason or "", seconds)
 
     def ended(self, execution: Execution) -> None:
         """Free a slot; called by the pipeline when no code of the attempt runs any more."""
         del self._running[execution.attempt.key]
+        if execution.overdue:
+            self._occupy(-1)
         if not self._running:
             self._empty.set()
         if not self._closed:
@@ -114,6 +142,10 @@ class Slots:
                 # counts only what it was told of. So from the second on it is told first: poison comes to an end.
                 self._reporter.started(attempt.key, execution.start)
         self._filling = False
+
+    def _occupy(self, more: int) -> None:
+        self.occupied += more
+        self._occupied_changed()
 
     def _hand_back(self) -> None:
         for key in self._inbox.take_all():

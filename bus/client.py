@@ -28,6 +28,7 @@ from bus.requirements import Condition, Preference
 from bus.retries import RetryPolicy
 from bus.states import TaskPriority, TaskStatus
 from bus.submission import Submission, in_calls, send, submission_of
+from bus.submitter import Submitter
 from bus.waiting import Outcomes, Waiter
 
 T = TypeVar("T")
@@ -77,6 +78,7 @@ class Client:
         self.pool = check_pool(pool)
         self._id: ClientId = new_client_id()
         self._redis: Redis = connect(self.url, name=f"callboard-client-{self._id}", max_connections=MAX_CONNECTIONS)
+        self._submitter = Submitter(self._redis, self.url)
         self._outcomes: dict[str, Outcomes] = {}
         self._foreign: set[TaskId] = set()
         """Tasks that this client did not submit itself: the leader must be asked to tell of them."""
@@ -95,7 +97,8 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections. Tasks go on; whoever still waits for one is cancelled."""
+        """Close the connections. Tasks go on; whoever still submits or waits for one is cancelled."""
+        await self._submitter.close()
         for outcomes in self._outcomes.values():
             await outcomes.close()
         self._outcomes.clear()
@@ -136,8 +139,8 @@ class Client:
         except ValidationError as error:
             raise SubmissionError(_first_problem(error)) from error
         names, submission = submission_of(task, self.pool, self._id)
-        known = await send(self._redis, self.url, names, [submission])
-        return self._handle(names, submission.task_id, known=bool(known), output=_output_of(capability))
+        known = await self._submitter.submit(names, submission)
+        return self._handle(names, submission.task_id, known=known, output=_output_of(capability))
 
     async def submit_many(self, tasks: Iterable[TaskCreate]) -> list[TaskHandle[Any]]:
         """Publish many tasks, hundreds in one round trip; returns their handles, in order, when all are stored.
@@ -191,10 +194,9 @@ class Client:
 
     # --- waiting
 
-    async def _wait_for(self, waiter: Waiter) -> None:
-        names = self._names_of(waiter.task_id)
+    def _wait_for(self, waiter: Waiter) -> None:
         watch = waiter.task_id in self._foreign
-        await self._outcomes_of(names).wait_for([waiter], watch=watch)
+        self._outcomes_of(self._names_of(waiter.task_id)).wait_for(waiter, watch=watch)
         self._foreign.discard(waiter.task_id)
 
     async def as_completed(self, handles: Iterable[TaskHandle[T]]) -> AsyncIterator[TaskHandle[T]]:
@@ -210,7 +212,7 @@ class Client:
                 hook = partial(_note, ended, handle)
                 hooks.append((handle, hook))
                 handle.waiter.outcome.add_done_callback(hook)
-                await self._wait_for(handle.waiter)
+                self._wait_for(handle.waiter)
             for _ in waiting:
                 yield await ended.get()
         finally:
@@ -314,7 +316,8 @@ class Client:
 
 def _output_of(capability: object) -> TypeAdapter[Any] | None:
     definition = getattr(capability, "__callboard_capability__", None)
-    return None if definition is None else TypeAdapter(definition.output_type)
+    output: TypeAdapter[Any] | None = getattr(definition, "output", None)
+    return output
 
 
 def _note(ended: asyncio.Queue[TaskHandle[T]], handle: TaskHandle[T], _: object) -> None:

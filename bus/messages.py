@@ -111,7 +111,7 @@ class Reprioritise(Message):
 
 
 class WatchTasks(Message):
-    """Tell `reply_to` when these tasks end; answered at once for those that have."""
+    """Tell `reply_to` when these tasks end. Of those that have ended already nothing is told: their records say it."""
 
     type: Literal["watch"] = "watch"
     task_ids: tuple[TaskIdField, ...] = Field(min_length=1, max_length=1000)

@@ -14,6 +14,7 @@ from agent_runtime.testing import AgentKit
 from bus.errors import TaskCancelledError, TaskFailedError, TaskTimeoutError
 from bus.messages import TaskError
 from bus.states import FailureReason
+from tests.support.waiting import eventually
 
 
 class Strict(BaseModel):
@@ -246,6 +247,7 @@ async def test_a_thread_that_does_not_stop_is_reported_in_time_and_told() -> Non
             await kit.run("stubborn", 1, run_timeout=0.02)
         agent.gate.set()
         assert await kit.run("thread", 1)
+        await eventually(lambda: agent.seen)
     assert agent.seen == [True]
 
 
