@@ -5,7 +5,7 @@ loop.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -20,10 +20,12 @@ from bus.errors import BusUnavailableError, SubmissionError, UnknownAgentError, 
 from bus.handle import TaskHandle
 from bus.ids import DEFAULT_POOL, ClientId, TaskId, check_pool, new_client_id, task_pool
 from bus.ledger_view import LedgerView
-from bus.messages import AgentCommand, CancelTasks
+from bus.limits import Limit
+from bus.messages import AgentCommand, CancelTasks, Reprioritise
 from bus.names import DATA_FIELD, PoolNames
 from bus.records import AgentInfo, Task, TaskCreate, TaskInDB, TaskQueueStatus
 from bus.requirements import Condition, Preference
+from bus.retries import RetryPolicy
 from bus.states import TaskPriority, TaskStatus
 from bus.submission import Submission, in_calls, send, submission_of
 from bus.submitter import Submitter
@@ -36,7 +38,7 @@ SUBMIT_AHEAD: Final = 1000
 MAX_CONNECTIONS: Final = 16
 """Commands of one client that are under way at a time; each pool that results are awaited in takes one of them."""
 ACCEPTED_POLL_S: Final = 0.02
-CANCELS_PER_MESSAGE: Final = 1000
+IDS_PER_MESSAGE: Final = 1000
 
 
 class TaskOptions(TypedDict, total=False):
@@ -48,11 +50,16 @@ class TaskOptions(TypedDict, total=False):
     prefers: Sequence[Preference | str]
     run_timeout: float | None
     queue_timeout: float | None
+    progress_timeout: float | None
     max_attempts: int
+    retry: RetryPolicy | Mapping[str, object] | None
     delay: float
     key: str | None
     fairness_key: str | None
     estimated_duration: float | None
+    slots: int
+    resources: Mapping[str, float]
+    limits: Sequence[Limit | Mapping[str, object]]
     metadata: Mapping[str, JsonValue]
     tags: Sequence[str]
     pool: str | None
@@ -238,13 +245,13 @@ class Client:
 
     async def cancel(self, task_ids: Iterable[str], reason: str = "") -> None:
         """Ask that tasks be cancelled; returns when the request is stored. Ended ones are left as they are."""
-        by_pool: dict[PoolNames, list[TaskId]] = {}
-        for task_id in task_ids:
-            by_pool.setdefault(self._names_of(task_id), []).append(TaskId(task_id))
-        for names, ids in by_pool.items():
-            for start in range(0, len(ids), CANCELS_PER_MESSAGE):
-                part = tuple(ids[start : start + CANCELS_PER_MESSAGE])
-                await self._command(names, CancelTasks(task_ids=part, reason=reason, by=self._id))
+        for names, part in self._parts(task_ids):
+            await self._command(names, CancelTasks(task_ids=part, reason=reason, by=self._id))
+
+    async def reprioritise(self, task_ids: Iterable[str], priority: TaskPriority) -> None:
+        """Ask that tasks have another priority; returns when the request is stored. Ended ones stay as they are."""
+        for names, part in self._parts(task_ids):
+            await self._command(names, Reprioritise(task_ids=part, priority=priority))
 
     async def list_tasks(
         self, status: TaskStatus | None = None, *, limit: int = 100, pool: str | None = None
@@ -284,6 +291,15 @@ class Client:
 
     def _names_of(self, task_id: str) -> PoolNames:
         return PoolNames(task_pool(task_id))
+
+    def _parts(self, task_ids: Iterable[str]) -> Iterator[tuple[PoolNames, tuple[TaskId, ...]]]:
+        """Sort ids by pool, and cut them into what one message may hold."""
+        by_pool: dict[PoolNames, list[TaskId]] = {}
+        for task_id in task_ids:
+            by_pool.setdefault(self._names_of(task_id), []).append(TaskId(task_id))
+        for names, ids in by_pool.items():
+            for start in range(0, len(ids), IDS_PER_MESSAGE):
+                yield names, tuple(ids[start : start + IDS_PER_MESSAGE])
 
     def _view(self, pool: str | None) -> LedgerView:
         return LedgerView(self._redis, self._names(pool))

@@ -24,6 +24,7 @@ AGENT_ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$"
 SESSION_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
 CAPABILITY_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_./-]{0,127}$"
 
+_KEYED_RE: Final = re.compile(r"\.k[0-9a-f]{32}$")
 # Python's `$` also matches before a newline at the end; pydantic's (Rust's) does not. Hence `fullmatch`, always.
 _POOL_RE: Final = re.compile(POOL_PATTERN)
 _TASK_ID_RE: Final = re.compile(TASK_ID_PATTERN)
@@ -75,6 +76,11 @@ def keyed_task_id(pool: Pool, key: str) -> TaskId:
     """Derive the id of the task with the idempotency key `key`: the same key gives the same id."""
     digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
     return TaskId(f"{pool}.k{digest}")
+
+
+def is_keyed(task_id: str) -> bool:
+    """Tell whether `keyed_task_id` may have made this id."""
+    return _KEYED_RE.search(task_id) is not None
 
 
 def entry_task_id(pool: Pool, level: str, entry_id: str) -> TaskId:

@@ -81,11 +81,6 @@ class PoolNames:
         """Hash: the record of one task."""
         return f"{self.root}task:{task_id}"
 
-    @property
-    def task_prefix(self) -> str:
-        """What precedes a task's id in the name of its record."""
-        return f"{self.root}task:"
-
     def submitted(self, task_id: str) -> str:
         """Short-lived marker: a keyed task was submitted and may not be in the ledger yet."""
         return f"{self.root}submitted:{task_id}"
@@ -144,14 +139,6 @@ class PoolNames:
         """Counter: the highest epoch that any leader of this pool ever had."""
         return f"{self.root}epoch"
 
-    @property
-    def inbound(self) -> tuple[str, ...]:
-        """All streams that the leader reads, most urgent first."""
-        levels = (TaskPriority.URGENT, TaskPriority.HIGH, TaskPriority.MEDIUM, TaskPriority.LOW)
-        return (
-            self.results,
-            self.heartbeats,
-            self.registrations,
-            self.commands,
-            *(self.submissions(level) for level in levels),
-        )
+    def notes(self, kind: str) -> str:
+        """Hash: what leaders of this pool have to remember beside tasks and agents, by kind (`tombstones`)."""
+        return f"{self.root}notes:{kind}"

@@ -1,11 +1,12 @@
 """What the ledger keeps of a task and an agent, and the views of it that people and programs read.
 
-The record of a task is one hash of four fields (few fields keep a million waiting tasks within a gigabyte):
+The record of a task is one hash of five fields (few fields keep a million waiting tasks within a gigabyte):
 
 - ``state``: the guard ``STATUS/attempt/agent/session`` that every script compares before it writes;
 - ``spec``: the submission's body, byte for byte as it came;
 - ``run``: JSON of `Run`: times, error, past attempts;
-- ``result``: JSON of the output, once there is one.
+- ``result``: JSON of the output, once there is one;
+- ``entry``: id of its latest assignment in its agent's stream, so that it can be taken back.
 """
 
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ class Run(BaseModel):
     model_config = ConfigDict(extra="ignore", ser_json_inf_nan="constants")
 
     enqueued_at: int = 0
+    priority: TaskPriority | None = Field(None, description="Where it was changed since the submission.")
     not_before: int | None = None
     assigned_at: int | None = None
     started_at: int | None = None
@@ -155,6 +157,8 @@ class AgentRecord(BaseModel):
     status: AgentStatus
     health: AgentHealth
     slots: int
+    resources: dict[str, float] = Field(default_factory=dict)
+    rate: str | None = None
     capabilities: tuple[CapabilitySpec, ...]
     attributes: dict[str, Value] = Field(default_factory=dict)
     metadata: dict[str, JsonValue] = Field(default_factory=dict)

@@ -138,12 +138,17 @@ class Outcomes:
     async def _read(self) -> None:
         reply: Any = await self._redis.xread({self._stream: self._cursor}, count=READ_COUNT, block=BLOCK_MS)
         for _, entries in reply or ():
+            elsewhere: list[Waiter] = []
             for entry_id, fields in entries:
                 self._cursor = entry_id
-                self._take(entry_id, fields)
+                elsewhere += self._take(entry_id, fields)
+            if elsewhere:
+                await self._look_up(elsewhere)
             await self._redis.xtrim(self._stream, minid=self._cursor.decode(), approximate=False)
 
-    def _take(self, entry_id: bytes, fields: dict[bytes, bytes]) -> None:
+    def _take(self, entry_id: bytes, fields: dict[bytes, bytes]) -> list[Waiter]:
+        """Take the outcomes of one entry; return those whose output was too large to be told and is in the ledger."""
+        elsewhere: list[Waiter] = []
         try:
             reply = from_json(fields[_DATA])
             if (version := reply.get("v", VERSION)) > VERSION:
@@ -152,18 +157,23 @@ class Outcomes:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             LOG.error("cannot understand reply %s, looking in the ledger: %r", entry_id.decode(), error)  # noqa: TRY400
             self._look_soon()
-            return
+            return elsewhere
         unreadable = 0
         for raw in outcomes:
             try:
                 waiter = self._waiters.get(raw["task_id"])
-                if waiter is not None and not waiter.outcome.done():
+                if waiter is None or waiter.outcome.done():
+                    continue
+                if raw.get("output_in_ledger"):
+                    elsewhere.append(waiter)
+                else:
                     waiter.outcome.set_result(Outcome.model_validate(raw))
             except (ValueError, KeyError, TypeError) as error:
                 LOG.error("cannot understand an outcome, looking in the ledger: %r", error)  # noqa: TRY400
                 unreadable += 1
         if unreadable:
             self._look_soon()
+        return elsewhere
 
     # --- the ledger
 

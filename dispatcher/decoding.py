@@ -4,9 +4,9 @@ Pure and total: no body, however odd, raises. Each body is validated for itself.
 read in one call would save 0.7 µs per message, and would let bodies that are no JSON by themselves pass as others.)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from pydantic import BaseModel, RootModel, ValidationError
 from pydantic_core import from_json
@@ -14,11 +14,11 @@ from pydantic_core import from_json
 from bus.broker import unframe
 from bus.messages import VERSION, Message
 from bus.names import DATA_FIELD
+from dispatcher.salvage import Salvaged, in_words, members
 
 M = TypeVar("M", bound=BaseModel)
 
 _DATA: Final = DATA_FIELD.encode()
-_PROBLEMS_SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,19 @@ class Topic(Generic[M]):
     """Most entries of one read. Without a bound a read would take the whole backlog into memory."""
     documented: type[BaseModel] | None = None
     """What the messages are for their senders, where `model` is only the part that is read."""
+    salvage: Callable[[bytes, str], Salvaged | None] | None = None
+    """Reads what is good of a message that is not valid as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """An entry that could not be understood."""
+    """An entry, or a part of one, that could not be understood."""
 
     entry_id: str
     raw: bytes
     reason: str
+    poison: bool = False
+    """It could be read, and not be taken: whoever takes it makes nothing of it any more."""
 
 
 @dataclass(slots=True)
@@ -53,8 +57,36 @@ class Batch(Generic[M]):
     bodies: list[bytes] = field(default_factory=list)
     """The messages as they came, without FastStream's framing."""
     unreadable: list[Unreadable] = field(default_factory=list)
+    set_aside: list[Unreadable] = field(default_factory=list)
+    """Parts of messages that could not be understood; the rest of each is among `messages`."""
     parked: list[str] = field(default_factory=list)
     """Entries of a version that this program does not know: left in the stream for one that does."""
+
+    @property
+    def entry_ids(self) -> list[str]:
+        """Every entry of the read."""
+        return [*self.ids, *self.parked, *(bad.entry_id for bad in self.unreadable)]
+
+    def singles(self) -> "Iterator[Batch[M]]":
+        """Yield each entry as a batch of its own."""
+        for n, entry_id in enumerate(self.ids):
+            yield Batch(
+                self.topic,
+                [entry_id],
+                [self.messages[n]],
+                [self.bodies[n]],
+                set_aside=[part for part in self.set_aside if part.entry_id == entry_id],
+            )
+        for bad in self.unreadable:
+            yield Batch(self.topic, unreadable=[bad])
+        for entry_id in self.parked:
+            yield Batch(self.topic, parked=[entry_id])
+
+    def poisoned(self, reason: str) -> "Batch[M]":
+        """Return the same entries as ones of which nothing can be made."""
+        raw = [*zip(self.ids, self.bodies, strict=True), *((bad.entry_id, bad.raw) for bad in self.unreadable)]
+        bad = [Unreadable(entry_id, body, reason, poison=True) for entry_id, body in raw]
+        return Batch(self.topic, unreadable=bad, parked=self.parked)
 
 
 def decode(topic: Topic[M], ids: Sequence[bytes], entries: Sequence[Mapping[bytes, bytes]]) -> Batch[M]:
@@ -75,12 +107,18 @@ def decode(topic: Topic[M], ids: Sequence[bytes], entries: Sequence[Mapping[byte
         except ValidationError as error:
             if _version(body) > VERSION:
                 batch.parked.append(entry_id)
-            else:
-                batch.unreadable.append(Unreadable(entry_id, body, _reason(error)))
-            continue
-        if _version_of(message) > VERSION:
-            batch.parked.append(entry_id)
-            continue
+                continue
+            reason = in_words(error)
+            saved = topic.salvage(body, reason) if topic.salvage is not None else None
+            if saved is None:
+                batch.unreadable.append(Unreadable(entry_id, body, reason))
+                continue
+            message = cast("M", saved.report)
+            batch.set_aside += [Unreadable(entry_id, part, why) for part, why in saved.set_aside]
+        else:
+            if _version_of(message) > VERSION:
+                batch.parked.append(entry_id)
+                continue
         batch.ids.append(entry_id)
         batch.messages.append(message)
         batch.bodies.append(body)
@@ -97,18 +135,10 @@ def _version(body: bytes) -> int:
     try:
         value: Any = from_json(body)
     except ValueError:
-        return 0
+        said, _ = members(body)  # it may be nested too deep for the parser, and speak of its version all the same
+        try:
+            value = {"v": from_json(said["v"])}
+        except (KeyError, ValueError):
+            return 0
     version = value.get("v") if isinstance(value, dict) else None
     return version if isinstance(version, int) else 0
-
-
-def _reason(error: ValidationError) -> str:
-    """Say in one line what is wrong, naming the fields and not repeating the input."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    shown = [
-        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" if problem["loc"] else problem["msg"]
-        for problem in problems[:_PROBLEMS_SHOWN]
-    ]
-    if len(problems) > _PROBLEMS_SHOWN:
-        shown.append(f"and {len(problems) - _PROBLEMS_SHOWN} more")
-    return "; ".join(shown)

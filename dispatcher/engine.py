@@ -4,17 +4,25 @@ Two coroutines form the way of all work: `_decide` takes what has arrived and le
 stores decisions in their order. They overlap by one pass, so that the server stores one while the next is decided.
 Nothing waits for a timer: a single task is decided and stored at once, and under load passes grow by themselves.
 
-The scheduler's memory runs ahead of the ledger by at most two passes. Whatever leaves it in doubt (a fence, a
-conflict, a lost lease) ends the engine with `LeadLostError`; its memory is thrown away and the next leader, perhaps
-the same process, loads the ledger.
+The scheduler's memory runs ahead of the ledger by at most three passes: one that is stored, one that waits for it, and
+one that is decided. Whatever leaves it in doubt (a fence, a conflict, a lost lease) ends the engine with
+`LeadLostError`; its memory is thrown away and the next leader, perhaps the same process, loads the ledger.
+
+A pass that raises is a defect, and ends the engine with `DefectError`. The entries that it worked on are its suspects:
+when the next term meets one of them it takes the entries one at a time, each after a pass without any, so that the one
+that raises again is known for certain and can be set aside.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Final
+from itertools import groupby
+from typing import Final, NamedTuple
+
+from redis.exceptions import RedisError
 
 from bus.clock import monotonic_ms
 from bus.connection import CONNECTION_ERRORS, Redis
@@ -22,7 +30,7 @@ from bus.names import PoolNames
 from dispatcher.core.decisions import Decisions
 from dispatcher.core.events import Blind, Duplicate, Event, Horizon
 from dispatcher.core.scheduler import Scheduler
-from dispatcher.inbox import Arrival, Inbox
+from dispatcher.inbox import Inbox, Portion
 from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import ConflictError, FencedError, Inputs, Ledger
 from dispatcher.observer import DispatcherObserver
@@ -41,12 +49,49 @@ class LeadLostError(Exception):
     """This dispatcher leads the pool no longer, or must load the ledger anew; the text says why."""
 
 
+class EntryRef(NamedTuple):
+    """An entry of an inbound stream."""
+
+    stream: str
+    entry_id: str
+
+
+class DefectError(Exception):
+    """A pass could not be decided or stored, by no fault of the server: see its cause."""
+
+    def __init__(self, suspects: AbstractSet[EntryRef], *, certain: bool) -> None:
+        super().__init__(f"a pass over {len(suspects)} entries failed")
+        self.suspects = suspects
+        """The entries of the pass."""
+        self.certain = certain
+        """The only suspect is the cause: the pass before it, which had no entry, did not fail."""
+
+
+def gravest(group: BaseExceptionGroup[Exception]) -> Exception:
+    """Return what the end of a term is put down to: a defect, else the lost lead, else the server."""
+    flat = list(_leaves(group))
+    for expected in ((LeadLostError, RedisError, OSError), (RedisError, OSError)):
+        for error in flat:
+            if not isinstance(error, expected):
+                return error
+    return flat[0]
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
 @dataclass(slots=True)
 class _Pass:
     decisions: Decisions
     inputs: Inputs
-    arrivals: list[Arrival]
+    portions: Sequence[Portion]
     now: int
+    alone: bool
 
 
 class Engine:
@@ -62,8 +107,9 @@ class Engine:
         ledger: Ledger,
         scheduler: Scheduler,
         inbox: Inbox,
-        consumed: Callable[[Arrival], None],
+        consumed: Callable[[Portion], None],
         observer: DispatcherObserver,
+        suspects: AbstractSet[EntryRef] = frozenset(),
     ) -> None:
         self._redis = redis
         self._names = names
@@ -74,6 +120,7 @@ class Engine:
         self._inbox = inbox
         self._consumed = consumed
         self._observer = observer
+        self._suspects = suspects
         self._decided: asyncio.Queue[_Pass] = asyncio.Queue(maxsize=1)
         self._extra: list[Event] = []
         self._last_contact = leadership.clock.now_ms()
@@ -86,38 +133,55 @@ class Engine:
         return self._scheduler
 
     async def run(self) -> None:
-        """Lead until cancelled; raises `LeadLostError` when the lead is lost."""
+        """Lead until cancelled. Raises `LeadLostError`, `DefectError`, or what the server answered; one of them."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._decide(), name="decide")
                 group.create_task(self._commit(), name="commit")
                 group.create_task(self._renew(), name="renew")
                 group.create_task(self._watch_horizon(), name="horizon")
-        except* LeadLostError as lost:
-            raise lost.exceptions[0] from None
+        except ExceptionGroup as ends:
+            raise gravest(ends) from ends
 
     # --- deciding
 
     async def _decide(self) -> None:
-        clock = self._leadership.clock
         while True:
             await self._inbox.wait(self._idle_for())
-            arrivals = self._inbox.take()
-            events, self._extra = self._extra, []
-            inputs = Inputs()
-            for arrival in arrivals:
-                events += arrival.events
-                inputs.rejected += arrival.rejected
-                inputs.acks.setdefault(arrival.stream, []).extend(arrival.ids)
-            now = clock.now_ms()
-            began = time.perf_counter()
+            # However much there is to do: the lease is renewed, and the server read, between two passes.
+            await asyncio.sleep(0)
+            portions = self._inbox.take()
+            if self._suspects and not self._suspects.isdisjoint(_refs(portions)):
+                await self._pass([])
+                for single in _singly(portions):
+                    await self._pass([single], alone=True)
+            else:
+                await self._pass(portions)
+
+    async def _pass(self, portions: Sequence[Portion], *, alone: bool = False) -> None:
+        """Decide one pass and hand it on to be stored; `alone`, its one entry and nothing else."""
+        events: list[Event] = []
+        if not alone:
+            events, self._extra = self._extra, events
+        inputs = Inputs()
+        for portion in portions:
+            for piece in portion.pieces:
+                if piece.event is not None:
+                    events.append(piece.event)
+                inputs.rejected += piece.rejected
+            inputs.acks[portion.stream] = portion.consumed
+        now = self._leadership.clock.now_ms()
+        began = time.perf_counter()
+        try:
             decisions = self._scheduler.step(events, now)
-            if len(decisions) or arrivals:
-                self._observer.decided(len(decisions), time.perf_counter() - began)
-                await self._decided.put(_Pass(decisions, inputs, arrivals, now))
+        except Exception as error:
+            raise DefectError(_refs(portions), certain=alone) from error
+        if len(decisions) or portions:
+            self._observer.decided(len(decisions), time.perf_counter() - began)
+            await self._decided.put(_Pass(decisions, inputs, portions, now, alone))
 
     def _idle_for(self) -> float | None:
-        due = self._scheduler.next_due
+        due = self._scheduler.next_due  # in the past if the last pass has left some for the next
         if self._extra:
             return 0.0
         return None if due is None else max(0.0, (due - self._leadership.clock.now_ms()) / 1000)
@@ -131,8 +195,8 @@ class Engine:
             known = await self._store(work)
             self._observer.committed(len(work.decisions), time.perf_counter() - began)
             report_pass(self._observer, work.decisions.without(known) if known else work.decisions)
-            for arrival in work.arrivals:
-                self._consumed(arrival)
+            for portion in work.portions:
+                self._consumed(portion)
             if known:
                 self._extra += [Duplicate(task_id) for task_id in known]
                 self._inbox.wake()
@@ -153,6 +217,10 @@ class Engine:
                     msg = f"the server does not answer ({error})"
                     raise LeadLostError(msg) from error
                 await asyncio.sleep(COMMIT_RETRY_S)
+            except RedisError:
+                raise
+            except Exception as error:
+                raise DefectError(_refs(work.portions), certain=work.alone) from error
 
     # --- keeping the lead
 
@@ -190,7 +258,8 @@ class Engine:
         """Return (the instant up to which agents' streams are consumed, now), in ms by the server's clock.
 
         The oldest entry that is still in a stream is the first that is not consumed, since the commit that stores an
-        entry's effect deletes it. Without entries the instant is now.
+        entry's effect deletes it. Without entries the instant is just before now: the next entry may still get the
+        present millisecond as its id.
         """
         names = self._names
         async with self._redis.pipeline(transaction=True) as pipe:
@@ -199,10 +268,21 @@ class Engine:
             pipe.time()
             *oldest, (seconds, micros) = await pipe.execute()
         now = int(seconds) * 1000 + int(micros) // 1000
-        horizon = now
+        horizon = now - 1
         for entries in oldest:
             ids = [raw.decode() for raw, _ in entries]
             waiting = [entry_id for entry_id in ids if entry_id not in self.parked]
             if waiting:
                 horizon = min(horizon, entry_ms(waiting[0]) - 1)
         return horizon, now
+
+
+def _refs(portions: Sequence[Portion]) -> set[EntryRef]:
+    return {EntryRef(portion.stream, piece.entry_id) for portion in portions for piece in portion.pieces}
+
+
+def _singly(portions: Sequence[Portion]) -> Iterator[Portion]:
+    """Yield what there is of each entry by itself."""
+    for portion in portions:
+        for _, pieces in groupby(portion.pieces, key=lambda piece: piece.entry_id):
+            yield Portion(portion.stream, list(pieces))

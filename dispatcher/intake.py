@@ -84,20 +84,33 @@ class _Ear:
         return handle
 
     async def take(self, batch: Batch[Any]) -> None:
-        """Give a batch to the sink. Its entries are in hand until `Intake.done`; parked ones until the stop."""
-        ids = [*batch.ids, *batch.parked, *(bad.entry_id for bad in batch.unreadable)]
+        """Give a batch to the sink. Its entries are in hand until `Intake.done`; parked ones until the stop.
+
+        A batch that the sink fails on is given to it entry by entry, so that one cannot hold the others.
+        """
+        ids = batch.entry_ids
         self.in_hand.update(ids)
+        self.problem = None
+        try:
+            await self._sink(batch)
+        except Exception:
+            LOG.exception("topic %s: a batch of %d could not be taken, now one by one", self.topic.name, len(ids))
+            for single in batch.singles():
+                await self._take_one(single)
+
+    async def _take_one(self, batch: Batch[Any]) -> None:
+        """Give one entry to the sink; when that fails, give it as one that cannot be understood."""
         try:
             await self._sink(batch)
         except Exception as error:
-            # FastStream would swallow it. The entries stay pending, so they are claimed and tried again.
-            self.in_hand.difference_update(ids)
-            self.problem = f"{self.topic.name}: a batch could not be taken: {error!r}"
-            LOG.exception(
-                "topic %s: a batch of %d could not be taken, it will be tried again", self.topic.name, len(ids)
-            )
-        else:
-            self.problem = None
+            LOG.exception("topic %s: entry %s cannot be taken", self.topic.name, ", ".join(batch.entry_ids))
+            try:
+                await self._sink(batch.poisoned(f"it could not be taken: {error!r}"))
+            except Exception as again:
+                # FastStream would swallow it. The entry stays pending, so it is claimed and tried again.
+                self.in_hand.difference_update(batch.entry_ids)
+                self.problem = f"{self.topic.name}: an entry could not be taken: {again!r}"
+                LOG.exception("topic %s: nor can it be rejected, it will be tried again", self.topic.name)
 
 
 class Intake:

@@ -70,11 +70,6 @@ class Leadership:
         if lead is not None:
             await RENEW.run(self._redis, [self._names.leader], [lead.token, 0])
 
-    def drop(self) -> None:
-        """Forget the lead without telling Redis: the lease is lost, or Redis is away."""
-        self.lead = None
-        self._nonce = new_nonce()
-
     @property
     def trusted(self) -> bool:
         """True while the lease is certainly still ours."""

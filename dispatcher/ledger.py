@@ -1,27 +1,40 @@
 """The ledger: every write of a leader, and what a new leader reads.
 
-Decisions become calls of `commit.lua`, at most `BATCH` tasks each, in order; input entries are acknowledged by the
-last call of their pass, when all of their effects are stored. A call whose reply was lost is sent again: the script
-recognises its own effect. Any other doubt (a fence, a conflict) is answered by loading the ledger anew, never by
-guessing.
+Decisions become calls of `commit.lua`, of so many tasks and bytes each, in order. A leader may die between two of
+them, so each is true by itself: what is said of a task (events, answers) goes with the task. Agents' records,
+instructions and notes go into the last call, and so do the acknowledgements of the input: until then the successor
+finds agents as they were and reads the same input again, so that it decides once more of all that was not stored.
+(Were an agent stored as lost before its tasks are freed, nobody would free them.) An instruction that goes unsent by
+this is made up for: the agent's next heartbeat shows that it holds what it should not.
+
+A call whose reply was lost is sent again: the script recognises its own effect. Any other doubt (a fence, a conflict)
+is answered by loading the ledger anew, never by guessing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pydantic_core import to_json
 
 from bus.connection import Redis
+from bus.ids import is_keyed
 from bus.messages import VERSION
 from bus.names import DISPATCHERS_GROUP, PoolNames
 from bus.script import Arg, Script
-from dispatcher.core.decisions import AgentChange, Decisions, TaskChange
+from dispatcher.core.decisions import AgentChange, Answer, Decisions, Instruct, TaskChange, TaskTransition
 from dispatcher.leadership import Lead
 
 COMMIT: Final = Script("dispatcher.scripts", "commit")
 BATCH: Final = 100
 """Tasks per call: a hundred block the server for about 0.6 ms."""
+BATCH_BYTES: Final = 2 * 1024 * 1024
+"""A call is ended early by this size of its tasks."""
+LARGE_OUTPUT: Final = 16 * 1024
+"""Outputs above it are not repeated in replies: who waits is told to read the ledger."""
+REPLY_BYTES: Final = 256 * 1024
+"""Outcomes for one client are written in entries of about this size at most."""
 
 STANDING_TTL_MS: Final = 60_000
 
@@ -31,11 +44,18 @@ class LedgerLimits:
     """How long and how much is kept. Durations are milliseconds, caps are entries."""
 
     retention_ms: int = 24 * 3_600_000
+    events_retention_ms: int = 15 * 60_000
     events_cap: int = 100_000
+    events_bytes: int = 256 * 1024 * 1024
     rejected_cap: int = 10_000
+    rejected_bytes: int = 64 * 1024 * 1024
     replies_cap: int = 10_000
+    replies_bytes: int = 16 * 1024 * 1024
     replies_ttl_ms: int = 3_600_000
+    control_cap: int = 10_000
     control_ttl_ms: int = 24 * 3_600_000
+    assignments_ttl_ms: int = 7 * 24 * 3_600_000
+    """Counted from the last assignment; must be longer than any lease. Unread work is taken back long before."""
 
 
 class FencedError(Exception):
@@ -56,6 +76,48 @@ class Inputs:
     """Bodies for the `rejected` stream."""
 
 
+@dataclass(slots=True)
+class _Part:
+    """The tasks of one call, with all that is said of them."""
+
+    changes: list[TaskChange]
+    transitions: list[TaskTransition]
+    answers: list[Answer]
+
+    def drop(self, known: Container[str]) -> None:
+        """Leave out all that concerns the tasks `known`."""
+        self.changes = [one for one in self.changes if one.task_id not in known]
+        self.transitions = [one for one in self.transitions if one.task_id not in known]
+        self.answers = [one for one in self.answers if one.task_id not in known]
+
+
+def in_parts(decisions: Decisions) -> list[_Part]:
+    """Cut a pass into parts that one call may take; what concerns none of its tasks is in the last."""
+    changes = decisions.changes
+    cuts = list(_cuts(changes))
+    if len(cuts) == 1:
+        return [_Part(changes, decisions.transitions, decisions.answers)]
+    parts = [_Part(changes[start:end], [], []) for start, end in cuts]
+    part_of = {change.task_id: part for part in parts for change in part.changes}
+    last = parts[-1]
+    for transition in decisions.transitions:
+        part_of.get(transition.task_id, last).transitions.append(transition)
+    for answer in decisions.answers:
+        part_of.get(answer.task_id, last).answers.append(answer)
+    return parts
+
+
+def _cuts(changes: Sequence[TaskChange]) -> Iterator[tuple[int, int]]:
+    start = size = 0
+    for n, change in enumerate(changes):
+        own = len(change.run) + len(change.spec or b"") + len(change.output or b"")
+        if n - start == BATCH or (size and size + own > BATCH_BYTES):
+            yield start, n
+            start, size = n, 0
+        size += own
+    yield start, len(changes)
+
+
 class _Call:
     """One call of the commit script, under construction: interned keys, and the arguments' sections."""
 
@@ -69,7 +131,9 @@ class _Call:
         "n_acks",
         "n_agents",
         "n_messages",
+        "n_notes",
         "n_tasks",
+        "notes",
         "tasks",
     )
 
@@ -80,7 +144,8 @@ class _Call:
         self.acks: list[Arg] = []
         self.messages: list[Arg] = []
         self.agents: list[Arg] = []
-        self.n_tasks = self.n_acks = self.n_messages = self.n_agents = 0
+        self.notes: list[Arg] = []
+        self.n_tasks = self.n_acks = self.n_messages = self.n_agents = self.n_notes = 0
         self.events: bytes = b""
 
     def key(self, name: str) -> int:
@@ -110,25 +175,28 @@ class Ledger:
         after which the same call may be repeated: what was stored stays stored once.
         """
         known: list[str] = []
-        stored = 0
+        *parts, last = in_parts(decisions)
+        for part in parts:
+            known += await self._store(part, None, None, lead, now)
+        return known + await self._store(last, decisions, inputs, lead, now)
+
+    async def _store(
+        self, part: _Part, rest: Decisions | None, inputs: Inputs | None, lead: Lead, now: int
+    ) -> list[str]:
+        known: list[str] = []
         while True:
-            part = decisions.changes[stored : stored + BATCH]
-            last = stored + len(part) == len(decisions.changes)
-            call = self._render(part, decisions, first=not stored, inputs=inputs if last else None, lead=lead, now=now)
+            call = self._render(part, rest, inputs, lead, now)
             status, *told = await COMMIT.run(self._redis, call.keys, self._arguments(call, lead, now))
+            if status == b"OK":
+                return known
             if status == b"FENCED":
                 raise FencedError(told[0].decode())
             if status == b"CONFLICT":
                 msg = f"task {told[0].decode()}: the ledger has {told[1].decode() or 'no record'}"
                 raise ConflictError(msg)
-            if status == b"KNOWN":
-                found = {part[position - 1].task_id for position in told}
-                known += found
-                decisions = decisions.without(found)
-                continue
-            stored += len(part)
-            if last:
-                return known
+            found = {part.changes[position - 1].task_id for position in told}
+            known += found
+            part.drop(found)
 
     def _arguments(self, call: _Call, lead: Lead, now: int) -> list[Arg]:
         limits = self._limits
@@ -138,57 +206,47 @@ class Ledger:
             now,
             limits.retention_ms,
             call.events,
-            limits.events_cap,
+            bounded(limits.events_cap, limits.events_bytes, len(call.events)),
+            limits.events_retention_ms,
+            limits.assignments_ttl_ms,
             call.n_tasks,
             call.n_acks,
             call.n_messages,
             call.n_agents,
+            call.n_notes,
             *call.tasks,
             *call.acks,
             *call.messages,
             *call.agents,
+            *call.notes,
         ]
 
-    def _render(
-        self,
-        part: Sequence[TaskChange],
-        decisions: Decisions,
-        *,
-        first: bool,
-        inputs: Inputs | None,
-        lead: Lead,
-        now: int,
-    ) -> _Call:
-        """Make the call that stores `part` of a pass; agents and instructions go first, acks and answers last.
-
-        `inputs` are given with the last part only.
-        """
+    def _render(self, part: _Part, rest: Decisions | None, inputs: Inputs | None, lead: Lead, now: int) -> _Call:
+        """Make the call that stores `part` of a pass; the last one has the `rest` and the `inputs`, too."""
         call = _Call(self._fixed)
-        for change in part:
+        for change in part.changes:
             self._task(call, change)
-        if first:
-            self._agents(call, decisions.agents, now)
-            for instruction in decisions.instructions:
-                body = instruction.message.model_dump_json().encode()
-                self._message(call, self._names.control(instruction.agent_id), self._limits.control_ttl_ms, 1000, body)
-        if inputs is None:
-            return call
-        self._answers(call, decisions)
-        for body in inputs.rejected:
-            self._message(call, self._names.rejected, 0, self._limits.rejected_cap, body)
-        for stream, ids in inputs.acks.items():
-            if ids:
-                call.n_acks += 1
-                call.acks += [call.key(stream), len(ids), *ids]
-        if decisions.transitions or decisions.agent_transitions:
+        outputs = {c.task_id: c.output for c in part.changes if c.output is not None and len(c.output) > LARGE_OUTPUT}
+        self._answers(call, part.answers, outputs)
+        if rest is not None:
+            self._instructions(call, rest.instructions)
+            self._agents(call, rest.agents, now)
+            for note in rest.notes:
+                call.n_notes += 1
+                call.notes += (call.key(self._names.notes(note.kind)), note.field, note.value or b"")
+        if inputs is not None:
+            limits = self._limits
+            for body in inputs.rejected:
+                cap = bounded(limits.rejected_cap, limits.rejected_bytes, len(body))
+                self._message(call, self._names.rejected, 0, cap, body)
+            for stream, ids in inputs.acks.items():
+                if ids:
+                    call.n_acks += 1
+                    call.acks += [call.key(stream), len(ids), *ids]
+        agents = [] if rest is None else rest.agent_transitions
+        if part.transitions or agents:
             call.events = to_json(
-                {
-                    "v": VERSION,
-                    "at": now,
-                    "epoch": lead.epoch,
-                    "tasks": decisions.transitions,
-                    "agents": decisions.agent_transitions,
-                },
+                {"v": VERSION, "at": now, "epoch": lead.epoch, "tasks": part.transitions, "agents": agents},
                 exclude_none=True,
             )
         return call
@@ -200,10 +258,12 @@ class Ledger:
             target, head = 0, ""
         else:
             target = call.key(names.assignments(handover.agent_id))
+            version = "" if handover.version is None else f'"version":{to_json(handover.version).decode()},'
             head = (
-                f'{{"v":{VERSION},"task_id":"{change.task_id}","attempt":{handover.attempt},'
-                f'"session":"{handover.session}","score":{handover.score},"assigned_at":{handover.at},"task":'
+                f'{{"v":{VERSION},"task_id":"{change.task_id}","attempt":{handover.attempt},"session":"{handover.session}",'
+                f'"score":{handover.score},"assigned_at":{handover.at},{version}"task":'
             )
+        marker = call.key(names.submitted(change.task_id)) if not change.before and is_keyed(change.task_id) else 0
         release = 0 if change.release is None else call.key(names.assignments(change.release))
         call.n_tasks += 1
         call.tasks += (
@@ -219,23 +279,43 @@ class Ledger:
             release,
             target,
             head,
+            marker,
         )
 
-    def _agents(self, call: _Call, agents: Sequence[AgentChange], now: int) -> None:
-        for change in agents:
-            record = b"" if change.record is None else change.record.__pydantic_serializer__.to_json(change.record)
-            score = now if change.record is None else change.record.registered_at
-            call.n_agents += 1
-            call.agents += (call.key(self._names.agent(change.agent_id)), change.agent_id, record, score)
+    def _instructions(self, call: _Call, instructions: Sequence[Instruct]) -> None:
+        """Write to control streams; a commit never pushes out what was written by it, or shortly before."""
+        limits = self._limits
+        number = Counter(one.agent_id for one in instructions)
+        for one in instructions:
+            body = one.message.model_dump_json().encode()
+            cap = limits.control_cap + number[one.agent_id]
+            self._message(call, self._names.control(one.agent_id), limits.control_ttl_ms, cap, body)
 
-    def _answers(self, call: _Call, decisions: Decisions) -> None:
+    def _agents(self, call: _Call, agents: Sequence[AgentChange], now: int) -> None:
+        names = self._names
+        for change in agents:
+            key, record = call.key(names.agent(change.agent_id)), change.record
+            call.n_agents += 1
+            if record is None:
+                streams = call.key(names.assignments(change.agent_id)), call.key(names.control(change.agent_id))
+                call.agents += (key, change.agent_id, b"", now, *streams)
+            else:
+                body = record.__pydantic_serializer__.to_json(record)
+                call.agents += (key, change.agent_id, body, record.registered_at, 0, 0)
+
+    def _answers(self, call: _Call, answers: Sequence[Answer], outputs: Mapping[str, bytes]) -> None:
         by_client: dict[str, list[bytes]] = {}
-        for answer in decisions.answers:
-            by_client.setdefault(answer.client_id, []).append(answer.outcome)
+        for answer in answers:
+            large = outputs.get(answer.task_id)
+            outcome = answer.outcome if large is None else without_output(answer.outcome, large)
+            by_client.setdefault(answer.client_id, []).append(outcome)
         limits = self._limits
         for client, outcomes in by_client.items():
-            body = b'{"v":%d,"outcomes":[%b]}' % (VERSION, b",".join(outcomes))
-            self._message(call, self._names.replies(client), limits.replies_ttl_ms, limits.replies_cap, body)
+            stream = self._names.replies(client)
+            for entry in _in_entries(outcomes):
+                body = b'{"v":%d,"outcomes":[%b]}' % (VERSION, b",".join(entry))
+                cap = bounded(limits.replies_cap, limits.replies_bytes, len(body))
+                self._message(call, stream, limits.replies_ttl_ms, cap, body)
 
     @staticmethod
     def _message(call: _Call, stream: str, ttl_ms: int, cap: int, body: bytes) -> None:
@@ -243,11 +323,15 @@ class Ledger:
         call.messages += (call.key(stream), ttl_ms, cap, body)
 
     async def prune(self, now: int) -> int:
-        """Drop index entries of finished tasks whose records have expired; return how many. Safe from any process."""
+        """Drop old events, and index entries of finished tasks whose records have expired; return how many of these.
+
+        Safe from any process.
+        """
         horizon = now - self._limits.retention_ms
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.zremrangebyscore(self._names.finished, "-inf", horizon)
             pipe.zremrangebyscore(self._names.dead, "-inf", horizon)
+            pipe.xtrim(self._names.events, minid=str(max(0, now - self._limits.events_retention_ms)))
             removed = await pipe.execute()
         return int(removed[0])
 
@@ -259,3 +343,27 @@ class Ledger:
                 pipe.hset(key, mapping=fields)
                 pipe.pexpire(key, STANDING_TTL_MS)
             await pipe.execute()
+
+
+def bounded(cap: int, budget: int, size: int) -> int:
+    """Return at how many entries a stream is cut when one of `size` bytes is written to it, at most `cap`.
+
+    At any time the stream then has no more than `budget / size` entries of `size` bytes or more, whatever `size`.
+    """
+    return max(1, min(cap, budget // max(1, size)))
+
+
+def without_output(outcome: bytes, output: bytes) -> bytes:
+    """Leave the output out of an outcome's JSON, which ends with it, and say where it is."""
+    tail = b',"output":%b}' % output
+    return outcome.removesuffix(tail) + b',"output_in_ledger":true}' if outcome.endswith(tail) else outcome
+
+
+def _in_entries(outcomes: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    start = size = 0
+    for n, outcome in enumerate(outcomes):
+        if size and size + len(outcome) > REPLY_BYTES:
+            yield outcomes[start:n]
+            start, size = n, 0
+        size += len(outcome)
+    yield outcomes[start:]

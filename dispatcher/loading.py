@@ -15,9 +15,9 @@ from bus.connection import Redis
 from bus.messages import TaskHeader
 from bus.names import PoolNames
 from bus.records import AgentRecord, Guard, Run
-from dispatcher.core.config import SchedulerConfig
-from dispatcher.core.model import AgentState, TaskState
-from dispatcher.core.record import restore, restore_agent
+from dispatcher.core.decisions import Note, NoteKind
+from dispatcher.core.model import AgentState
+from dispatcher.core.record import StoredTask, restore_agent
 
 LOG: Final = logging.getLogger("callboard.dispatcher")
 
@@ -42,10 +42,8 @@ async def load_agents(redis: Redis, names: PoolNames, now: int) -> list[AgentSta
     return agents
 
 
-async def load_tasks(
-    redis: Redis, names: PoolNames, config: SchedulerConfig
-) -> AsyncIterator[list[tuple[TaskState, str]]]:
-    """Yield all live tasks in pages, each with its agent's id ('' for none)."""
+async def load_tasks(redis: Redis, names: PoolNames) -> AsyncIterator[list[StoredTask]]:
+    """Yield all live tasks in pages."""
     for index in (names.leases, names.delayed, names.pending):
         start = 0
         while True:
@@ -58,14 +56,12 @@ async def load_tasks(
                     pipe.hmget(names.task(raw.decode()), ["state", "spec", "run"])
                 rows: list[Any] = await pipe.execute()
             yield [
-                loaded
-                for raw, row in zip(ids, rows, strict=True)
-                if (loaded := _restored(config, raw.decode(), row)) is not None
+                loaded for raw, row in zip(ids, rows, strict=True) if (loaded := _read(raw.decode(), row)) is not None
             ]
 
 
-def _restored(config: SchedulerConfig, task_id: str, row: Sequence[bytes | None]) -> tuple[TaskState, str] | None:
-    """Return a live task with its agent's id; None for what is not live, not there, or not readable."""
+def _read(task_id: str, row: Sequence[bytes | None]) -> StoredTask | None:
+    """Return the record of a live task; None for what is not live, not there, or not readable."""
     state, spec, run = row
     if state is None:
         LOG.error("task %s: it stands in an index and has no record", task_id)
@@ -75,7 +71,16 @@ def _restored(config: SchedulerConfig, task_id: str, row: Sequence[bytes | None]
         if guard.status.terminal:
             return None
         header = TaskHeader.model_validate_json(spec or b"")
-        return restore(config, task_id, guard, header, Run.model_validate_json(run or b"")), guard.agent_id
+        return StoredTask(task_id, guard, header, Run.model_validate_json(run or b""))
     except ValueError as error:
         LOG.error("task %s: its record cannot be read and is left alone: %s", task_id, error)  # noqa: TRY400
         return None
+
+
+async def load_notes(redis: Redis, names: PoolNames) -> list[Note]:
+    """Return what else the leaders before had to remember."""
+    notes: list[Note] = []
+    for kind in NoteKind:
+        async for field, value in redis.hscan_iter(names.notes(kind), count=PAGE):
+            notes.append(Note(kind, field.decode(), value))
+    return notes

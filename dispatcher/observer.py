@@ -52,6 +52,9 @@ class DispatcherObserver(Protocol):
     def committed(self, decisions: int, seconds: float) -> None:
         """One commit to the ledger: round trip and size."""
 
+    def defect(self) -> None:
+        """Something failed that is nobody's fault but the dispatcher's; the log has the traceback."""
+
     def leading(self, epoch: int) -> None:
         """Lead with this epoch; 0: lead no longer."""
 
@@ -92,6 +95,9 @@ class Silent:
         """Ignore it."""
 
     def committed(self, decisions: int, seconds: float) -> None:
+        """Ignore it."""
+
+    def defect(self) -> None:
         """Ignore it."""
 
     def leading(self, epoch: int) -> None:

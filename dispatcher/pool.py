@@ -2,7 +2,10 @@
 
 A term of leadership is: win the lease, load the ledger, start reading, run the engine. Reading starts only after the
 lead is won; whatever an earlier leader had fetched and not consumed is drained first. When a term ends for any reason
-but a stop, everything it had in memory is thrown away.
+but a stop, everything it had in memory is thrown away, and the next try waits a little longer each time.
+
+A defect ends the term, not the process, which may serve other pools. An entry on which two terms have failed, the
+second time with nothing else in the pass, goes to `rejected`: no single message can stop a pool.
 """
 
 import asyncio
@@ -14,6 +17,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
+from bus.clock import monotonic_ms
 from bus.connection import CONNECTION_ERRORS, Redis
 from bus.ids import Pool
 from bus.messages import Command, Heartbeat, Registration, Report, SubmitTask, TaskHeader
@@ -22,19 +26,25 @@ from bus.states import TaskPriority
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.decoding import Batch, Topic
-from dispatcher.engine import Engine, LeadLostError
-from dispatcher.inbox import Arrival, Inbox
+from dispatcher.engine import DefectError, Engine, EntryRef, LeadLostError, gravest
+from dispatcher.inbox import Inbox, Portion
 from dispatcher.intake import Intake
 from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import Ledger, LedgerLimits
-from dispatcher.loading import load_agents, load_tasks
+from dispatcher.loading import load_agents, load_notes, load_tasks
 from dispatcher.observer import DispatcherObserver
 from dispatcher.reporting import reasons, report_standing, workloads
-from dispatcher.translate import events_of, refusal, rejection, submissions
+from dispatcher.salvage import salvage_report
+from dispatcher.translate import arrival_of
 
 LOG = logging.getLogger("callboard.dispatcher")
 
 STAND_BY_S: Final = 0.5
+PAUSE_S: Final = 0.1
+PAUSE_MAX_S: Final = 30.0
+LASTING_MS: Final = 60_000
+"""A term that ends badly after so long is no sign that the next will."""
+GIVE_BACK_S: Final = 1.0
 STANDING_EVERY_S: Final = 1.0
 PRUNE_EVERY: Final = 60
 RENEW_WHILE_LOADING_MS: Final = 500
@@ -44,10 +54,10 @@ def topics(names: PoolNames) -> tuple[Topic[Any], ...]:
     """Return the inbound topics of a pool with their message models, most urgent first."""
     levels = (TaskPriority.URGENT, TaskPriority.HIGH, TaskPriority.MEDIUM, TaskPriority.LOW)
     return (
-        Topic("results", names.results, Report, max_records=64),
+        Topic("results", names.results, Report, max_records=64, salvage=salvage_report),
         Topic("heartbeats", names.heartbeats, Heartbeat),
         Topic("registrations", names.registrations, Registration),
-        Topic("commands", names.commands, Command),
+        Topic("commands", names.commands, Command, max_records=64),
         *(
             Topic(f"tasks:{level.level}", names.submissions(level), TaskHeader, documented=SubmitTask)
             for level in levels
@@ -80,6 +90,11 @@ class PoolDispatcher:
         self._leadership = Leadership(redis, self._names, dispatcher_id, lease_ms=lease_ms)
         self._observer = observer
         self._engine: Engine | None = None
+        self._failures = 0
+        self._ailment: str | None = None
+        self._suspects: set[EntryRef] = set()
+        self._culprits: dict[EntryRef, str] = {}
+        """Entries on which the scheduler is known to fail, with the reason."""
         self._outage: str | None = "not asked yet"
         self._inbox = Inbox(())
         self._intake = intake(self._topics, self._arrived)
@@ -98,6 +113,8 @@ class PoolDispatcher:
         """Return what keeps this candidate from its part, leading or standing by; empty when it is well."""
         if self._outage is not None:
             return [f"the server does not serve: {self._outage}"]
+        if self._ailment is not None:
+            return [self._ailment]
         return self._intake.problems() if self._engine is not None else []
 
     async def run(self, stop: asyncio.Event, settled: Callable[[], None]) -> None:
@@ -106,23 +123,54 @@ class PoolDispatcher:
         `settled` is called whenever it is known that another leads, and when this one leads and reads.
         """
         while not stop.is_set():
+            began = monotonic_ms()
             try:
                 lead = await self._leadership.acquire()
                 self._outage = None
                 if lead is None:
                     settled()
+                    self._ailment = None
                     await _wait(stop, STAND_BY_S * (0.75 + random.random() / 2))
                     continue
                 await self._term(lead, stop, settled)
             except LeadLostError as lost:
                 LOG.warning("pool %s: lost the lead: %s", self.pool, lost)
-                self._leadership.drop()
             except (*CONNECTION_ERRORS, RedisError) as error:
-                self._leadership.drop()
                 if self._outage is None:
                     LOG.warning("pool %s: the server does not serve, trying on: %s", self.pool, error)
                 self._outage = str(error)
-                await _wait(stop, STAND_BY_S)
+            except Exception as error:  # noqa: BLE001 - of this pool, and the process has others
+                self._defect(error)
+            else:
+                continue
+            await self._give_back()
+            await _wait(stop, self._pause_s(monotonic_ms() - began))
+
+    def _defect(self, error: Exception) -> None:
+        """Report a defect, and remember which entries may have brought it about."""
+        cause = error.__cause__ if isinstance(error, DefectError) and error.__cause__ is not None else error
+        self._ailment = f"a defect has ended its last term: {cause!r}"
+        self._observer.defect()
+        LOG.error("pool %s: a defect ends this term of leadership (%s)", self.pool, error, exc_info=cause)
+        if isinstance(error, DefectError):
+            if error.certain:
+                self._culprits |= dict.fromkeys(error.suspects, f"the leader fails on it: {cause!r}")
+                LOG.error("pool %s: %s goes to rejected: the leader has failed on it twice", self.pool, error.suspects)
+            else:
+                self._suspects |= error.suspects
+
+    async def _give_back(self) -> None:
+        """Give the lease back if it is still ours, so that nobody need wait for its end."""
+        try:
+            async with asyncio.timeout(GIVE_BACK_S):
+                await self._leadership.release()
+        except (*CONNECTION_ERRORS, RedisError):
+            pass  # then it ends by itself
+
+    def _pause_s(self, lasted_ms: float) -> float:
+        """Return how long to wait before the next try: longer each time, until a term has lasted."""
+        self._failures = 0 if lasted_ms > LASTING_MS else min(self._failures + 1, 10)
+        return min(PAUSE_MAX_S, PAUSE_S * (1 << self._failures)) * (0.75 + random.random() / 2)
 
     async def _term(self, lead: Lead, stop: asyncio.Event, settled: Callable[[], None]) -> None:
         """Lead once, until the lead is lost or `stop` is set."""
@@ -139,18 +187,18 @@ class PoolDispatcher:
             self._observer.leading(0)
             with suppress(*CONNECTION_ERRORS):
                 await self._intake.stop()
-        with suppress(*CONNECTION_ERRORS):
-            await self._leadership.release()
+        await self._give_back()
 
     async def _take_over(self, lead: Lead) -> Engine:
         """Load the ledger, renewing the lease meanwhile, and make the engine of this term."""
         clock = self._leadership.clock
         scheduler = Scheduler(self._config, seed=lead.epoch)
+        notes = await load_notes(self._redis, self._names)
         agents = await load_agents(self._redis, self._names, clock.now_ms())
-        scheduler.load(agents, (), clock.now_ms())
+        scheduler.load(agents, (), clock.now_ms(), notes)
         renewed = clock.now_ms()
         loaded = 0
-        async for page in load_tasks(self._redis, self._names, self._config):
+        async for page in load_tasks(self._redis, self._names):
             scheduler.load((), page, clock.now_ms())
             loaded += len(page)
             if clock.now_ms() - renewed > RENEW_WHILE_LOADING_MS:
@@ -169,6 +217,7 @@ class PoolDispatcher:
             inbox=self._inbox,
             consumed=self._consumed,
             observer=self._observer,
+            suspects=self._suspects,
         )
 
     async def _work(self, engine: Engine, stop: asyncio.Event, settled: Callable[[], None]) -> None:
@@ -182,10 +231,8 @@ class PoolDispatcher:
                 await stop.wait()
                 for loop in loops:
                     loop.cancel()
-        except* LeadLostError as lost:
-            raise lost.exceptions[0] from None
-        except* (*CONNECTION_ERRORS, RedisError) as away:
-            raise LeadLostError(f"the server does not serve ({away.exceptions[0]})") from None
+        except ExceptionGroup as ends:
+            raise gravest(ends) from ends
 
     async def _read(self, settled: Callable[[], None]) -> None:
         await self._intake.start()
@@ -197,27 +244,24 @@ class PoolDispatcher:
     async def _arrived(self, batch: Batch[Any]) -> None:
         """Take what one read brought; returns when the inbox has room for it."""
         topic = batch.topic
-        if topic.model is TaskHeader:
-            level = topic.name.removeprefix("tasks:")
-            events = submissions(self.pool, level, batch.ids, batch.messages, batch.bodies)
-        else:
-            events = events_of(batch.ids, batch.messages)
-        ids = list(batch.ids)
-        rejected: list[bytes] = []
-        for bad in batch.unreadable:
-            ids.append(bad.entry_id)
-            rejected.append(rejection(topic.name, bad.entry_id, bad.raw, bad.reason))
-            refused = refusal(self.pool, bad.entry_id, bad.raw, bad.reason) if topic.model is TaskHeader else None
-            if refused is not None:
-                events.append(refused)
-        if rejected:
-            self._observer.unreadable(topic.name, len(rejected))
+        culprits = {ref.entry_id: why for ref, why in self._culprits.items() if ref.stream == topic.stream}
+        arrival = arrival_of(self.pool, batch, culprits)
+        bad = len(batch.unreadable) + len(batch.set_aside)
+        if bad:
+            self._observer.unreadable(topic.name, bad)
         if batch.parked and self._engine is not None:
             self._engine.parked.update(batch.parked)
-        await self._inbox.put(Arrival(topic.stream, ids, events, rejected))
+        await self._inbox.put(arrival)
 
-    def _consumed(self, arrival: Arrival) -> None:
-        self._intake.done(arrival.stream, arrival.ids)
+    def _consumed(self, portion: Portion) -> None:
+        ids = portion.consumed
+        self._intake.done(portion.stream, ids)
+        self._ailment = None
+        if self._suspects or self._culprits:
+            for entry_id in ids:
+                ref = EntryRef(portion.stream, entry_id)
+                self._suspects.discard(ref)
+                self._culprits.pop(ref, None)
 
     # --- once a second
 
@@ -227,14 +271,23 @@ class PoolDispatcher:
         while True:
             await asyncio.sleep(STANDING_EVERY_S)
             turn += 1
-            report_standing(self._observer, engine.scheduler)
-            with suppress(*CONNECTION_ERRORS):
-                await self._ledger.publish(self._names.load, workloads(engine.scheduler))
-                await self._ledger.publish(self._names.waiting, reasons(engine.scheduler))
-                for topic in self._topics:
-                    self._observer.backlog(topic.name, await self._redis.xlen(topic.stream))
-                if turn % PRUNE_EVERY == 0:
-                    await self._ledger.prune(self._leadership.clock.now_ms())
+            try:
+                await self._stand_once(engine, prune=turn % PRUNE_EVERY == 0)
+            except (*CONNECTION_ERRORS, RedisError):
+                continue  # whether the server serves is for the engine to say
+            except Exception:
+                self._observer.defect()
+                LOG.exception("pool %s: how things stand cannot be told", self.pool)
+
+    async def _stand_once(self, engine: Engine, *, prune: bool) -> None:
+        scheduler = engine.scheduler
+        report_standing(self._observer, scheduler)
+        await self._ledger.publish(self._names.load, workloads(scheduler))
+        await self._ledger.publish(self._names.waiting, await reasons(scheduler))
+        for topic in self._topics:
+            self._observer.backlog(topic.name, await self._redis.xlen(topic.stream))
+        if prune:
+            await self._ledger.prune(self._leadership.clock.now_ms())
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

@@ -1,14 +1,19 @@
 """What an observer is told of the leader's work: after each pass, and once a second of what stands."""
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from heapq import nlargest
+from typing import Final
 
 from bus.records import AgentWorkload
-from bus.requirements import requirement_key
 from bus.states import AgentStatus, TaskStatus
 from dispatcher.core.decisions import Decisions
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.observer import AgentGauge, DispatcherObserver, QueueGauge
+
+SHOWN: Final = 200
+"""Of so many classes of requirements, those with most waiting tasks, people and Prometheus are told."""
 
 
 def report_pass(observer: DispatcherObserver, decisions: Decisions) -> None:
@@ -36,11 +41,11 @@ def report_pass(observer: DispatcherObserver, decisions: Decisions) -> None:
 
 
 def report_standing(observer: DispatcherObserver, scheduler: Scheduler) -> None:
-    """Tell `observer` of queues and agents as they are."""
+    """Tell `observer` of agents, and of the longest queues, as they are."""
     fleet, now = scheduler.board.fleet, scheduler.board.now
     depths: Counter[tuple[str, str]] = Counter()
-    for cls in fleet.classes.values():
-        for priority, count in cls.line.by_priority.items():
+    for cls in nlargest(SHOWN, fleet.classes.values(), key=lambda cls: cls.waiting):
+        for priority, count in cls.by_priority.items():
             if count:
                 depths[cls.requirement.capability, priority.value] += count
     observer.queues([QueueGauge(capability, priority, n) for (capability, priority), n in depths.items()])
@@ -79,9 +84,15 @@ def workloads(scheduler: Scheduler) -> Mapping[str, str]:
     return loads
 
 
-def reasons(scheduler: Scheduler) -> Mapping[str, str]:
-    """Return why tasks wait, by `requirement_key`."""
-    return {
-        requirement_key(r.capability, r.version, r.conditions, r.preferences): why
-        for r, why in scheduler.why_waiting().items()
-    }
+async def reasons(scheduler: Scheduler) -> Mapping[str, str]:
+    """Return why tasks wait, by `bus.requirements.requirement_key`: for those requirements with most tasks.
+
+    Lets the loop turn between any two, for what is to be said of one may take a look at every agent.
+    """
+    fleet = scheduler.board.fleet
+    why: dict[str, str] = {}
+    for cls in nlargest(SHOWN, fleet.classes.values(), key=lambda cls: cls.waiting):
+        if cls.waiting:
+            why[cls.requirement.key] = fleet.why_waiting(cls)
+            await asyncio.sleep(0)
+    return why

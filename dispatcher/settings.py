@@ -28,6 +28,7 @@ class DispatcherSettings(BaseSettings):
     )
     leader_lease: timedelta = Field(timedelta(seconds=3), description="How long a silent leader is waited for.")
     retention: timedelta = Field(timedelta(days=1), description="How long finished tasks are kept.")
+    events_retention: timedelta = Field(timedelta(minutes=15), description="How long events are kept, if not too many.")
     prefetch: timedelta = Field(timedelta(milliseconds=20), description="Work an agent may have ahead of its slots.")
     retry_base: timedelta = Field(timedelta(seconds=1), description="Upper bound of the first retry's backoff.")
     retry_cap: timedelta = Field(timedelta(minutes=5), description="Upper bound of any retry's backoff.")

@@ -78,7 +78,7 @@ class WireAgent:
         return True
 
     def heed(self, instruction: str) -> bool:
-        """Do what the leader says; False if that is to stop. A cancel comes too late for an agent of one slot."""
+        """Do what the leader says; False if that is to stop. With one slot there is nothing to cancel or to recall."""
         if instruction == "registered":
             self.signed_in = True
             print(f"{AGENT_ID} is signed in", flush=True)

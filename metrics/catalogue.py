@@ -91,6 +91,9 @@ STALE_REPORTS: Final = _counter(
     "stale_reports", "Reports refused: of an attempt that is not current, or of a stranger.", "pool", "kind"
 )
 UNREADABLE: Final = _counter("unreadable_messages", "Messages that could not be understood.", "pool", "topic")
+DEFECTS: Final = _counter(
+    "defects", "Failures of the dispatcher itself, each with a traceback in its log: please report them.", "pool"
+)
 DECISIONS: Final = _counter("decisions", "Changes decided by the scheduler.", "pool")
 PASS_SECONDS: Final = _histogram(
     "scheduler_pass_seconds", "CPU time of one pass of the scheduler.", PASS_BUCKETS, "pool"
@@ -105,7 +108,7 @@ BACKLOG: Final = _gauge("stream_backlog", "Entries of an inbound stream that are
 DISPATCHER: Final = (
     *(TASKS_ACCEPTED, TASKS_FINISHED, TASK_RETRIES, ATTEMPTS_PLACED, QUEUE_WAIT, TASK_RUN, END_TO_END, TASKS_WAITING),
     *(AGENTS, AGENT_SLOTS, AGENT_SLOTS_USED, HEARTBEAT_AGE, STALE_REPORTS, UNREADABLE, DECISIONS, PASS_SECONDS),
-    *(COMMIT_SECONDS, LEADER, LEADER_EPOCH, BACKLOG),
+    *(DEFECTS, COMMIT_SECONDS, LEADER, LEADER_EPOCH, BACKLOG),
 )
 """What a dispatcher exposes."""
 

@@ -80,6 +80,7 @@ class DispatcherMetrics:
         self.heartbeat_age = SnapshotGauge(catalogue.HEARTBEAT_AGE, registry)
         self.stale = counter(catalogue.STALE_REPORTS, registry)
         self.unreadable = counter(catalogue.UNREADABLE, registry)
+        self.defects = counter(catalogue.DEFECTS, registry)
         self.decisions = counter(catalogue.DECISIONS, registry)
         self.pass_seconds = BatchHistogram(catalogue.PASS_SECONDS, registry)
         self.commit_seconds = BatchHistogram(catalogue.COMMIT_SECONDS, registry)
@@ -156,6 +157,10 @@ class PoolMetrics:
     def committed(self, decisions: int, seconds: float) -> None:  # noqa: ARG002 - the size is the pass's
         """Take one commit."""
         self._m.commit_seconds.observe((self._pool,), (seconds,))
+
+    def defect(self) -> None:
+        """Count a failure of the dispatcher itself."""
+        self._m.defects.labels(self._pool).inc()
 
     def leading(self, epoch: int) -> None:
         """Show whether this process leads. Who does not lead knows nothing of queues and agents."""

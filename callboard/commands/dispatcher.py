@@ -27,6 +27,9 @@ def dispatcher(  # noqa: PLR0913 - one per option
     redis_url: RedisUrl = None,
     leader_lease: Annotated[Duration | None, Parameter(help="How long a silent leader is waited for.")] = None,
     retention: Annotated[Duration | None, Parameter(help="How long finished tasks are kept.")] = None,
+    events_retention: Annotated[
+        Duration | None, Parameter(help="How long events are kept, if they are not too many.")
+    ] = None,
     prefetch: Annotated[Duration | None, Parameter(help="Work an agent may have ahead of its slots.")] = None,
     retry_base: Annotated[Duration | None, Parameter(help="Upper bound of the first retry's backoff.")] = None,
     retry_cap: Annotated[Duration | None, Parameter(help="Upper bound of any retry's backoff.")] = None,
@@ -50,6 +53,7 @@ def dispatcher(  # noqa: PLR0913 - one per option
             redis_url=redis_url,
             leader_lease=leader_lease,
             retention=retention,
+            events_retention=events_retention,
             prefetch=prefetch,
             retry_base=retry_base,
             retry_cap=retry_cap,

@@ -16,13 +16,16 @@ from bus.messages import (
     Unregister,
 )
 from bus.states import AgentHealth, AgentStatus, FailureReason, TaskStatus
-from dispatcher.core import lifecycle
+from dispatcher.core import breaker, lifecycle
 from dispatcher.core.board import Board
-from dispatcher.core.model import AgentState, TaskState
+from dispatcher.core.model import AgentState, TaskState, session_of
+from dispatcher.core.record import thousandths
 from dispatcher.core.timers import TimerKind
 
 RETIRED_SESSIONS = 16
 MISSED_DELIVERY_MS = 2_000
+STAND_IN_MS = 5_000
+"""How long an agent that nobody knows may take to sign in before its tasks go to others."""
 
 
 def sign_in(board: Board, message: Register, at: int) -> None:
@@ -36,6 +39,8 @@ def sign_in(board: Board, message: Register, at: int) -> None:
         note = Superseded(session=message.session, by=agent.session)
         board.instruct(agent.id, Control(note))
         return
+    if agent is not None and agent.session == message.session and agent.status is AgentStatus.STOPPED:
+        return  # its registration is read a second time, after its farewell
     tasks: list[TaskState] = []
     retired: tuple[str, ...] = ()
     if agent is not None:
@@ -45,6 +50,8 @@ def sign_in(board: Board, message: Register, at: int) -> None:
         session=message.session,
         capabilities=message.capabilities,
         slots=message.slots,
+        resources=thousandths(message.resources),
+        rate=message.rate,
         registered_at=at,
         lease_ms=int(message.lease * 1000),
         attributes=dict(message.attributes),
@@ -52,14 +59,20 @@ def sign_in(board: Board, message: Register, at: int) -> None:
         heartbeat_interval=message.heartbeat_interval,
         retired=retired,
         last_beat=at,
+        life=board.new_life(),
     )
     if agent is not None and agent.session == message.session:
         fresh.completed, fresh.failed = agent.completed, agent.failed
+        fresh.success, fresh.latency_ms, fresh.standing = agent.success, agent.latency_ms, agent.standing
+        fresh.breakers, fresh.shut = agent.breakers, agent.shut
         if agent.status is AgentStatus.DRAINING:
             fresh.status = AgentStatus.DRAINING
+    elif agent is not None:
+        breaker.forget(board, agent)
     board.fleet.add(fresh)
+    board.throttle(fresh)
     _hand_over(board, fresh, tasks)
-    board.horizon_timers.set(at + fresh.lease_ms, TimerKind.LEASE, fresh.id)
+    board.horizon_timers.set(at + fresh.lease_ms, TimerKind.LEASE, fresh.id, fresh.life)
     board.touch_agent(fresh)
     board.announce(fresh)
     board.instruct(fresh.id, Control(Registered(session=fresh.session)))
@@ -67,7 +80,6 @@ def sign_in(board: Board, message: Register, at: int) -> None:
 
 def _replace(board: Board, agent: AgentState, session: str) -> tuple[list[TaskState], tuple[str, ...]]:
     tasks = list(agent.tasks.values())
-    agent.tasks.clear()
     board.fleet.remove(agent)
     if agent.session == session:
         return tasks, agent.retired
@@ -79,13 +91,8 @@ def _replace(board: Board, agent: AgentState, session: str) -> tuple[list[TaskSt
 def _hand_over(board: Board, agent: AgentState, tasks: list[TaskState]) -> None:
     """Keep the tasks of the earlier life with the agent's id until the horizon has passed the registration."""
     for task in tasks:
-        agent.tasks[task.id] = task
-        agent.load_ms += task.load_ms
-        task.agent = agent
-    board.fleet.refresh(agent)
-    if tasks:
-        board.set_agent(agent, AgentStatus.RUNNING if agent.status is AgentStatus.IDLE else agent.status)
-    if any(task.session != agent.session for task in tasks):
+        lifecycle.move_to(board, task, agent)
+    if any(session_of(task) != agent.session for task in tasks):
         board.horizon_timers.set(agent.registered_at, TimerKind.SESSION, agent.id)
 
 
@@ -116,6 +123,9 @@ def beat(board: Board, message: Heartbeat, at: int) -> None:
         return
     if agent.status is AgentStatus.STOPPED:
         return
+    if not agent.capabilities:
+        board.instruct(agent.id, Control(Reregister(session=message.session)))
+        return  # only a stand-in: its record could not be read, and only the agent can say what it is
     agent.last_beat = max(agent.last_beat, at)
     _judge(board, agent, message, at)
     _reconcile(board, agent, message, at)
@@ -129,6 +139,11 @@ def _judge(board: Board, agent: AgentState, message: Heartbeat, at: int) -> None
         health = AgentHealth.DEAF
     if message.draining and agent.status in (AgentStatus.IDLE, AgentStatus.RUNNING):
         board.set_agent(agent, AgentStatus.DRAINING, "its process is shutting down")
+    if agent.occupied != message.occupied:
+        agent.occupied = message.occupied
+        board.fleet.refresh(agent)
+        if agent.free < 0:
+            board.watch(agent)
     _set_health(board, agent, health)
 
 
@@ -137,8 +152,11 @@ def _set_health(board: Board, agent: AgentState, health: AgentHealth) -> None:
         return
     if agent.health is AgentHealth.LOST and agent.status is AgentStatus.ERROR:
         board.set_agent(agent, AgentStatus.RUNNING if agent.tasks else AgentStatus.IDLE)
-        board.horizon_timers.set(agent.last_beat + agent.lease_ms, TimerKind.LEASE, agent.id)
+        board.horizon_timers.set(agent.last_beat + agent.lease_ms, TimerKind.LEASE, agent.id, agent.life)
     agent.health = health
+    agent.blocked_since = board.now if health is AgentHealth.BLOCKED else None
+    if health is AgentHealth.BLOCKED:
+        board.watch(agent)
     board.fleet.refresh(agent)
     board.touch_agent(agent)
     board.announce(agent)
@@ -148,7 +166,7 @@ def _reconcile(board: Board, agent: AgentState, message: Heartbeat, at: int) -> 
     held = dict(message.holding)
     for task_id, attempt in held.items():
         task = agent.tasks.get(task_id)
-        if task is None or task.attempt != attempt or task.session != message.session:
+        if task is None or task.attempt != attempt or session_of(task) != message.session:
             stop = CancelAttempt(
                 session=message.session,
                 task_id=task_id,
@@ -157,14 +175,15 @@ def _reconcile(board: Board, agent: AgentState, message: Heartbeat, at: int) -> 
             )
             board.instruct(agent.id, Control(stop))
     for task in list(agent.tasks.values()):
-        if task.session != message.session:
+        current = task.current
+        if current is None or current.session != message.session:
             continue
         if task.id in held:
-            task.missing_since = None
-        elif task.missing_since is None:
-            if at - (task.assigned_at or at) > MISSED_DELIVERY_MS:
-                task.missing_since = at
-        elif board.horizon >= task.missing_since:
+            current.missing_since = None
+        elif current.missing_since is None:
+            if at - current.assigned_at > MISSED_DELIVERY_MS:
+                current.missing_since = at
+        elif board.horizon >= current.missing_since:
             _undelivered(board, agent, task, at)
 
 
@@ -179,14 +198,25 @@ def _undelivered(board: Board, agent: AgentState, task: TaskState, at: int) -> N
         lifecycle.attempt_failed(board, task, FailureReason.AGENT_LOST, None, at)
 
 
-def lease_ended(board: Board, agent_id: str, at: int) -> None:
-    """Declare an agent lost, unless it was heard of since its lease timer was set; called on the horizon."""
+def lease_ended(board: Board, agent_id: str, life: int, at: int) -> None:
+    """Declare an agent lost, unless it was heard of since its lease timer was set; called on the horizon.
+
+    One that is lost already loses its tasks here, too: a leader may have died when it had stored the loss of the agent
+    and not yet those of all its tasks.
+    """
     agent = board.fleet.agents.get(agent_id)
-    if agent is None or agent.status is AgentStatus.STOPPED or agent.health is AgentHealth.LOST:
+    if agent is None or agent.life != life or agent.status is AgentStatus.STOPPED:
         return
     due = agent.last_beat + agent.lease_ms
     if at < due:
-        board.horizon_timers.set(due, TimerKind.LEASE, agent.id)
+        board.horizon_timers.set(due, TimerKind.LEASE, agent.id, life)
+        return
+    if not agent.capabilities:
+        release_all(board, agent, at)
+        board.fleet.remove(agent)
+        return
+    if agent.health is AgentHealth.LOST:
+        release_all(board, agent, at)
         return
     agent.health = AgentHealth.LOST
     board.set_agent(agent, AgentStatus.ERROR, "no heartbeat within its lease")
@@ -209,7 +239,7 @@ def release_all(board: Board, agent: AgentState, at: int, *, keep: str | None = 
     A task that had started loses an attempt; one that had not goes back as if nothing had happened.
     """
     for task in list(agent.tasks.values()):
-        if task.session == keep:
+        if session_of(task) == keep:
             continue
         if task.status is TaskStatus.RUNNING:
             lifecycle.attempt_failed(board, task, FailureReason.AGENT_LOST, None, at)
@@ -232,19 +262,23 @@ def command(board: Board, agent_id: str, kind: str, reason: str) -> None:
 
 
 def unknown(board: Board, agent_id: str, session: str) -> AgentState:
-    """Return a stand-in for an agent that the ledger names but does not know: its tasks are freed on the horizon."""
+    """Return a stand-in for an agent that the ledger names but does not know; nothing of it is ever stored.
+
+    If it lives, its next heartbeat is answered by asking it to sign in; if not, its tasks are freed on the horizon.
+    """
     agent = AgentState(
         id=agent_id,
         session=session,
         capabilities=(),
         slots=1,
         registered_at=board.now,
-        lease_ms=0,
+        lease_ms=STAND_IN_MS,
         last_beat=board.now,
+        life=board.new_life(),
     )
-    agent.status, agent.health = AgentStatus.ERROR, AgentHealth.HEALTHY
+    agent.status = AgentStatus.ERROR
     board.fleet.add(agent)
-    board.horizon_timers.set(board.now, TimerKind.LEASE, agent_id)
+    board.horizon_timers.set(board.now + STAND_IN_MS, TimerKind.LEASE, agent_id, agent.life)
     return agent
 
 
@@ -255,9 +289,22 @@ def probation_over(board: Board, agent_id: str, at: int) -> None:
         _set_health(board, agent, AgentHealth.HEALTHY)
 
 
+def throttle_over(board: Board, agent_id: str) -> None:
+    """Let an agent have work again whose rate allows it."""
+    agent = board.fleet.agents.get(agent_id)
+    if agent is not None and board.limits.closed(agent.gates, board.now) is None:
+        agent.throttled = False
+        board.fleet.refresh(agent)
+
+
 def forget(board: Board, agent_id: str, at: int) -> None:
     """Drop an agent that has been away for long and holds nothing."""
     agent = board.fleet.agents.get(agent_id)
     gone = agent is not None and (agent.status is AgentStatus.STOPPED or agent.health is AgentHealth.LOST)
-    if agent is not None and gone and not agent.tasks and agent.last_beat + board.config.forget_agent_ms <= at:
+    if agent is None or not gone:
+        return
+    due = agent.last_beat + board.config.forget_agent_ms
+    if not agent.tasks and due <= at:
         board.forget_agent(agent)
+    else:
+        board.clock_timers.set(max(due, at + 1_000), TimerKind.FORGET, agent_id)

@@ -4,8 +4,10 @@
 present one, however many transitions lie between.
 """
 
-from heapq import heappush
+from collections.abc import Iterable
 from random import Random
+
+from pydantic_core import to_json
 
 from bus.messages import Control
 from bus.states import AgentStatus, agent_may_become
@@ -16,13 +18,19 @@ from dispatcher.core.decisions import (
     Decisions,
     Handover,
     Instruct,
+    Note,
+    NoteKind,
     TaskChange,
     TaskTransition,
 )
 from dispatcher.core.fleet import Fleet, RequirementClass
+from dispatcher.core.limits import Limits
+from dispatcher.core.match import find_capability
 from dispatcher.core.model import AgentState, TaskState
+from dispatcher.core.order import Order
 from dispatcher.core.record import agent_record, encode_run, place_of
-from dispatcher.core.timers import Timers
+from dispatcher.core.terms import TermsBook
+from dispatcher.core.timers import TimerKind, Timers
 
 
 class Board:
@@ -35,33 +43,77 @@ class Board:
         self.horizon = 0
         self.tasks: dict[str, TaskState] = {}
         """Live tasks, and until the pass is closed those that have ended in it: see `live`."""
+        self.terms = TermsBook(config)
         self.fleet = Fleet(config)
-        self.clock_timers = Timers()
-        self.horizon_timers = Timers()
-        self.tombstones: dict[str, tuple[str, str]] = {}
-        """Cancels that found no task, by task id: (reason, by)."""
-        self.ready: list[tuple[int, int, RequirementClass]] = []
-        """Heap of the classes whose head may be placed, by the head's score."""
-        self.blocked: dict[RequirementClass, None] = {}
-        """Classes whose head found no agent with room; woken when one of their agents gains some."""
-        self._ticket = 0
+        self.order = Order(config)
+        self.limits = Limits()
+        self.clock_timers = Timers(self._means_something)
+        self.horizon_timers = Timers(self._means_something)
+        self.tombstones: dict[str, str] = {}
+        """Reasons of cancels that found no task, by the task's id."""
+        self._lives = 0
         self.draft = Decisions()
         self._touched: dict[str, TaskState] = {}
         self._touched_agents: dict[str, AgentState | None] = {}
 
     def enqueue(self, task: TaskState) -> None:
-        """Let a PENDING task stand in its class's line, and its class among those that want an agent."""
-        self._ticket += 1
-        cls = self.fleet.class_of(task.requirement)
-        cls.line.push(task, self._ticket)
-        self.offer(cls, task.score)
+        """Let a PENDING task wait for its turn."""
+        fleet, order = self.fleet, self.order
+        if len(fleet.classes) >= fleet.sweep_at:
+            for cls in fleet.sweep():
+                order.forget(cls)
+        order.push(task, fleet.class_of(task.terms.requirement))
 
-    def offer(self, cls: RequirementClass, score: int) -> None:
-        """Let `cls` compete for the next placement with a head of this `score`, unless it waits for room."""
-        if cls in self.blocked or (cls.queued_score is not None and cls.queued_score <= score):
-            return
-        cls.queued_score = score
-        heappush(self.ready, (score, cls.seq, cls))
+    def _means_something(self, kind: TimerKind, subject: str, mark: int) -> bool:
+        """Tell whether a timer may still do anything when it rings; in doubt it may."""
+        match kind:
+            case TimerKind.READY | TimerKind.RUN_TIMEOUT | TimerKind.PROGRESS:
+                task = self.tasks.get(subject)
+                return task is not None and task.attempt == mark
+            case TimerKind.EXPIRE:
+                return subject in self.tasks
+            case TimerKind.LEASE:
+                agent = self.fleet.agents.get(subject)
+                return agent is not None and agent.life == mark
+            case _:
+                return True
+
+    def reopen(self, classes: Iterable[RequirementClass]) -> None:
+        """Let blocked classes compete again: what held them has changed."""
+        for cls in classes:
+            if cls.blocked:
+                self.order.open(cls)
+
+    def throttle(self, agent: AgentState) -> None:
+        """Give `agent` nothing until its own rate allows it."""
+        closed = self.limits.closed(agent.gates, self.now)
+        if closed is not None and closed.until is not None:
+            agent.throttled = True
+            self.fleet.refresh(agent)
+            self.clock_timers.set(closed.until, TimerKind.THROTTLE, agent.id)
+
+    def new_life(self) -> int:
+        """Return a number for a life of an agent: its lease timer carries it, and those of earlier lives another."""
+        self._lives += 1
+        return self._lives
+
+    def watch(self, agent: AgentState) -> None:
+        """Let `recall` look at `agent` in a while, for it has work that it may not begin at once."""
+        if not agent.watched:
+            agent.watched = True
+            self.clock_timers.set(self.now + self.config.recall_after_ms, TimerKind.RECALL, agent.id)
+
+    def bury(self, task_id: str, reason: str) -> None:
+        """Remember a cancel that found no task; the next leader shall know it, too."""
+        self.tombstones[task_id] = reason
+        self.draft.notes.append(Note(NoteKind.TOMBSTONE, task_id, to_json({"reason": reason, "at": self.now})))
+
+    def unbury(self, task_id: str) -> str | None:
+        """Forget a tombstone; return the reason of its cancel, None if there is none."""
+        reason = self.tombstones.pop(task_id, None)
+        if reason is not None:
+            self.draft.notes.append(Note(NoteKind.TOMBSTONE, task_id, None))
+        return reason
 
     def live(self, task_id: str) -> TaskState | None:
         """Return a task that has not ended, not even in this pass; None otherwise."""
@@ -112,17 +164,13 @@ class Board:
 
     def tell(self, task: TaskState, *, reason: str | None = None) -> None:
         """Tell the events of the task's present status."""
-        self.draft.transitions.append(
-            TaskTransition(
-                task.id,
-                task.status,
-                task.attempt,
-                task.agent.id if task.agent else None,
-                reason,
-                task.progress,
-                task.note,
-            ),
-        )
+        current = task.current
+        if current is None:
+            told = TaskTransition(task.id, task.status, task.attempt, None, reason, None, None)
+        else:
+            agent_id = None if current.agent is None else current.agent.id
+            told = TaskTransition(task.id, task.status, task.attempt, agent_id, reason, current.progress, current.note)
+        self.draft.transitions.append(told)
 
     def close(self) -> Decisions:
         """End the pass: return its decisions and start a new draft."""
@@ -133,6 +181,8 @@ class Board:
             AgentChange(agent_id, None if agent is None else agent_record(agent))
             for agent_id, agent in self._touched_agents.items()
         ]
+        for key, arrival in self.limits.moved(self.now):
+            draft.notes.append(Note(NoteKind.RATE, key, None if arrival is None else to_json(arrival)))
         self._touched, self._touched_agents = {}, {}
         return draft
 
@@ -143,7 +193,7 @@ class Board:
         if old is not None and old[2] and old[0] == "ASSIGNED" and before != after:
             release = old[2]
         if agent is not None and (old is None or old[1] != str(task.attempt)) and not task.status.terminal:
-            handover = Handover(agent.id, task.session, task.attempt, task.score, self.now)
+            handover = self._handover(task, agent)
         place, score = place_of(task, self.now)
         change = TaskChange(
             task_id=task.id,
@@ -161,3 +211,10 @@ class Board:
         if task.status.terminal:
             self.tasks.pop(task.id, None)
         return change
+
+    def _handover(self, task: TaskState, agent: AgentState) -> Handover:
+        version = None
+        if agent.ambiguous:
+            capability = find_capability(agent, task.terms.requirement)
+            version = None if capability is None else capability.version
+        return Handover(agent.id, agent.session, task.attempt, task.score, self.now, version)

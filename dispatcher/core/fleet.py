@@ -6,38 +6,56 @@ to date when an agent comes, goes or changes, so a placement costs a few word-wi
 bits, and the backlog plays no part.
 """
 
+from collections.abc import Iterator
 from random import Random
+from typing import TYPE_CHECKING, Final
 
-from bus.states import AgentHealth
+from bus.states import AgentHealth, TaskPriority
 from dispatcher.core.config import SchedulerConfig
+from dispatcher.core.limits import Gate, rate_gate
 from dispatcher.core.match import find_capability, preference_weight
-from dispatcher.core.model import AgentState, Requirement
-from dispatcher.core.order import Line
+from dispatcher.core.model import AgentState
+from dispatcher.core.terms import Requirement
 
-EXACT_LEVELS = 8
-LEVELS = EXACT_LEVELS + 16
+if TYPE_CHECKING:
+    from dispatcher.core.order import Line
+
+EXACT_LEVELS: Final = 8
+LEVELS: Final = EXACT_LEVELS + 16
 """Level 0: all slots taken, but room for short work ahead. 1-8: so many free slots. Above: powers of two."""
 
-KEPT_CLASSES = 1_024
+KEPT_CLASSES: Final = 1_024
 """So many classes are kept though nobody may wait in them: to make one anew is to match every agent."""
 
-UNKNOWN_LOAD_MS = 1_000.0
+UNKNOWN_LOAD_MS: Final = 1_000.0
 """What a task of unknown duration counts for: enough that nothing is queued up behind it."""
+
+FEW: Final = 4
+"""Up to so many agents of equal room are all compared by their record; of more two are drawn at random, which is nearly
+as good: the "power of two choices" (Mitzenmacher, 2001)."""
 
 
 class RequirementClass:
     """All waiting tasks with one requirement, and the agents that meet it."""
 
-    __slots__ = ("line", "mask", "preferred", "queued_score", "requirement", "seq")
+    __slots__ = ("blocked", "by_priority", "gates", "mask", "parked", "preferred", "requirement", "waiting")
 
-    def __init__(self, requirement: Requirement, seq: int) -> None:
+    def __init__(self, requirement: Requirement) -> None:
         self.requirement = requirement
-        self.seq = seq
-        self.line = Line()
+        self.gates = requirement.gates
+        """All limits that its tasks count for, those of their capability included."""
         self.mask = 0
         self.preferred: list[tuple[float, int]] = []
-        self.queued_score: int | None = None
-        """Score under which it stands in the scheduler's heap of classes; None when it does not."""
+        self.waiting = 0
+        self.by_priority = dict.fromkeys(TaskPriority, 0)
+        self.blocked = False
+        """No agent has room for its head; see `dispatcher.core.order`, whose these last two are."""
+        self.parked: list[Line] = []
+
+    def drop(self, bit: int) -> None:
+        """Count an agent among the eligible no more."""
+        self.mask &= ~bit
+        self.preferred = [(weight, mask & ~bit) for weight, mask in self.preferred if mask & ~bit]
 
 
 class Fleet:
@@ -50,8 +68,10 @@ class Fleet:
         self.durations: dict[str, float] = {}
         """Moving average of the run time of each capability, in milliseconds."""
         self.gained = 0
-        self._seq = 0
-        self._sweep_at = KEPT_CLASSES
+        self.sweep_at = KEPT_CLASSES
+        """Number of classes at which those that nobody waits in are to be forgotten."""
+        self._capability_gates: dict[str, tuple[Gate, ...]] = {}
+        self._lost = 0
         self._levels = [0] * (LEVELS + 1)
         self._by_index: list[AgentState | None] = []
         self._free_indexes: list[int] = []
@@ -69,6 +89,7 @@ class Fleet:
         self.agents[agent.id] = agent
         for cls in self.classes.values():
             self._match(cls, agent)
+        self._limit(agent)
         self.refresh(agent)
 
     def remove(self, agent: AgentState) -> None:
@@ -78,9 +99,10 @@ class Fleet:
         if agent.level >= 0:
             self._levels[agent.level] ^= bit
             agent.level = -1
+        self._lost &= ~bit
         for cls in self.classes.values():
-            cls.mask &= ~bit
-            cls.preferred = [(w, m & ~bit) for w, m in cls.preferred if m & ~bit]
+            cls.drop(bit)
+        self._limit(agent)
         self._by_index[agent.index] = None
         self._free_indexes.append(agent.index)
         agent.index = -1
@@ -88,9 +110,11 @@ class Fleet:
     def refresh(self, agent: AgentState) -> None:
         """Put `agent` into the level of its present room: after each change of its tasks, status or health."""
         level = self._level(agent)
+        bit = 1 << agent.index
+        if (agent.health is AgentHealth.LOST) != bool(self._lost & bit):
+            self._lost ^= bit
         if level == agent.level:
             return
-        bit = 1 << agent.index
         if agent.level >= 0:
             self._levels[agent.level] ^= bit
         if level >= 0:
@@ -99,18 +123,37 @@ class Fleet:
             self.gained |= bit
         agent.level = level
 
+    def returned(self, agent: AgentState) -> None:
+        """Let classes that wait for a resource look at `agent` again, whose level may be the same as before."""
+        if agent.level >= 0:
+            self.gained |= 1 << agent.index
+
     def _level(self, agent: AgentState) -> int:
         if not agent.open:
             return -1
-        free = agent.slots - len(agent.tasks)
-        if free > EXACT_LEVELS:
-            return min(EXACT_LEVELS + free.bit_length() - 3, LEVELS)
+        free = agent.free
         if free > 0:
-            return free
+            return _level_of(free)
         config = self._config
         if agent.load_ms < config.prefetch_ms * agent.slots and -free < config.prefetch_tasks:
             return 0
         return -1
+
+    def exclude(self, agent: AgentState, capability: str) -> None:
+        """Let `agent` not be eligible for `capability`."""
+        agent.shut.add(capability)
+        bit = 1 << agent.index
+        for cls in self.classes.values():
+            if cls.requirement.capability == capability:
+                cls.drop(bit)
+
+    def admit(self, agent: AgentState, capability: str) -> None:
+        """Let `agent` be eligible for `capability` again."""
+        agent.shut.discard(capability)
+        for cls in self.classes.values():
+            if cls.requirement.capability == capability:
+                self._match(cls, agent)
+        self.returned(agent)
 
     # --- classes
 
@@ -118,24 +161,37 @@ class Fleet:
         """Return the class of `requirement`, making it if it is new."""
         cls = self.classes.get(requirement)
         if cls is None:
-            if len(self.classes) >= self._sweep_at:
-                self._sweep()
-            self._seq += 1
-            cls = RequirementClass(requirement, self._seq)
-            self.classes[requirement] = cls
+            cls = self.classes[requirement] = RequirementClass(requirement)
             for agent in self.agents.values():
                 self._match(cls, agent)
+            cls.gates = (*requirement.gates, *self._capability_gates.get(requirement.capability, ()))
         return cls
 
-    def _sweep(self) -> None:
-        """Forget classes in which nobody waits: requirements may be as many as tasks."""
-        self.classes = {r: cls for r, cls in self.classes.items() if len(cls.line) or cls.queued_score is not None}
-        self._sweep_at = max(KEPT_CLASSES, 2 * len(self.classes))
+    def _limit(self, changed: AgentState) -> None:
+        """Let the limits of `changed`'s capabilities be the strictest that any agent states."""
+        for name in {spec.name for spec in changed.capabilities if spec.rate or spec.concurrency}:
+            specs = [spec for agent in self.agents.values() for spec in agent.capabilities if spec.name == name]
+            rates = [rate_gate(f"capability {name}", spec.rate) for spec in specs if spec.rate]
+            most = min((spec.concurrency for spec in specs if spec.concurrency), default=None)
+            slowest = max((gate.interval or 0.0 for gate in rates), default=None)
+            gate = Gate(f"capability {name}", slowest, 0.0, most)
+            self._capability_gates[name] = () if slowest is None and most is None else (gate,)
+            for cls in self.classes.values():
+                if cls.requirement.capability == name:
+                    cls.gates = (*cls.requirement.gates, *self._capability_gates[name])
+
+    def sweep(self) -> list[RequirementClass]:
+        """Forget classes in which nobody waits, and return them: requirements may be as many as tasks."""
+        idle = [cls for cls in self.classes.values() if not cls.waiting]
+        for cls in idle:
+            del self.classes[cls.requirement]
+        self.sweep_at = max(KEPT_CLASSES, 2 * len(self.classes))
+        return idle
 
     def _match(self, cls: RequirementClass, agent: AgentState) -> None:
         capability = find_capability(agent, cls.requirement)
         bit = 1 << agent.index
-        if capability is None:
+        if capability is None or capability.name in agent.shut or not agent.could_fit(cls.requirement):
             return
         cls.mask |= bit
         weight = preference_weight(agent, capability, cls.requirement)
@@ -144,17 +200,25 @@ class Fleet:
             by_weight[weight] = by_weight.get(weight, 0) | bit
             cls.preferred = sorted(by_weight.items(), reverse=True)
 
+    # --- choosing
+
+    @property
+    def full(self) -> bool:
+        """True when no agent at all takes anything."""
+        return not any(self._levels)
+
     def choose(self, cls: RequirementClass, estimate_ms: float | None, rng: Random) -> AgentState | None:
         """Return the best agent with room for a task of `cls`, or None.
 
-        Best is most free slots, then the greatest weight of met preferences; ties fall by `rng`. An agent without a
-        free slot is chosen only for a task known to be short.
+        Best is most free slots, then the greatest weight of met preferences, then success and latency of late; ties
+        fall by `rng`. An agent without a free slot is chosen only for a task of one slot that is known to be short.
         """
-        short = estimate_ms is not None and estimate_ms <= self._config.prefetch_ms
-        mask = cls.mask
-        for level in range(LEVELS, -1 if short else 0, -1):
+        requirement, mask = cls.requirement, cls.mask
+        plain = requirement.slots == 1 and not requirement.resources
+        short = plain and estimate_ms is not None and estimate_ms <= self._config.prefetch_ms
+        for level in range(LEVELS, -1 if short else _level_of(requirement.slots) - 1, -1):
             found = self._levels[level]
-            if found and (found := found & mask):
+            if found and (found := found & mask) and (plain or (found := self._fitting(found, requirement))):
                 for _, preferred in cls.preferred:
                     if found & preferred:
                         found &= preferred
@@ -162,15 +226,41 @@ class Fleet:
                 return self._pick(found, rng)
         return None
 
+    def _fitting(self, bits: int, requirement: Requirement) -> int:
+        """Return those of `bits` whose agents have the slots and resources now."""
+        fit = 0
+        for agent in self._agents_of(bits):
+            if agent.fits(requirement):
+                fit |= 1 << agent.index
+        return fit
+
+    def _agents_of(self, bits: int) -> Iterator[AgentState]:
+        while bits:
+            low = bits & -bits
+            yield self._at(low)
+            bits ^= low
+
     def _pick(self, bits: int, rng: Random) -> AgentState:
+        """Return the agent with the best record among `bits`: of all if they are few, else of two that are drawn."""
+        if not bits & (bits - 1):
+            return self._at(bits)
+        few = bits.bit_count() <= FEW
         width = bits.bit_length()
-        if width > 1 and bits & (bits - 1):
-            start = int(rng.random() * width)
-            upper = bits >> start
-            index = ((upper & -upper).bit_length() - 1 + start) if upper else (bits & -bits).bit_length() - 1
-        else:
-            index = width - 1
-        agent = self._by_index[index]
+        best = self._at(self._draw(bits, width, rng))
+        for other in self._agents_of(bits) if few else (self._at(self._draw(bits, width, rng)),):
+            if other.standing > best.standing:
+                best = other
+        return best
+
+    @staticmethod
+    def _draw(bits: int, width: int, rng: Random) -> int:
+        """Return one of `bits`: the first at or above a random place, around the end if there is none."""
+        start = int(rng.random() * width)
+        upper = bits >> start
+        return (upper & -upper) << start if upper else bits & -bits
+
+    def _at(self, bit: int) -> AgentState:
+        agent = self._by_index[bit.bit_length() - 1]
         assert agent is not None, "a bit without an agent"  # noqa: S101 - an invariant, not a check of input
         return agent
 
@@ -182,8 +272,11 @@ class Fleet:
         self.durations[capability] = run_ms if known is None else known + 0.1 * (run_ms - known)
 
     def estimate(self, capability: str, given_ms: float | None) -> float | None:
-        """Return the expected run time: measured, else as given with the task, else None."""
-        return self.durations.get(capability, given_ms)
+        """Return the expected run time: the measured one or the one given with the task, whichever is longer."""
+        known = self.durations.get(capability)
+        if known is None or given_ms is None:
+            return given_ms if known is None else known
+        return max(known, given_ms)
 
     # --- words
 
@@ -191,20 +284,31 @@ class Fleet:
         """Say in one line why the tasks of `cls` have no agent yet."""
         requirement = cls.requirement
         if cls.mask:
-            eligible = [agent for agent in self.agents.values() if cls.mask >> agent.index & 1]
-            shut = [agent for agent in eligible if not agent.open]
-            lost = sum(1 for agent in shut if agent.health is AgentHealth.LOST)
-            busy = len(eligible) - len(shut)
-            words = f"{len(eligible)} agents can do it: {busy} busy, {len(shut) - lost} not taking work, {lost} lost"
-            return f"{words}; {len(cls.line)} tasks wait for the same"
+            taking = 0
+            for level in self._levels:
+                taking |= level
+            eligible, lost = cls.mask.bit_count(), (cls.mask & self._lost).bit_count()
+            shut = sum(1 for agent in self._agents_of(cls.mask & ~taking & ~self._lost) if not agent.open)
+            busy = eligible - shut - lost
+            words = f"{_agents(eligible)} can do it: {busy} busy, {shut} not taking work, {lost} lost"
+            return f"{words}; {cls.waiting} task{'s wait' if cls.waiting != 1 else ' waits'} for the same"
         offering = [a for a in self.agents.values() if any(c.name == requirement.capability for c in a.capabilities)]
         if not offering:
-            return f"no agent offers {requirement.capability!r} ({len(self.agents)} agents known)"
+            return f"no agent offers {requirement.capability!r} ({_agents(len(self.agents))} known)"
         versions = sorted({c.version for a in offering for c in a.capabilities if c.name == requirement.capability})
+        offer = "offers" if len(offering) == 1 else "offer"
         return (
-            f"{len(offering)} agents offer {requirement.capability!r} in version {', '.join(versions)}, "
+            f"{_agents(len(offering))} {offer} {requirement.capability!r} in version {', '.join(versions)}, "
             f"but none meets {_describe(requirement)}"
         )
+
+
+def _level_of(free: int) -> int:
+    return free if free <= EXACT_LEVELS else min(EXACT_LEVELS + free.bit_length() - 3, LEVELS)
+
+
+def _agents(number: int) -> str:
+    return f"{number} agent{'s' * (number != 1)}"
 
 
 def _describe(requirement: Requirement) -> str:
@@ -212,4 +316,7 @@ def _describe(requirement: Requirement) -> str:
     parts += [
         f"{c.attribute} {c.op.value} {'' if c.value is None else c.value}".strip() for c in requirement.conditions
     ]
+    if requirement.slots > 1:
+        parts.append(f"{requirement.slots} slots")
+    parts += [f"{much / 1000:g} {name}" for name, much in requirement.resources]
     return " and ".join(parts) or "the requirement"

@@ -3,17 +3,25 @@
 Each function is one move of `bus.states.TASK_TRANSITIONS`; `_move` refuses any other, telling the task's history.
 """
 
+from typing import Final
+
 from pydantic_core import to_json
 
-from bus.messages import TaskError
+from bus.messages import CancelAttempt, Control, TaskError
 from bus.records import AttemptRecord
+from bus.retries import RetryPolicy
 from bus.states import AgentStatus, FailureReason, TaskStatus, task_may_become
+from dispatcher.core import breaker
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Answer, Ended, Placed
 from dispatcher.core.fleet import UNKNOWN_LOAD_MS
-from dispatcher.core.model import AgentState, TaskState
-from dispatcher.core.retry import backoff_ms
+from dispatcher.core.match import find_capability
+from dispatcher.core.model import AgentState, Attempt, TaskState
+from dispatcher.core.retry import backoff_ms, forbids, poison
 from dispatcher.core.timers import TimerKind
+
+KEPT_ATTEMPTS: Final = 50
+"""So many past attempts a task's record tells of, the latest."""
 
 
 class IllegalTransitionError(RuntimeError):
@@ -30,50 +38,60 @@ def _move(task: TaskState, after: TaskStatus) -> None:
     task.status = after
 
 
-def assign(board: Board, task: TaskState, agent: AgentState) -> None:
+def assign(board: Board, task: TaskState, agent: AgentState, estimate_ms: float | None) -> None:
     """PENDING → ASSIGNED: a new attempt, on `agent`."""
     _move(task, TaskStatus.ASSIGNED)
     task.attempt += 1
-    task.agent, task.session = agent, agent.session
-    task.assigned_at, task.started_at = board.now, None
-    task.progress = task.note = None
-    task.missing_since = None
-    estimate = board.fleet.estimate(task.requirement.capability, task.estimate_ms)
-    task.load_ms = UNKNOWN_LOAD_MS if estimate is None else max(estimate, 0.01)
-    agent.tasks[task.id] = task
-    agent.load_ms += task.load_ms
-    if agent.status is AgentStatus.IDLE:
-        board.set_agent(agent, AgentStatus.RUNNING)
-    board.fleet.refresh(agent)
+    task.current = Attempt(agent, agent.session, board.now)
+    _enter(board, task, task.current, agent, estimate_ms)
+    gates = task.current.gates
+    if gates or agent.gates:
+        board.limits.start((*gates, *agent.gates), board.now)
+        board.throttle(agent)
+    if agent.breakers:
+        breaker.placed(board, agent, task.terms.requirement.capability)
     board.touch(task)
     board.tell(task)
+    if agent.used > agent.slots:
+        board.watch(agent)
     due = max(task.enqueued_at, task.not_before)
-    board.draft.placed.append(Placed(task.id, task.requirement.capability, max(0, board.now - due)))
+    board.draft.placed.append(Placed(task.id, task.terms.requirement.capability, max(0, board.now - due)))
 
 
-def start(board: Board, task: TaskState, at: int) -> None:
+def start(board: Board, task: TaskState, current: Attempt, at: int) -> None:
     """Move ASSIGNED → RUNNING: its agent has begun."""
     _move(task, TaskStatus.RUNNING)
-    task.started_at = at
-    if task.run_timeout_ms is not None:
-        due = at + task.run_timeout_ms + board.config.timeout_grace_ms
-        board.horizon_timers.set(due, TimerKind.RUN_TIMEOUT, task.id, task.attempt)
+    current.started_at = current.heard_at = at
+    if current.agent is not None:
+        current.agent.began(max(0, at - current.assigned_at))
+    _arm_timeouts(board, task, current)
     board.touch(task)
     board.tell(task)
 
 
-def complete(board: Board, task: TaskState, output: bytes, at: int, run_ms: float) -> None:
+def complete(board: Board, task: TaskState, current: Attempt, output: bytes, at: int, run_ms: float) -> None:
     """→ COMPLETED: the current attempt delivered its result."""
-    agent = task.agent
-    if task.started_at is None:
-        task.started_at = max(task.assigned_at or at, at - int(run_ms))
+    if current.started_at is None:
+        current.started_at = max(current.assigned_at, at - int(run_ms))
     _end_attempt(task, "completed", at, None)
-    board.fleet.learn(task.requirement.capability, run_ms)
+    board.fleet.learn(task.terms.requirement.capability, run_ms)
+    agent = current.agent
     if agent is not None:
         agent.completed += 1
+        agent.ended(well=True)
+        if agent.breakers:
+            breaker.succeeded(board, agent, task.terms.requirement.capability)
     task.output = output
     task.error = None
     _finish(board, task, TaskStatus.COMPLETED, None, at, run_ms)
+
+
+def stop(board: Board, task: TaskState, reason: str) -> None:
+    """Tell whoever has the task to stop working on it."""
+    current = task.current
+    if current is not None and current.agent is not None:
+        stop = CancelAttempt(session=current.session, task_id=task.id, attempt=task.attempt, reason=reason)
+        board.instruct(current.agent.id, Control(stop))
 
 
 def cancel(board: Board, task: TaskState, reason: str, at: int) -> None:
@@ -88,9 +106,13 @@ def fail(board: Board, task: TaskState, reason: FailureReason, error: TaskError 
     if error is not None:
         task.error = error
     run_ms = 0.0
-    if task.agent is not None:
-        run_ms = at - task.started_at if task.started_at is not None else 0.0
+    current = task.current
+    if current is not None:
+        run_ms = 0.0 if current.started_at is None else float(at - current.started_at)
         _end_attempt(task, reason.value, at, error)
+        evidence = poison(task.attempts)
+        if evidence is not None:
+            reason, task.error = FailureReason.POISON, evidence
     _finish(board, task, TaskStatus.FAILED, reason.value, at, run_ms)
 
 
@@ -102,32 +124,64 @@ def attempt_failed(
     at: int,
     *,
     retryable: bool = True,
+    retry_after: int | None = None,
 ) -> None:
-    """End a failed attempt: try again after a backoff, or move to FAILED when no attempt is left."""
+    """End a failed attempt: try again after a backoff, or move to FAILED when it is not worth it or no attempt is left.
+
+    `retry_after` (ms) is the agent's own word on when to try again.
+    """
     task.failures += 1
-    if task.agent is not None:
-        task.agent.failed += 1
-    if not retryable or task.failures >= task.max_attempts:
+    agent = task.agent
+    if agent is not None:
+        agent.failed += 1
+        agent.ended(well=False)
+        breaker.failed(board, agent, task.terms.requirement.capability, reason)
+    policy = _policy(board, task, agent)
+    if not retryable or task.failures >= task.terms.max_attempts or forbids(policy, error):
         fail(board, task, reason, error, at)
         return
-    wait = 0 if reason is FailureReason.AGENT_LOST else backoff_ms(board.config, task.failures, board.rng)
+    if retry_after is not None:
+        wait = retry_after
+    else:
+        wait = 0 if reason is FailureReason.AGENT_LOST else backoff_ms(policy, task.failures, board.rng)
     if error is not None:
         task.error = error
-    requeue(board, task, reason.value, at, not_before=board.now + wait if wait else 0)
+    requeue(board, task, reason.value, at, error=error, not_before=board.now + wait if wait else 0)
 
 
-def requeue(board: Board, task: TaskState, outcome: str, at: int, *, not_before: int = 0) -> None:
+def _policy(board: Board, task: TaskState, agent: AgentState | None) -> RetryPolicy:
+    """Return how the task is repeated: as it says itself, else as its capability does, else as the pool does."""
+    if task.terms.retry is not None:
+        return task.terms.retry
+    if agent is not None and agent.retries:
+        capability = find_capability(agent, task.terms.requirement)
+        if capability is not None and capability.retry is not None:
+            return capability.retry
+    return board.config.retry
+
+
+def requeue(
+    board: Board, task: TaskState, outcome: str, at: int, *, error: TaskError | None = None, not_before: int = 0
+) -> None:
     """→ PENDING: its attempt is over, whatever came of it; another may follow from `not_before` on."""
-    _end_attempt(task, outcome, at, task.error if outcome == "error" else None)
+    _end_attempt(task, outcome, at, error)
+    evidence = poison(task.attempts)
+    if evidence is not None:
+        task.error = evidence
+        _finish(board, task, TaskStatus.FAILED, FailureReason.POISON.value, at, 0.0)
+        return
     _leave(board, task)
     _move(task, TaskStatus.PENDING)
-    task.assigned_at = task.started_at = None
-    task.progress = task.note = None
+    task.current = None
     task.not_before = not_before
     board.touch(task)
     board.tell(task, reason=outcome)
-    board.draft.retried.append((task.requirement.capability, outcome))
-    wait(board, task)
+    board.draft.retried.append((task.terms.requirement.capability, outcome))
+    expires_at = task.expires_at
+    if expires_at is not None and expires_at <= board.now and not task.begun:
+        expire(board, task, f"its last attempt was {outcome}")
+    else:
+        wait(board, task)
 
 
 def wait(board: Board, task: TaskState) -> None:
@@ -138,24 +192,45 @@ def wait(board: Board, task: TaskState) -> None:
     board.enqueue(task)
 
 
+def expire(board: Board, task: TaskState, why: str) -> None:
+    """→ FAILED: nobody began it within its queue_timeout."""
+    error = TaskError(type="QueueTimeout", message=f"no agent took it within its queue_timeout: {why}")
+    fail(board, task, FailureReason.EXPIRED, error, board.now)
+
+
+def arm_expiry(board: Board, task: TaskState) -> None:
+    """Ring when the task has waited for too long."""
+    expires_at = task.expires_at
+    if expires_at is not None:
+        board.clock_timers.set(expires_at, TimerKind.EXPIRE, task.id)
+
+
 def resume(board: Board, task: TaskState, agent: AgentState) -> None:
     """Take over an ASSIGNED or RUNNING task that `agent` has, as the ledger tells."""
-    estimate = board.fleet.estimate(task.requirement.capability, task.estimate_ms)
-    task.load_ms = UNKNOWN_LOAD_MS if estimate is None else max(estimate, 0.01)
-    task.agent = agent
-    agent.tasks[task.id] = task
-    agent.load_ms += task.load_ms
-    if agent.status is AgentStatus.IDLE:
-        board.set_agent(agent, AgentStatus.RUNNING)
-    board.fleet.refresh(agent)
-    if task.status is TaskStatus.RUNNING and task.run_timeout_ms is not None and task.started_at is not None:
-        due = task.started_at + task.run_timeout_ms + board.config.timeout_grace_ms
-        board.horizon_timers.set(max(due, board.now), TimerKind.RUN_TIMEOUT, task.id, task.attempt)
+    current = task.current
+    assert current is not None, "a task in an agent's hands has an attempt"  # noqa: S101 - an invariant
+    _enter(board, task, current, agent, board.fleet.estimate(task.terms.requirement.capability, task.terms.estimate_ms))
+    if task.status is TaskStatus.RUNNING:
+        current.heard_at = board.now
+        _arm_timeouts(board, task, current)
+    elif agent.used > agent.slots:
+        board.watch(agent)
+
+
+def move_to(board: Board, task: TaskState, agent: AgentState) -> None:
+    """Let `agent`, a new life with the same id, have what the earlier one had."""
+    current = task.current
+    assert current is not None, "a task in an agent's hands has an attempt"  # noqa: S101 - an invariant
+    board.order.release(task)
+    if current.gates:
+        board.limits.release(current.gates)
+    current.agent = agent
+    _enter(board, task, current, agent, current.load_ms)
 
 
 def withdraw(board: Board, task: TaskState) -> None:
     """Take a live task out of everything without a word: the ledger has already seen its end."""
-    board.fleet.class_of(task.requirement).line.discard(task)
+    board.order.leave(task)
     _leave(board, task)
     board.drop(task)
 
@@ -174,43 +249,90 @@ def outcome_json(task: TaskState, agent_id: str | None) -> bytes:
     return text if task.output is None else text[:-1] + b',"output":' + task.output + b"}"
 
 
+def run_until(board: Board, task: TaskState, current: Attempt) -> int | None:
+    """Return when the attempt will have run too long, its agent's grace included; None if it may run for ever."""
+    timeout = task.terms.run_timeout_ms
+    if timeout is None or current.started_at is None:
+        return None
+    return current.started_at + timeout + current.extended_ms + board.config.timeout_grace_ms
+
+
+def _arm_timeouts(board: Board, task: TaskState, current: Attempt) -> None:
+    due = run_until(board, task, current)
+    if due is not None:
+        board.horizon_timers.set(max(due, board.now), TimerKind.RUN_TIMEOUT, task.id, task.attempt)
+    timeout = task.terms.progress_timeout_ms
+    if timeout is not None:
+        board.horizon_timers.set(current.heard_at + timeout, TimerKind.PROGRESS, task.id, task.attempt)
+
+
 def _end_attempt(task: TaskState, outcome: str, at: int, error: TaskError | None) -> None:
-    if task.agent is None:
+    current = task.current
+    if current is None or current.agent is None:
         return
     record = AttemptRecord(
         attempt=task.attempt,
-        agent_id=task.agent.id,
-        assigned_at=task.assigned_at or at,
-        started_at=task.started_at,
+        agent_id=current.agent.id,
+        assigned_at=current.assigned_at,
+        started_at=current.started_at,
         ended_at=at,
         outcome=outcome,
         error=error,
     )
-    task.attempts = (*task.attempts, record)
+    task.attempts = (*task.attempts[1 - KEPT_ATTEMPTS :], record)
 
 
-def _leave(board: Board, task: TaskState) -> None:
-    agent = task.agent
-    if agent is None:
-        return
-    agent.tasks.pop(task.id, None)
-    agent.load_ms = agent.load_ms - task.load_ms if agent.tasks else 0.0
-    if not agent.tasks and agent.status is AgentStatus.RUNNING:
-        board.set_agent(agent, AgentStatus.IDLE)
-    task.agent, task.session = None, ""
+def _enter(board: Board, task: TaskState, current: Attempt, agent: AgentState, estimate_ms: float | None) -> None:
+    """Let the task take its room in the agent."""
+    requirement = task.terms.requirement
+    current.load_ms = UNKNOWN_LOAD_MS if estimate_ms is None else max(estimate_ms, 0.01)
+    agent.tasks[task.id] = task
+    agent.used += requirement.slots
+    agent.load_ms += current.load_ms
+    for name, much in requirement.resources:
+        agent.granted[name] = agent.granted.get(name, 0) + much
+    board.order.hold(task)
+    current.gates = board.fleet.class_of(requirement).gates
+    if current.gates:
+        board.limits.hold(current.gates)
+    if agent.status is AgentStatus.IDLE:
+        board.set_agent(agent, AgentStatus.RUNNING)
     board.fleet.refresh(agent)
 
 
+def _leave(board: Board, task: TaskState) -> None:
+    """Return what the task took of its agent."""
+    current = task.current
+    if current is None or current.agent is None:
+        return
+    agent, requirement = current.agent, task.terms.requirement
+    del agent.tasks[task.id]
+    agent.used -= requirement.slots
+    agent.load_ms = agent.load_ms - current.load_ms if agent.tasks else 0.0
+    board.order.release(task)
+    if current.gates:
+        board.reopen(board.limits.release(current.gates))
+    if not agent.tasks and agent.status is AgentStatus.RUNNING:
+        board.set_agent(agent, AgentStatus.IDLE)
+    current.agent = None
+    board.fleet.refresh(agent)
+    if requirement.resources:
+        for name, much in requirement.resources:
+            agent.granted[name] -= much
+        board.fleet.returned(agent)
+
+
 def _finish(board: Board, task: TaskState, status: TaskStatus, reason: str | None, at: int, run_ms: float) -> None:
-    if task.status is TaskStatus.PENDING:
-        board.fleet.class_of(task.requirement).line.discard(task)
+    board.order.leave(task)
     _move(task, status)
     task.finished_at, task.reason = at, reason
     board.touch(task)
     board.tell(task, reason=reason)
     agent_id = task.agent.id if task.agent else None
     _leave(board, task)
-    for client in task.watchers:
+    for client in task.listeners:
         board.draft.answers.append(Answer(task.id, client, outcome_json(task, agent_id)))
     total = max(0, at - task.enqueued_at)
-    board.draft.ended.append(Ended(task.id, task.requirement.capability, status.value, reason or "", run_ms, total))
+    board.draft.ended.append(
+        Ended(task.id, task.terms.requirement.capability, status.value, reason or "", run_ms, total)
+    )

@@ -13,7 +13,8 @@ from packaging.version import InvalidVersion, Version
 
 from bus.messages import CapabilitySpec
 from bus.requirements import Condition, Operator, Value
-from dispatcher.core.model import AgentState, Requirement
+from dispatcher.core.model import AgentState
+from dispatcher.core.terms import Requirement
 
 
 def meets(condition: Condition, attributes: Mapping[str, Value]) -> bool:

@@ -1,27 +1,51 @@
-"""The scheduler's memory: live tasks, agents, and the classes that tasks with equal requirements form.
+"""The scheduler's memory: live tasks and agents.
 
 These are mutable on purpose and private to the core: only `lifecycle` and `agents` change a status, and what leaves
-the core are frozen decisions. A terminal task is not kept.
+the core are decisions. A terminal task is not kept. A million tasks may wait: what equal submissions have in common is
+one object, `Terms`, and what only a task in an agent's hands has is another, `Attempt`.
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
 from bus.messages import CapabilitySpec, TaskError
 from bus.records import AttemptRecord
-from bus.requirements import Condition, Preference, Value
+from bus.requirements import Value
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
+from dispatcher.core.limits import Gate, rate_gate
+from dispatcher.core.terms import Requirement, Terms
+
+if TYPE_CHECKING:
+    from dispatcher.core.breaker import Breaker
+    from dispatcher.core.order import Line
 
 
-@dataclass(frozen=True, slots=True)
-class Requirement:
-    """What a task asks of an agent. Tasks with equal requirements form one class."""
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """The present assignment of a task: who has it, and how far it is."""
 
-    capability: str
-    version: str | None = None
-    conditions: tuple[Condition, ...] = ()
-    preferences: tuple[Preference, ...] = ()
+    agent: "AgentState | None"
+    """None once it is over."""
+    session: str
+    assigned_at: int
+    started_at: int | None = None
+    heard_at: int = 0
+    """Last word of progress."""
+    extended_ms: int = 0
+    """What it may run beyond its run_timeout, as its agent has asked."""
+    load_ms: float = 0.0
+    """What the task adds to its agent's load while it is there."""
+    progress: float | None = None
+    note: str | None = None
+    missing_since: int | None = None
+    """First heartbeat of its agent that did not list it."""
+    recalled: bool = False
+    """The agent was asked to hand it back."""
+    gates: tuple[Gate, ...] = ()
+    """The limits that it counts for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,36 +53,23 @@ class TaskState:
     """One live task."""
 
     id: str
-    requirement: Requirement
-    priority: TaskPriority
-    score: int
+    terms: Terms
     enqueued_at: int
-    max_attempts: int = 3
-    run_timeout_ms: int | None = None
-    expires_at: int | None = None
-    """When it fails as `expired` unless an agent has it."""
+    priority: TaskPriority | None = None
+    """Where it was changed since the submission."""
     not_before: int = 0
-    fairness_key: str | None = None
-    estimate_ms: float | None = None
-    watchers: tuple[str, ...] = ()
-
     status: TaskStatus = TaskStatus.PENDING
     attempt: int = 0
     failures: int = 0
-    agent: "AgentState | None" = None
-    session: str = ""
-    assigned_at: int | None = None
-    started_at: int | None = None
-    finished_at: int | None = None
-    load_ms: float = 0.0
-    """What this task adds to its agent's load while it is there."""
-    progress: float | None = None
-    note: str | None = None
-    reason: str | None = None
-    error: TaskError | None = None
+    current: Attempt | None = None
+    line: "Line | None" = None
+    """Where it waits; None when it does not."""
+    watchers: tuple[str, ...] = ()
+    """Clients that are told the outcome, beside the submitter."""
     attempts: tuple[AttemptRecord, ...] = ()
-    missing_since: int | None = None
-    """First heartbeat of its agent that did not list it."""
+    error: TaskError | None = None
+    reason: str | None = None
+    finished_at: int | None = None
     spec: bytes | None = None
     """The submission's body, until the ledger has it."""
     output: bytes | None = None
@@ -66,10 +77,48 @@ class TaskState:
     """The guard that the ledger has for it; empty before it was accepted."""
 
     @property
+    def score(self) -> int:
+        """Its place in the order, in milliseconds; lower is earlier."""
+        return self.enqueued_at - self.terms.head_start_ms
+
+    @property
+    def listeners(self) -> tuple[str, ...]:
+        """All clients that are told the outcome."""
+        reply_to = self.terms.reply_to
+        return self.watchers if reply_to is None else (reply_to, *self.watchers)
+
+    @property
+    def expires_at(self) -> int | None:
+        """When it fails as `expired` unless it has been started by then."""
+        terms = self.terms
+        if terms.queue_timeout_ms is None:
+            return None
+        return self.enqueued_at + terms.delay_ms + terms.queue_timeout_ms
+
+    @property
+    def begun(self) -> bool:
+        """True once any attempt of it has run."""
+        current = self.current
+        return (current is not None and current.started_at is not None) or any(a.started_at for a in self.attempts)
+
+    @property
+    def agent(self) -> "AgentState | None":
+        """The agent that has it."""
+        return None if self.current is None else self.current.agent
+
+    @property
     def guard(self) -> str:
         """What the ledger's `state` field is to be; same text as `bus.records.Guard`."""
-        agent = self.agent
-        return f"{self.status}/{self.attempt}/{agent.id if agent else ''}/{self.session}"
+        current = self.current
+        if current is None or current.agent is None:
+            return _free_guard(self.status, self.attempt)
+        return f"{self.status}/{self.attempt}/{current.agent.id}/{current.session}"
+
+
+@lru_cache(maxsize=1024)
+def _free_guard(status: TaskStatus, attempt: int) -> str:
+    """Return the guard of a task that nobody has: one text for all that are alike."""
+    return f"{status}/{attempt}//"
 
 
 @dataclass(slots=True, eq=False)
@@ -93,15 +142,93 @@ class AgentState:
     last_beat: int = 0
     deaf_until: int = 0
     tasks: dict[str, TaskState] = field(default_factory=dict)
+    resources: dict[str, int] = field(default_factory=dict)
+    """Thousandths of each resource that it has."""
+    used: int = 0
+    """Slots that its tasks take; with work ahead of them, more than it has."""
+    granted: dict[str, int] = field(default_factory=dict)
+    """Thousandths of each resource that its tasks have."""
+    occupied: int = 0
+    """Slots in which code runs that should have stopped, as its last heartbeat said."""
+    blocked_since: int | None = None
+    breakers: "dict[str, Breaker]" = field(default_factory=dict)
+    """By capability; those that have nothing to tell are left out."""
+    shut: set[str] = field(default_factory=set)
+    """Capabilities that it is not eligible for, for the time being."""
+    rate: str | None = None
+    throttled: bool = False
+    """It was given as many tasks as its rate allows for now."""
+    watched: bool = False
+    """A timer will look whether work waits in it."""
     load_ms: float = 0.0
     completed: int = 0
     failed: int = 0
+    success: float = 1.0
+    """Moving average of how its attempts end: 1 is well, 0 is badly."""
+    latency_ms: float = 0.0
+    """Moving average of the time from assignment to start."""
+    standing: int = 0
+    """What speaks for it among agents of equal room: its success, then its latency, both in coarse steps."""
+    life: int = 0
+    """Number of this life, which its lease timer carries."""
+    gates: tuple[Gate, ...] = field(init=False)
+    """The limit of its own."""
+    retries: bool = field(init=False)
+    """True when a capability says how its tasks are repeated."""
+    ambiguous: bool = field(init=False)
+    """True when it offers a capability in several versions."""
     index: int = -1
     """Its bit in the fleet's masks."""
     level: int = -1
     """Its level of free capacity in the fleet's masks; -1: takes nothing."""
 
+    def __post_init__(self) -> None:
+        self._judge()
+        self.gates = () if self.rate is None else (rate_gate(f"agent {self.id}", self.rate),)
+        self.retries = any(capability.retry is not None for capability in self.capabilities)
+        self.ambiguous = len({capability.name for capability in self.capabilities}) < len(self.capabilities)
+
+    def began(self, latency_ms: int) -> None:
+        """Note how long a task took from its assignment to its start."""
+        self.latency_ms += 0.1 * (latency_ms - self.latency_ms)
+        self._judge()
+
+    def ended(self, *, well: bool) -> None:
+        """Note how an attempt ended."""
+        self.success += 0.1 * (well - self.success)
+        self._judge()
+
+    def _judge(self) -> None:
+        self.standing = 64 * round(10 * self.success) - int(self.latency_ms).bit_length()
+
+    @property
+    def free(self) -> int:
+        """Slots that nothing takes; negative with work ahead of them."""
+        return self.slots - self.used - self.occupied
+
+    def fits(self, requirement: Requirement) -> bool:
+        """Tell whether there is room now for a task of `requirement`."""
+        if self.free < requirement.slots:
+            return False
+        granted = self.granted
+        return all(self.resources.get(name, 0) - granted.get(name, 0) >= much for name, much in requirement.resources)
+
+    def could_fit(self, requirement: Requirement) -> bool:
+        """Tell whether there would be room for a task of `requirement` if it had no other."""
+        return self.slots >= requirement.slots and all(
+            self.resources.get(name, 0) >= much for name, much in requirement.resources
+        )
+
     @property
     def open(self) -> bool:
-        """True when it may be given work as far as its status and health go."""
-        return self.health is AgentHealth.HEALTHY and self.status in (AgentStatus.IDLE, AgentStatus.RUNNING)
+        """True when it may be given work as far as its status, health and rate go."""
+        return (
+            self.health is AgentHealth.HEALTHY
+            and self.status in (AgentStatus.IDLE, AgentStatus.RUNNING)
+            and not self.throttled
+        )
+
+
+def session_of(task: TaskState) -> str | None:
+    """Return the session that has the task."""
+    return None if task.current is None else task.current.session

@@ -1,66 +1,308 @@
-"""The order of waiting tasks: one number per task, and the line of one requirement class.
+"""The order of waiting tasks: levels compete by score, fairness keys by share, a key's tasks stand in line.
 
 `score = time of submission - head start of its priority`, lower first. An URGENT task is treated as one submitted an
-hour ago: nearly always next, and yet nothing starves, because every later submission has a later time.
+hour ago: nearly always next, and yet nothing starves, because every later submission has a later time. So much for the
+heads of the levels. Within a level the next task is one of the fairness key that has least: first by the work that
+runs for it, divided by its weight; then by what it was given so far (start-time fair queueing: Goyal, Vin and Cheng,
+1996). Within a key it is first come, first served, across all requirements, by the millisecond of the submission.
+
+    level      heap of lanes, by the rank of their share
+    └ lane     the lines of one share (= fairness key) in one level: heap by the age of their heads
+      └ line   the tasks of one requirement class, by age
+
+Nothing is ever removed from within a heap. An entry that is not its owner's latest is dropped when it comes up; one
+whose rank has grown meanwhile is put back where it belongs, which is right because it can only have come up too early.
+What lowers a rank (running work has ended) makes a new entry.
+
+A class without room for its head is *blocked*. Its lines are parked when they come up, and all the others never looked
+at, since a pass ends as soon as all that wait are blocked: its cost does not grow with the backlog.
 """
 
-from heapq import heappop, heappush
+from collections import deque
+from heapq import heappop, heappush, heapreplace
+from itertools import count
+from typing import TYPE_CHECKING, Final
 
-from bus.states import TaskPriority, TaskStatus
+from bus.states import TaskPriority
 from dispatcher.core.config import SchedulerConfig
-from dispatcher.core.model import TaskState
+
+if TYPE_CHECKING:
+    from dispatcher.core.fleet import RequirementClass
+    from dispatcher.core.model import TaskState
+
+SLACK: Final = 64
+"""Dropped entries a line may hold beside as many as tasks wait in it."""
 
 
-def score_of(config: SchedulerConfig, priority: TaskPriority, enqueued_at: int) -> int:
-    """Return the task's place in the order, in milliseconds; lower is earlier."""
-    return enqueued_at - config.head_start_ms[priority]
+class Share:
+    """What one fairness key has, in all levels together."""
+
+    __slots__ = ("key", "lanes", "running", "served", "waiting", "weight")
+
+    def __init__(self, key: str, weight: float) -> None:
+        self.key = key
+        self.weight = weight
+        self.running = 0
+        """Slots that its tasks take now."""
+        self.served = 0.0
+        """Slots it was given, divided by its weight, on the clock that all shares have in common."""
+        self.waiting = 0
+        self.lanes: dict[TaskPriority, Lane] = {}
+
+
+class Lane:
+    """The lines of one share in one level."""
+
+    __slots__ = ("_heap", "head_start", "lines", "priority", "share", "stamp")
+
+    def __init__(self, share: Share, priority: TaskPriority, head_start: int) -> None:
+        self.share = share
+        self.priority = priority
+        self.head_start = head_start
+        self.lines: dict[RequirementClass, Line] = {}
+        self.stamp = 0
+        """Number of its entry in the level's heap; 0: it has none."""
+        self._heap: list[tuple[int, int, Line]] = []
+
+    def enter(self, line: "Line", stamp: int) -> None:
+        """Let `line` compete with its present head."""
+        head = line.head()
+        if head is None or (line.stamp and line.entered_at <= head.enqueued_at):
+            return
+        line.stamp, line.entered_at = stamp, head.enqueued_at
+        heappush(self._heap, (head.enqueued_at, stamp, line))
+
+    def front(self) -> "Line | None":
+        """Return the line with the oldest head that is not blocked; None if there is none."""
+        heap = self._heap
+        while heap:
+            at, stamp, line = heap[0]
+            if stamp != line.stamp:
+                heappop(heap)
+                continue
+            head = line.head()
+            if head is None:
+                heappop(heap)
+                line.stamp = 0
+                del self.lines[line.cls]
+            elif line.cls.blocked:
+                heappop(heap)
+                line.stamp = 0
+                line.cls.parked.append(line)
+            elif head.enqueued_at != at:
+                line.entered_at = head.enqueued_at
+                heapreplace(heap, (head.enqueued_at, stamp, line))
+            else:
+                return line
+        return None
 
 
 class Line:
-    """The waiting tasks of one class, first by score, then by arrival.
+    """The waiting tasks of one class, level and fairness key, by age. Those that come in order are not even sorted."""
 
-    Removal is lazy: `head` drops tasks that no longer wait. A task that comes back gets a new ticket, so that an old
-    entry of it is not mistaken for the new one.
-    """
+    __slots__ = ("_fifo", "_late", "_order", "cls", "entered_at", "lane", "size", "stamp")
 
-    __slots__ = ("_heap", "_tickets", "by_priority", "count")
+    def __init__(self, cls: "RequirementClass", lane: Lane) -> None:
+        self.cls = cls
+        self.lane = lane
+        self.size = 0
+        self.stamp = 0
+        """Number of its entry in the lane's heap; 0: it has none."""
+        self.entered_at = 0
+        self._fifo: deque[TaskState] = deque()
+        self._late: list[tuple[int, int, TaskState]] = []
+        self._order = count()
 
-    def __init__(self) -> None:
-        self.by_priority = dict.fromkeys(TaskPriority, 0)
-        self._heap: list[tuple[int, int, TaskState]] = []
-        self._tickets: dict[str, int] = {}
-        self.count = 0
+    def push(self, task: "TaskState") -> None:
+        """Let `task` stand where its age says."""
+        task.line = self
+        self.size += 1
+        if not self._fifo or self._fifo[-1].enqueued_at <= task.enqueued_at:
+            self._fifo.append(task)
+        else:
+            heappush(self._late, (task.enqueued_at, next(self._order), task))
 
-    def push(self, task: TaskState, ticket: int) -> None:
-        """Let `task` wait. `ticket` must be greater than all before: it orders equal scores and marks the entry."""
-        self._tickets[task.id] = ticket
-        heappush(self._heap, (task.score, ticket, task))
-        self.count += 1
-        self.by_priority[task.priority] += 1
+    def head(self) -> "TaskState | None":
+        """Return the oldest task that still waits here; None when nobody does."""
+        fifo, late = self._fifo, self._late
+        while fifo and fifo[0].line is not self:
+            fifo.popleft()
+        while late and late[0][2].line is not self:
+            heappop(late)
+        if late and (not fifo or late[0][0] < fifo[0].enqueued_at):
+            return late[0][2]
+        return fifo[0] if fifo else None
 
-    def discard(self, task: TaskState) -> None:
-        """Take `task` out of the line; harmless if it is not in it."""
-        if self._tickets.pop(task.id, None) is not None:
-            self.count -= 1
-            self.by_priority[task.priority] -= 1
+    def leave(self, task: "TaskState") -> None:
+        """Let `task` wait no more; what is left of it is dropped when it comes up, or when there is much of it."""
+        task.line = None
+        self.size -= 1
+        if len(self._fifo) + len(self._late) > 2 * self.size + SLACK:
+            waiting = {t.id: t for t in (*self._fifo, *(entry[2] for entry in self._late)) if t.line is self}
+            self._fifo = deque(sorted(waiting.values(), key=lambda t: t.enqueued_at))
+            self._late = []
 
-    def head(self) -> TaskState | None:
-        """Return the first waiting task without removing it; None when nobody waits."""
-        heap, tickets = self._heap, self._tickets
+
+class Order:
+    """All waiting tasks of a pool."""
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self._config = config
+        self._levels: dict[TaskPriority, list[tuple[float, float, int, Lane]]] = {level: [] for level in TaskPriority}
+        self._shares: dict[str, Share] = {}
+        self._stamps = count(1)
+        self._served = 0.0
+        """The common clock: what the share had been served from which the last task was taken."""
+        self.placeable = 0
+        """Tasks that wait in classes which are not blocked."""
+        self.blocked: dict[RequirementClass, None] = {}
+        """Classes whose head found no agent with room; opened when one of their agents gains some."""
+
+    # --- waiting
+
+    def push(self, task: "TaskState", cls: "RequirementClass") -> None:
+        """Let a PENDING task wait."""
+        terms = task.terms
+        share = self._share(terms.fairness_key)
+        if not share.waiting:
+            share.served = max(share.served, self._served)
+        share.waiting += 1
+        lane = share.lanes.get(terms.priority)
+        if lane is None:
+            lane = share.lanes[terms.priority] = Lane(share, terms.priority, self._config.head_start_ms[terms.priority])
+        line = lane.lines.get(cls)
+        if line is None:
+            line = lane.lines[cls] = Line(cls, lane)
+            if cls.blocked:
+                cls.parked.append(line)
+        line.push(task)
+        cls.waiting += 1
+        cls.by_priority[terms.priority] += 1
+        if not cls.blocked:
+            self.placeable += 1
+            self._enter(line)
+
+    def leave(self, task: "TaskState") -> None:
+        """Let a task wait no more; harmless if it does not."""
+        line = task.line
+        if line is None:
+            return
+        line.leave(task)
+        lane, cls = line.lane, line.cls
+        lane.share.waiting -= 1
+        cls.waiting -= 1
+        cls.by_priority[lane.priority] -= 1
+        if not cls.blocked:
+            self.placeable -= 1
+
+    def _share(self, key: str | None) -> Share:
+        key = key or ""
+        share = self._shares.get(key)
+        if share is None:
+            share = self._shares[key] = Share(key, self._config.fairness_weights.get(key, 1.0))
+        return share
+
+    def _enter(self, line: Line) -> None:
+        lane = line.lane
+        lane.enter(line, next(self._stamps))
+        if not lane.stamp:
+            self._offer(lane)
+
+    def _offer(self, lane: Lane) -> None:
+        share, heap = lane.share, self._levels[lane.priority]
+        lane.stamp = next(self._stamps)
+        entry = (share.running / share.weight, share.served, lane.stamp, lane)
+        if len(heap) == 1 and heap[0][3] is lane:
+            heap[0] = entry
+        else:
+            heappush(heap, entry)
+
+    # --- classes
+
+    def block(self, cls: "RequirementClass") -> None:
+        """Pass over the tasks of `cls` until it is opened."""
+        cls.blocked = True
+        self.blocked[cls] = None
+        self.placeable -= cls.waiting
+
+    def open(self, cls: "RequirementClass") -> None:
+        """Let the tasks of `cls` compete again."""
+        cls.blocked = False
+        del self.blocked[cls]
+        self.placeable += cls.waiting
+        parked, cls.parked = cls.parked, []
+        for line in parked:
+            if line.size:
+                self._enter(line)
+            else:
+                line.lane.lines.pop(cls, None)
+
+    def forget(self, cls: "RequirementClass") -> None:
+        """Drop a class in which nobody waits."""
+        if cls.blocked:
+            del self.blocked[cls]
+            cls.blocked = False
+        for line in cls.parked:
+            line.lane.lines.pop(cls, None)
+        cls.parked = []
+
+    # --- the next
+
+    def best(self) -> Line | None:
+        """Return the line whose head is to be placed next; None if all that wait are blocked."""
+        if self.placeable <= 0:
+            return None
+        best: Line | None = None
+        best_score = 0
+        for level, heap in self._levels.items():
+            line = self._front(heap) if heap else None
+            head = None if line is None else line.head()
+            if head is not None and (best is None or head.enqueued_at - self._config.head_start_ms[level] < best_score):
+                best, best_score = line, head.enqueued_at - self._config.head_start_ms[level]
+        return best
+
+    @staticmethod
+    def _front(heap: list[tuple[float, float, int, Lane]]) -> Line | None:
         while heap:
-            _, ticket, task = heap[0]
-            if tickets.get(task.id) == ticket and task.status is TaskStatus.PENDING:
-                return task
+            running, served, stamp, lane = heap[0]
+            share = lane.share
+            if stamp != lane.stamp:
+                heappop(heap)
+                continue
+            rank = share.running / share.weight
+            if (running, served) < (rank, share.served):
+                heapreplace(heap, (rank, share.served, stamp, lane))
+                continue
+            line = lane.front()
+            if line is not None:
+                return line
             heappop(heap)
+            lane.stamp = 0
         return None
 
-    def pop(self) -> TaskState | None:
-        """Remove and return the first waiting task."""
-        task = self.head()
-        if task is not None:
-            heappop(self._heap)
-            self.discard(task)
+    def take(self, line: Line) -> "TaskState":
+        """Remove and return the head of `line`, which must have one; its share has that much more now."""
+        task = line.head()
+        assert task is not None, "an empty line was taken from"  # noqa: S101 - an invariant
+        self.leave(task)
+        share = line.lane.share
+        self._served = max(self._served, share.served)
+        share.served += task.terms.requirement.slots / share.weight
         return task
 
-    def __len__(self) -> int:
-        return self.count
+    # --- running work
+
+    def hold(self, task: "TaskState") -> None:
+        """Count a task as running for its share."""
+        self._share(task.terms.fairness_key).running += task.terms.requirement.slots
+
+    def release(self, task: "TaskState") -> None:
+        """Count a task as running no more."""
+        share = self._share(task.terms.fairness_key)
+        share.running -= task.terms.requirement.slots
+        if share.waiting:
+            for lane in share.lanes.values():
+                if lane.stamp:
+                    self._offer(lane)
+        elif not share.running:
+            del self._shares[share.key]

@@ -1,78 +1,75 @@
 """A live task as the ledger keeps it, and back: the `run` part of its record, and the task restored on taking over."""
 
+from collections.abc import Mapping
 from operator import attrgetter
+from typing import NamedTuple
 
 from pydantic_core import to_json
 
 from bus.messages import TaskHeader
 from bus.records import AgentRecord, Guard, Run
 from bus.states import TaskStatus
-from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.decisions import Place
-from dispatcher.core.model import AgentState, Requirement, TaskState
-from dispatcher.core.order import score_of
-
-
-def requirement_of(header: TaskHeader) -> Requirement:
-    """Return what the submission asks of an agent."""
-    return Requirement(header.capability, header.version, header.requires, header.prefers)
-
-
-def task_of(config: SchedulerConfig, task_id: str, header: TaskHeader, enqueued_at: int) -> TaskState:
-    """Make the live task of a submission that entered its stream at `enqueued_at`."""
-    not_before = enqueued_at + int(header.delay * 1000) if header.delay else 0
-    return TaskState(
-        id=task_id,
-        requirement=requirement_of(header),
-        priority=header.priority,
-        score=score_of(config, header.priority, enqueued_at),
-        enqueued_at=enqueued_at,
-        max_attempts=header.max_attempts,
-        run_timeout_ms=None if header.run_timeout is None else int(header.run_timeout * 1000),
-        expires_at=(
-            None if header.queue_timeout is None else max(enqueued_at, not_before) + int(header.queue_timeout * 1000)
-        ),
-        not_before=not_before,
-        fairness_key=header.fairness_key,
-        estimate_ms=None if header.estimated_duration is None else header.estimated_duration * 1000,
-        watchers=() if header.reply_to is None else (header.reply_to,),
-    )
+from dispatcher.core.model import AgentState, Attempt, TaskState
+from dispatcher.core.terms import MILLI, Terms
 
 
 def encode_run(task: TaskState) -> bytes:
     """Return the JSON of `bus.records.Run` for `task`; what goes without saying (nothing, 0, empty) is left out."""
-    fields = {name: value for name, value in zip(_RUN_FIELDS, _run_values(task), strict=True) if value}
-    if task.progress is not None:
-        fields["progress"] = task.progress
+    fields = {name: value for name, value in zip(_TASK_FIELDS, _task_values(task), strict=True) if value}
+    current = task.current
+    if current is not None:
+        fields |= {name: value for name, value in zip(_ATTEMPT_FIELDS, _attempt_values(current), strict=True) if value}
+        if current.progress is not None:
+            fields["progress"] = current.progress
     return to_json(fields, exclude_none=True, inf_nan_mode="constants")
 
 
-_RUN_FIELDS = (
+_TASK_FIELDS = (
     "enqueued_at",
+    "priority",
     "not_before",
-    "assigned_at",
-    "started_at",
     "finished_at",
-    "note",
     "reason",
     "error",
     "failures",
     "watchers",
     "attempts",
 )
-_run_values = attrgetter(*_RUN_FIELDS)
+_task_values = attrgetter(*_TASK_FIELDS)
+_ATTEMPT_FIELDS = ("assigned_at", "started_at", "note")
+_attempt_values = attrgetter(*_ATTEMPT_FIELDS)
 
 
-def restore(config: SchedulerConfig, task_id: str, guard: Guard, header: TaskHeader, run: Run) -> TaskState:
-    """Make the live task that a record tells of; its agent is set by the caller."""
-    task = task_of(config, task_id, header, run.enqueued_at)
-    task.stored = str(guard)
-    task.status, task.attempt, task.session = guard.status, guard.attempt, guard.session
-    task.not_before = run.not_before or 0
-    task.failures = run.failures
-    task.assigned_at, task.started_at = run.assigned_at, run.started_at
-    task.progress, task.note, task.error = run.progress, run.note, run.error
-    task.watchers, task.attempts = run.watchers, run.attempts
+class StoredTask(NamedTuple):
+    """The record of a live task, read."""
+
+    task_id: str
+    guard: Guard
+    header: TaskHeader
+    run: Run
+
+
+def restore(stored: StoredTask, terms: Terms, agent: AgentState | None) -> TaskState:
+    """Make the live task that a record tells of; `agent` is who has it by its guard."""
+    guard, run = stored.guard, stored.run
+    task = TaskState(
+        id=stored.task_id,
+        terms=terms,
+        enqueued_at=run.enqueued_at,
+        priority=run.priority,
+        not_before=run.not_before or 0,
+        status=guard.status,
+        attempt=guard.attempt,
+        failures=run.failures,
+        watchers=run.watchers,
+        attempts=run.attempts,
+        error=run.error,
+        stored=str(guard),
+    )
+    if agent is not None:
+        task.current = Attempt(agent, guard.session, run.assigned_at or 0, run.started_at)
+        task.current.progress, task.current.note = run.progress, run.note
     return task
 
 
@@ -82,7 +79,7 @@ def place_of(task: TaskState, now: int) -> tuple[Place, int]:
         case TaskStatus.PENDING:
             return (Place.DELAYED, task.not_before) if task.not_before > now else (Place.WAITING, task.score)
         case TaskStatus.ASSIGNED | TaskStatus.RUNNING:
-            return Place.ACTIVE, task.assigned_at or now
+            return Place.ACTIVE, now if task.current is None else task.current.assigned_at
         case TaskStatus.FAILED:
             return Place.DEAD, task.finished_at or now
         case _:
@@ -97,6 +94,8 @@ def agent_record(agent: AgentState) -> AgentRecord:
         status=agent.status,
         health=agent.health,
         slots=agent.slots,
+        resources={name: amount / MILLI for name, amount in agent.resources.items()},
+        rate=agent.rate,
         capabilities=agent.capabilities,
         attributes=agent.attributes,
         metadata=agent.metadata,
@@ -115,6 +114,8 @@ def restore_agent(record: AgentRecord, now: int) -> AgentState:
         session=record.session,
         capabilities=record.capabilities,
         slots=record.slots,
+        resources=thousandths(record.resources),
+        rate=record.rate,
         registered_at=record.registered_at,
         lease_ms=int(record.lease * 1000),
         attributes=dict(record.attributes),
@@ -126,3 +127,8 @@ def restore_agent(record: AgentRecord, now: int) -> AgentState:
         reason=record.reason,
         last_beat=now,
     )
+
+
+def thousandths(resources: Mapping[str, float]) -> dict[str, int]:
+    """Return amounts as they are counted here."""
+    return {name: round(amount * MILLI) for name, amount in resources.items()}

@@ -10,58 +10,71 @@ from bus.messages import HandBack, Report, TaskResult, TaskUpdate
 from bus.states import FailureReason, TaskStatus
 from dispatcher.core import lifecycle
 from dispatcher.core.board import Board
-from dispatcher.core.model import TaskState
+from dispatcher.core.model import Attempt, TaskState
 
 
 def take(board: Board, report: Report, at: int) -> None:
     """Apply one report, in the order: started and progress, results, hand-backs."""
     for update in report.updates:
-        task = _current(board, report, update, "update")
-        if task is not None:
-            _update(board, task, update, at)
+        found = _current(board, report, update, "update")
+        if found is not None:
+            _update(board, *found, update, at)
     for result in report.results:
-        task = _current(board, report, result, "result")
-        if task is not None:
-            _result(board, task, result, at)
+        found = _current(board, report, result, "result")
+        if found is not None:
+            _result(board, *found, result, at)
     for back in report.returned:
-        task = _current(board, report, back, "return")
-        if task is not None and task.status is TaskStatus.ASSIGNED:
-            lifecycle.requeue(board, task, "returned", at)
+        found = _current(board, report, back, "return")
+        if found is not None and found[0].status is TaskStatus.ASSIGNED:
+            lifecycle.requeue(board, found[0], "returned", at)
 
 
-def _current(board: Board, report: Report, item: TaskUpdate | TaskResult | HandBack, kind: str) -> TaskState | None:
+def _current(
+    board: Board, report: Report, item: TaskUpdate | TaskResult | HandBack, kind: str
+) -> tuple[TaskState, Attempt] | None:
+    """Return the task with its present attempt, if that is what the item speaks of."""
     task = board.live(item.task_id)
-    if task is None or task.attempt != item.attempt or task.session != report.session or task.agent is None:
+    current = None if task is None else task.current
+    if (
+        task is None
+        or current is None
+        or current.agent is None
+        or task.attempt != item.attempt
+        or current.session != report.session
+        or current.agent.id != report.agent_id
+    ):
         board.draft.stale.append(kind)
         return None
-    if task.agent.id != report.agent_id:
-        board.draft.stale.append(kind)
-        return None
-    task.missing_since = None
-    return task
+    current.missing_since = None
+    return task, current
 
 
-def _update(board: Board, task: TaskState, update: TaskUpdate, at: int) -> None:
+def _update(board: Board, task: TaskState, current: Attempt, update: TaskUpdate, at: int) -> None:
     if update.progress is not None or update.note is not None:
-        task.progress, task.note = update.progress, update.note
+        current.progress, current.note = update.progress, update.note
+    current.heard_at = at
+    if update.extend is not None:
+        current.extended_ms = int(update.extend * 1000)
     if task.status is TaskStatus.ASSIGNED:
-        lifecycle.start(board, task, at)
+        lifecycle.start(board, task, current, at)
     else:
         board.touch(task)
         board.tell(task)
 
 
-def _result(board: Board, task: TaskState, result: TaskResult, at: int) -> None:
-    began = task.started_at or task.assigned_at or at
+def _result(board: Board, task: TaskState, current: Attempt, result: TaskResult, at: int) -> None:
+    began = current.started_at or current.assigned_at
     run_ms = float(at - began) if result.duration is None else result.duration * 1000
-    if task.started_at is None:
-        task.started_at = max(task.assigned_at or at, at - int(run_ms))
+    if current.started_at is None:
+        current.started_at = max(current.assigned_at, at - int(run_ms))
     match result.status:
         case TaskStatus.COMPLETED:
-            lifecycle.complete(board, task, to_json(result.output, inf_nan_mode="constants"), at, run_ms)
+            output = to_json(result.output, inf_nan_mode="constants")
+            lifecycle.complete(board, task, current, output, at, run_ms)
         case TaskStatus.CANCELLED:
-            lifecycle.cancel(board, task, task.reason or "cancelled by its agent", at)
+            lifecycle.cancel(board, task, "cancelled by its agent", at)
         case _:
             reason = result.reason or FailureReason.ERROR
             retryable = result.retryable and reason is not FailureReason.REJECTED
-            lifecycle.attempt_failed(board, task, reason, result.error, at, retryable=retryable)
+            after = None if result.retry_after is None else int(result.retry_after * 1000)
+            lifecycle.attempt_failed(board, task, reason, result.error, at, retryable=retryable, retry_after=after)

@@ -6,14 +6,15 @@ drops this scheduler and loads a new one from the ledger.
 """
 
 from collections.abc import Iterable
-from heapq import heappop
 
-from bus.messages import CancelAttempt, CancelTasks, Control, TaskError, WatchTasks
+from pydantic_core import from_json
+
+from bus.messages import CancelTasks, Reprioritise, WatchTasks
 from bus.states import FailureReason, TaskPriority, TaskStatus
-from dispatcher.core import agents, lifecycle, reports
+from dispatcher.core import agents, breaker, lifecycle, reports, ringing
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
-from dispatcher.core.decisions import Accepted, Decisions
+from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind
 from dispatcher.core.events import (
     Beat,
     Blind,
@@ -27,8 +28,9 @@ from dispatcher.core.events import (
     SignedOut,
     Submitted,
 )
-from dispatcher.core.model import AgentState, Requirement, TaskState
-from dispatcher.core.record import task_of
+from dispatcher.core.model import AgentState, TaskState
+from dispatcher.core.record import StoredTask, restore
+from dispatcher.core.terms import Requirement, Terms
 from dispatcher.core.timers import TimerKind
 
 
@@ -49,41 +51,71 @@ class Scheduler:
         board.now = max(now, board.now)
         for event in events:
             self._take(event)
-        self._ring()
+        ringing.ring(self.board)
         self._place()
         return board.close()
 
     @property
     def next_due(self) -> int | None:
-        """When the next timer on the clock rings (ms); None if nothing is to come."""
-        return self.board.clock_timers.next_due
+        """When the next timer rings (ms), perhaps in the past: a pass rings only so many; None if none will."""
+        board = self.board
+        overdue = board.horizon_timers.next_due
+        if overdue is not None and overdue <= board.horizon:
+            return overdue
+        return board.clock_timers.next_due
 
-    def load(self, fleet: Iterable[AgentState], tasks: Iterable[tuple[TaskState, str]], now: int) -> None:
-        """Take over what the ledger has: agents first, then live tasks, each with its agent's id ('' for none).
+    def load(
+        self, fleet: Iterable[AgentState], tasks: Iterable[StoredTask], now: int, notes: Iterable[Note] = ()
+    ) -> None:
+        """Take over what the ledger has: agents first, then live tasks.
 
         Every lease starts anew. A task whose agent is unknown, or has another session now, is freed on the horizon.
         """
         board = self.board
         board.now = max(now, board.now)
+        notes = tuple(notes)
+        for note in notes:
+            self._remember(note)
         for agent in fleet:
+            agent.life = board.new_life()
             board.fleet.add(agent)
-            board.horizon_timers.set(now + agent.lease_ms, TimerKind.LEASE, agent.id)
+            board.throttle(agent)
+            board.horizon_timers.set(now + agent.lease_ms, TimerKind.LEASE, agent.id, agent.life)
             board.horizon_timers.set(now, TimerKind.SESSION, agent.id)
             board.clock_timers.set(now + board.config.forget_agent_ms, TimerKind.FORGET, agent.id)
-        for task, agent_id in tasks:
-            self._restore(task, agent_id)
+        for note in notes:
+            if note.kind is NoteKind.BREAKER and note.value is not None:
+                breaker.restore(board, note.field, note.value)
+        for stored in tasks:
+            self._restore(stored)
 
-    def _restore(self, task: TaskState, agent_id: str) -> None:
+    def _remember(self, note: Note) -> None:
         board = self.board
-        board.tasks[task.id] = task
-        self._arm_expiry(task)
-        if task.status is TaskStatus.PENDING:
-            lifecycle.wait(board, task)
+        if note.value is None:
             return
-        agent = board.fleet.agents.get(agent_id)
+        said = from_json(note.value)  # breakers are remembered when their agents are
+        match note.kind:
+            case NoteKind.RATE:
+                board.limits.arrivals[note.field] = said
+            case NoteKind.TOMBSTONE:
+                board.tombstones[note.field] = said["reason"]
+                board.clock_timers.set(said["at"] + board.config.tombstone_ms, TimerKind.TOMBSTONE, note.field)
+
+    def _restore(self, stored: StoredTask) -> None:
+        board, guard = self.board, stored.guard
+        agent: AgentState | None = None
+        if guard.status is not TaskStatus.PENDING:
+            agent = board.fleet.agents.get(guard.agent_id) or agents.unknown(board, guard.agent_id, guard.session)
+        terms = board.terms.of(stored.header)
+        if stored.run.priority is not None:
+            terms = board.terms.with_priority(terms, stored.run.priority)
+        task = restore(stored, terms, agent)
+        board.tasks[task.id] = task
+        lifecycle.arm_expiry(board, task)
         if agent is None:
-            agent = agents.unknown(board, agent_id, task.session)
-        lifecycle.resume(board, task, agent)
+            lifecycle.wait(board, task)
+        else:
+            lifecycle.resume(board, task, agent)
 
     # --- events
 
@@ -117,36 +149,27 @@ class Scheduler:
         if event.task_id in board.tasks:
             self._watch(event.task_id, event.header.reply_to)
             return
-        task = task_of(board.config, event.task_id, event.header, event.at)
-        task.spec = event.body
+        terms = board.terms.of(event.header)
+        task = TaskState(event.task_id, terms, event.at, spec=event.body)
+        if terms.delay_ms:
+            task.not_before = event.at + terms.delay_ms
         board.tasks[task.id] = task
         board.touch(task)
         board.tell(task)
-        board.draft.accepted.append(Accepted(task.id, task.requirement.capability, task.priority.value))
-        tombstone = board.tombstones.pop(task.id, None)
-        if tombstone is not None:
-            lifecycle.cancel(board, task, tombstone[0], board.now)
+        board.draft.accepted.append(Accepted(task.id, terms.requirement.capability, terms.priority.value))
+        reason = board.unbury(task.id) if board.tombstones else None
+        if reason is not None:
+            lifecycle.cancel(board, task, reason, board.now)
             return
-        self._arm_expiry(task)
+        lifecycle.arm_expiry(board, task)
         lifecycle.wait(board, task)
-
-    def _arm_expiry(self, task: TaskState) -> None:
-        if task.expires_at is not None:
-            self.board.clock_timers.set(task.expires_at, TimerKind.EXPIRE, task.id)
 
     def _refuse(self, event: Refused) -> None:
         board = self.board
         if event.task_id in board.tasks:
             return
-        task = TaskState(
-            id=event.task_id,
-            requirement=Requirement(""),
-            priority=TaskPriority.MEDIUM,
-            score=event.at,
-            enqueued_at=event.at,
-            watchers=() if event.reply_to is None else (event.reply_to,),
-            spec=event.body,
-        )
+        terms = Terms(Requirement("", ""), TaskPriority.MEDIUM, 0, reply_to=event.reply_to)
+        task = TaskState(event.task_id, terms, event.at, spec=event.body)
         board.tasks[task.id] = task
         lifecycle.fail(board, task, FailureReason.REJECTED, event.error, event.at)
 
@@ -160,116 +183,78 @@ class Scheduler:
         match command:
             case CancelTasks():
                 for task_id in command.task_ids:
-                    self._cancel(task_id, command.reason, command.by)
+                    self._cancel(task_id, command.reason)
+            case Reprioritise():
+                for task_id in command.task_ids:
+                    self._reprioritise(task_id, command.priority)
             case WatchTasks():
                 for task_id in command.task_ids:
                     self._watch(task_id, command.reply_to)
             case _:
                 agents.command(board, command.agent_id, command.type, command.reason)
 
-    def _cancel(self, task_id: str, reason: str, by: str) -> None:
+    def _cancel(self, task_id: str, reason: str) -> None:
         board = self.board
         task = board.live(task_id)
         if task is None:
-            board.tombstones[task_id] = (reason, by)
+            if task_id in board.tasks:
+                return  # it has ended in this very pass
+            board.bury(task_id, reason)
             board.clock_timers.set(board.now + board.config.tombstone_ms, TimerKind.TOMBSTONE, task_id)
             return
-        agent = task.agent
-        if agent is not None:
-            stop = CancelAttempt(session=task.session, task_id=task.id, attempt=task.attempt, reason=reason)
-            board.instruct(agent.id, Control(stop))
+        lifecycle.stop(board, task, reason)
         lifecycle.cancel(board, task, reason, board.now)
+
+    def _reprioritise(self, task_id: str, priority: TaskPriority) -> None:
+        board = self.board
+        task = board.live(task_id)
+        if task is None or task.terms.priority is priority:
+            return
+        waits = task.line is not None
+        board.order.leave(task)
+        task.priority = priority
+        task.terms = board.terms.with_priority(task.terms, priority)
+        board.touch(task)
+        board.tell(task, reason=f"priority is {priority} now")
+        if waits:
+            board.enqueue(task)
 
     def _watch(self, task_id: str, client_id: str | None) -> None:
         task = self.board.live(task_id)
-        if task is None or client_id is None or client_id in task.watchers:
+        if task is None or client_id is None or client_id in task.listeners:
             return
         task.watchers = (*task.watchers, client_id)
         self.board.touch(task)
 
-    # --- timers
-
-    def _ring(self) -> None:
-        board = self.board
-        for kind, subject, mark in board.horizon_timers.pop_due(board.horizon):
-            if kind is TimerKind.LEASE:
-                agents.lease_ended(board, subject, board.horizon)
-            elif kind is TimerKind.SESSION:
-                agents.session_ended(board, subject, board.horizon)
-            else:
-                self._ran_too_long(subject, mark)
-        for kind, subject, mark in board.clock_timers.pop_due(board.now):
-            if kind is TimerKind.READY:
-                task = board.live(subject)
-                if task is not None and task.status is TaskStatus.PENDING and task.attempt == mark:
-                    board.touch(task)
-                    board.enqueue(task)
-            elif kind is TimerKind.EXPIRE:
-                self._expire(subject)
-            elif kind is TimerKind.PROBATION:
-                agents.probation_over(board, subject, board.now)
-            elif kind is TimerKind.FORGET:
-                agents.forget(board, subject, board.now)
-            else:
-                board.tombstones.pop(subject, None)
-
-    def _expire(self, task_id: str) -> None:
-        board = self.board
-        task = board.live(task_id)
-        if task is None or task.status is not TaskStatus.PENDING or task.attempt > 0:
-            return
-        why = board.fleet.why_waiting(board.fleet.class_of(task.requirement))
-        error = TaskError(type="QueueTimeout", message=f"no agent took it within its queue_timeout: {why}")
-        lifecycle.fail(board, task, FailureReason.EXPIRED, error, board.now)
-
-    def _ran_too_long(self, task_id: str, attempt: int) -> None:
-        board = self.board
-        task = board.live(task_id)
-        if task is None or task.attempt != attempt or task.status is not TaskStatus.RUNNING or task.agent is None:
-            return
-        stop = CancelAttempt(session=task.session, task_id=task.id, attempt=attempt, reason="run_timeout is over")
-        board.instruct(task.agent.id, Control(stop))
-        error = TaskError(type="RunTimeout", message="its agent neither finished nor stopped it within run_timeout")
-        lifecycle.attempt_failed(board, task, FailureReason.TIMEOUT, error, board.horizon)
-
     # --- placement
 
     def _place(self) -> None:
-        """Place heads of classes, lowest score first, until nobody who waits finds room."""
-        board, fleet = self.board, self.board.fleet
+        """Place whoever is next, until nobody who waits finds room."""
+        board, fleet, order = self.board, self.board.fleet, self.board.order
         if fleet.gained:
             gained, fleet.gained = fleet.gained, 0
-            for cls in [c for c in board.blocked if c.mask & gained]:
-                del board.blocked[cls]
-                head = cls.line.head()
-                if head is not None:
-                    board.offer(cls, head.score)
-        ready = board.ready
-        while ready:
-            score, _, cls = heappop(ready)
-            if cls.queued_score != score:
+            for cls in [c for c in order.blocked if c.mask & gained]:
+                order.open(cls)
+        while not fleet.full and (line := order.best()) is not None:
+            cls = line.cls
+            closed = board.limits.closed(cls.gates, board.now) if cls.gates else None
+            if closed is not None:
+                order.block(cls)
+                if board.limits.wait(closed, cls):
+                    board.clock_timers.set(closed.until or 0, TimerKind.LIMIT, closed.key)
                 continue
-            cls.queued_score = None
-            head = cls.line.head()
-            if head is None:
-                continue
-            if head.score != score:
-                board.offer(cls, head.score)
-                continue
-            estimate = fleet.estimate(cls.requirement.capability, head.estimate_ms)
+            requirement = cls.requirement
+            head = line.head()
+            estimate = fleet.estimate(requirement.capability, None if head is None else head.terms.estimate_ms)
             agent = fleet.choose(cls, estimate, board.rng)
             if agent is None:
-                board.blocked[cls] = None
+                order.block(cls)
                 continue
-            cls.line.pop()
-            lifecycle.assign(board, head, agent)
-            following = cls.line.head()
-            if following is not None:
-                board.offer(cls, following.score)
+            lifecycle.assign(board, order.take(line), agent, estimate)
 
     # --- what operators see
 
     def why_waiting(self) -> dict[Requirement, str]:
         """Say for each requirement class with waiting tasks why they wait."""
         fleet = self.board.fleet
-        return {cls.requirement: fleet.why_waiting(cls) for cls in fleet.classes.values() if len(cls.line)}
+        return {cls.requirement: fleet.why_waiting(cls) for cls in fleet.classes.values() if cls.waiting}

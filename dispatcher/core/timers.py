@@ -1,11 +1,13 @@
 """Timers as data: a heap of (when, what, whom), advanced by whoever knows the time.
 
-A timer is never removed from the heap; it is checked when it rings. `Timers` is used twice: once on the clock
-(delays, expiry), once on the horizon (leases, run timeouts), see `events.Horizon`.
+A timer is checked when it rings, and not removed before; when the heap has doubled, those that mean nothing any more
+are dropped together. `Timers` is used twice: once on the clock (delays, expiry), once on the horizon (leases, run
+timeouts), see `events.Horizon`.
 """
 
+from collections.abc import Callable
 from enum import StrEnum
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 
 class TimerKind(StrEnum):
@@ -14,32 +16,50 @@ class TimerKind(StrEnum):
     READY = "ready"  # a delayed task may start
     EXPIRE = "expire"  # a task waited too long
     RUN_TIMEOUT = "run_timeout"  # an attempt ran too long
+    PROGRESS = "progress"  # an attempt has not said anything for too long
     LEASE = "lease"  # an agent was not heard of
     SESSION = "session"  # a session was replaced: its tasks are free
     PROBATION = "probation"  # a deaf agent may be tried again
+    LIMIT = "limit"  # a rate allows the next start
+    BREAKER = "breaker"  # a capability may be tried again at an agent
+    THROTTLE = "throttle"  # an agent's own rate allows the next start
+    RECALL = "recall"  # work waits ahead of an agent's slots, or behind a blocked loop
     FORGET = "forget"  # a stopped agent is no longer listed
     TOMBSTONE = "tombstone"  # a cancel found no task
 
 
+COMPACT_AT = 4_096
+"""Timers below which nothing is ever dropped early."""
+
+
 class Timers:
-    """A heap of timers. Equal instants ring in the order in which they were set."""
+    """A heap of timers. Equal instants ring in the order in which they were set.
 
-    __slots__ = ("_heap", "_seq")
+    `alive` tells whether a timer, by its kind, subject and mark, still means something.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_alive", "_compact_at", "_heap", "_seq")
+
+    def __init__(self, alive: Callable[[TimerKind, str, int], bool]) -> None:
+        self._alive = alive
         self._heap: list[tuple[int, int, TimerKind, str, int]] = []
         self._seq = 0
+        self._compact_at = COMPACT_AT
 
     def set(self, when: int, kind: TimerKind, subject: str, mark: int = 0) -> None:
         """Ring at `when`; `mark` tells the listener whether the timer still means what it was set for."""
         self._seq += 1
         heappush(self._heap, (when, self._seq, kind, subject, mark))
+        if len(self._heap) >= self._compact_at:
+            self._heap = [timer for timer in self._heap if self._alive(*timer[2:])]
+            heapify(self._heap)
+            self._compact_at = max(COMPACT_AT, 2 * len(self._heap))
 
-    def pop_due(self, now: int) -> list[tuple[TimerKind, str, int]]:
-        """Remove and return every timer with `when <= now`, earliest first."""
+    def pop_due(self, now: int, limit: int) -> list[tuple[TimerKind, str, int]]:
+        """Remove and return timers with `when <= now`, earliest first; others than the first `limit` stay."""
         due: list[tuple[TimerKind, str, int]] = []
         heap = self._heap
-        while heap and heap[0][0] <= now:
+        while heap and heap[0][0] <= now and len(due) < limit:
             _, _, kind, subject, mark = heappop(heap)
             due.append((kind, subject, mark))
         return due

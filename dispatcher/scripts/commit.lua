@@ -11,15 +11,20 @@
 -- ARGV  1 token of the leader            2 consumer group
 --       3 now (ms)                       4 retention of finished tasks (ms)
 --       5 body for events ('' for none)  6 length at which events is capped
---       7 number of tasks  8 number of acks  9 number of messages  10 number of agents
---       then per task, 12 values:
+--       7 age at which events are dropped (ms), counted back from the entry that is written
+--       8 time to live of assignments streams (ms), from their last entry on
+--       9 number of tasks  10 number of acks  11 number of messages  12 number of agents  13 number of notes
+--       then per task, 13 values:
 --         key, id, guard before ('' = must not exist), guard after, place (w d a f x), score there, run,
 --         spec ('' = keep), output ('' = none), key of the stream to release its entry from (0 = none),
 --         key of the stream to hand it over on (0 = none; the next value is then '')
 --         head of the assignment: JSON up to the spec, which follows it, and a closing brace
+--         key of the marker that its submission left (0 = none)
 --       then per ack: key, number of ids, ids
 --       then per message: key, time to live of the stream (ms, 0 = none), cap (0 = none), body
---       then per agent: key, id, record ('' = forget), score in the index
+--       then per agent, 6 values:
+--         key, id, record ('' = forget), score in the index, keys of its assignments and control streams (0 = keep)
+--       then per note: key, field, value ('' = forget)
 -- Returns {'OK'}, or with nothing written {'FENCED', token found or ''}, {'CONFLICT', id, guard found or ''},
 --         or {'KNOWN', position (1..) of each task that was to be new and exists}
 
@@ -27,9 +32,10 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return { 'FENCED', redis.call('GET', KEYS[1]) or '' }
 end
 
-local tasks, acks, messages, agents = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-local STRIDE = 12
-local FIRST = 11
+local tasks, acks, messages = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local agents, notes = tonumber(ARGV[12]), tonumber(ARGV[13])
+local STRIDE = 13
+local FIRST = 14
 
 local todo, entries, done, known = {}, {}, 0, { 'KNOWN' }
 for i = 1, tasks do
@@ -58,6 +64,7 @@ if #known > 1 then
 end
 
 local index = { w = KEYS[2], d = KEYS[3], a = KEYS[4] }
+local given = {}
 for i = 1, tasks do
   if todo[i] then
     local at = FIRST + (i - 1) * STRIDE
@@ -72,7 +79,9 @@ for i = 1, tasks do
       if body == '' then
         body = redis.call('HGET', key, 'spec') or 'null'
       end
-      local entry = redis.call('XADD', KEYS[tonumber(handover)], '*', '__data__', ARGV[at + 11] .. body .. '}')
+      local stream = KEYS[tonumber(handover)]
+      local entry = redis.call('XADD', stream, '*', '__data__', ARGV[at + 11] .. body .. '}')
+      given[stream] = true
       if spec ~= '' then
         redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6], 'spec', spec, 'entry', entry)
       else
@@ -84,6 +93,9 @@ for i = 1, tasks do
       redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6], 'result', output)
     else
       redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6])
+    end
+    if ARGV[at + 12] ~= '0' then
+      redis.call('DEL', KEYS[tonumber(ARGV[at + 12])])
     end
     local was = string.sub(ARGV[at + 2], 1, 1)
     if was == 'P' and place ~= 'w' then
@@ -107,6 +119,9 @@ for i = 1, tasks do
       redis.call('PEXPIRE', key, ARGV[4])
     end
   end
+end
+for stream in pairs(given) do
+  redis.call('PEXPIRE', stream, ARGV[8])
 end
 
 local at = FIRST + tasks * STRIDE
@@ -135,15 +150,26 @@ end
 for _ = 1, agents do
   local key, id, record = KEYS[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 2]
   if record == '' then
-    redis.call('DEL', key)
+    redis.call('DEL', key, KEYS[tonumber(ARGV[at + 4])], KEYS[tonumber(ARGV[at + 5])])
     redis.call('ZREM', KEYS[8], id)
   else
     redis.call('HSET', key, 'record', record)
     redis.call('ZADD', KEYS[8], ARGV[at + 3], id)
   end
-  at = at + 4
+  at = at + 6
+end
+for _ = 1, notes do
+  local key, field, value = KEYS[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 2]
+  if value == '' then
+    redis.call('HDEL', key, field)
+  else
+    redis.call('HSET', key, field, value)
+  end
+  at = at + 3
 end
 if ARGV[5] ~= '' and (tasks == 0 or done < tasks) then
-  redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[6], '*', '__data__', ARGV[5])
+  local entry = redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[6], '*', '__data__', ARGV[5])
+  local oldest = tonumber(string.match(entry, '^%d+')) - tonumber(ARGV[7])
+  redis.call('XTRIM', KEYS[7], 'MINID', '~', string.format('%.0f', math.max(0, oldest)))
 end
 return { 'OK' }

@@ -7,6 +7,7 @@ from bus.ids import DEFAULT_POOL
 from bus.messages import Command, Control, Registration
 from bus.names import DATA_FIELD, PoolNames
 from bus.states import TaskPriority
+from dispatcher.pool import topics
 from tests.docs.pages import ROOT, blocks
 
 PAGE: Final = ROOT / "docs" / "wire.md"
@@ -15,7 +16,8 @@ NAMES: Final = PoolNames(DEFAULT_POOL)
 
 def test_every_stream_is_named() -> None:
     text = PAGE.read_text()
-    streams = [*NAMES.inbound, NAMES.assignments("ID"), NAMES.control("ID"), NAMES.replies("ID")]
+    inbound = [topic.stream for topic in topics(NAMES)]
+    streams = [*inbound, NAMES.assignments("ID"), NAMES.control("ID"), NAMES.replies("ID")]
     for stream in (*streams, NAMES.events, NAMES.rejected):
         assert f"`{stream.removeprefix(NAMES.root)}`" in text
     for said in (NAMES.root.replace(DEFAULT_POOL, "POOL"), NAMES.results, NAMES.task("ID"), DATA_FIELD):

@@ -45,6 +45,7 @@ DISPATCHER_MOVES: list[tuple[Callable[[DispatcherObserver], None], str, dict[str
     (lambda o: o.retried("c", "error", 2), "callboard_task_retries_total", {"capability": "c", "reason": "error"}, 2),
     (lambda o: o.stale("result", 2), "callboard_stale_reports_total", {"kind": "result"}, 2),
     (lambda o: o.unreadable("commands", 1), "callboard_unreadable_messages_total", {"topic": "commands"}, 1),
+    (lambda o: o.defect(), "callboard_defects_total", {}, 1),
     (lambda o: o.decided(5, 0.01), "callboard_decisions_total", {}, 5),
     (lambda o: o.decided(5, 0.01), "callboard_scheduler_pass_seconds_sum", {}, 0.01),
     (lambda o: o.committed(5, 0.02), "callboard_commit_seconds_sum", {}, 0.02),

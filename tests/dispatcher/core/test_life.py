@@ -6,18 +6,18 @@ import pytest
 from pydantic_core import from_json
 
 from bus.messages import TaskError
+from bus.retries import RetryPolicy
 from bus.states import TERMINAL, FailureReason, TaskPriority, TaskStatus, task_may_become
 from dispatcher.core import lifecycle
 from dispatcher.core.decisions import Decisions, Place
 from dispatcher.core.events import Duplicate, Refused
 from dispatcher.core.lifecycle import IllegalTransitionError
+from dispatcher.core.model import Attempt, TaskState
 from dispatcher.core.retry import backoff_ms
 from tests.dispatcher.core.world import World, placed, stops, task_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from dispatcher.core.model import TaskState
 
 
 def running(**fields: object) -> World:
@@ -27,6 +27,10 @@ def running(**fields: object) -> World:
     world.step(world.started(1))
     assert world.status(1) is TaskStatus.RUNNING
     return world
+
+
+def current(task: TaskState) -> Attempt:
+    return task.current or Attempt(None, "", 0)
 
 
 def reason(decisions: Decisions) -> str | None:
@@ -93,10 +97,11 @@ def test_what_cannot_help_is_not_tried_again(fields: dict[str, object]) -> None:
 
 
 def test_the_backoff_has_full_jitter_and_a_cap() -> None:
-    world = World(retry_base_ms=100, retry_cap_ms=1_000)
+    policy = RetryPolicy(base=0.1, cap=1.0)
+    world = World(retry=policy)
     board = world.scheduler.board
     for failures, bound in ((1, 100), (2, 200), (3, 400), (4, 800), (5, 1_000), (500, 1_000)):
-        waits = [backoff_ms(world.config, failures, board.rng) for _ in range(400)]
+        waits = [backoff_ms(policy, failures, board.rng) for _ in range(400)]
         assert 0 <= min(waits) < bound * 0.1
         assert bound * 0.9 < max(waits) < bound
 
@@ -142,11 +147,27 @@ def test_a_delay_does_not_count_as_waiting() -> None:
     assert world.status(1) is TaskStatus.FAILED
 
 
-def test_an_agent_that_had_it_once_stops_the_expiry() -> None:
+def test_what_was_handed_back_unbegun_expires_all_the_same() -> None:
     world = World()
     world.step(world.sign_in(), world.task(queue_timeout=5))
-    world.step(world.returned(1), world.command("drain"))
-    world.step(after=10_000)
+    world.step(world.command("drain"), world.returned(1))
+    world.step(after=4_999)
+    assert world.status(1) is TaskStatus.PENDING
+    assert reason(world.step(after=1)) == FailureReason.EXPIRED
+
+
+def test_what_is_handed_back_when_its_time_is_over_expires_at_once() -> None:
+    world = World()
+    world.step(world.sign_in(lease=60), world.task(queue_timeout=5))
+    world.step(after=6_000)
+    assert world.status(1) is TaskStatus.ASSIGNED
+    assert reason(world.step(world.returned(1))) == FailureReason.EXPIRED
+
+
+def test_what_was_begun_once_does_not_expire() -> None:
+    world = running(queue_timeout=5)
+    world.step(world.failed(1), after=4_000)
+    world.step(world.command("drain"), after=60_000)
     assert world.status(1) is TaskStatus.PENDING
 
 
@@ -258,12 +279,12 @@ def test_what_the_ledger_had_before_is_forgotten_without_a_word() -> None:
 def test_only_moves_of_the_table_are_made() -> None:
     """Every function of a task's life, tried in every status: a move the table lacks is refused."""
     moves: dict[TaskStatus, Callable[[World, TaskState], None]] = {
-        TaskStatus.RUNNING: lambda w, t: lifecycle.start(w.scheduler.board, t, w.now),
-        TaskStatus.COMPLETED: lambda w, t: lifecycle.complete(w.scheduler.board, t, b"1", w.now, 1.0),
+        TaskStatus.RUNNING: lambda w, t: lifecycle.start(w.scheduler.board, t, current(t), w.now),
+        TaskStatus.COMPLETED: lambda w, t: lifecycle.complete(w.scheduler.board, t, current(t), b"1", w.now, 1.0),
         TaskStatus.CANCELLED: lambda w, t: lifecycle.cancel(w.scheduler.board, t, "", w.now),
         TaskStatus.FAILED: lambda w, t: lifecycle.fail(w.scheduler.board, t, FailureReason.ERROR, None, w.now),
         TaskStatus.PENDING: lambda w, t: lifecycle.requeue(w.scheduler.board, t, "x", w.now),
-        TaskStatus.ASSIGNED: lambda w, t: lifecycle.assign(w.scheduler.board, t, w.agent()),
+        TaskStatus.ASSIGNED: lambda w, t: lifecycle.assign(w.scheduler.board, t, w.agent(), None),
     }
     assert set(moves) == set(TaskStatus)
     for before in TaskStatus:
@@ -273,7 +294,7 @@ def test_only_moves_of_the_table_are_made() -> None:
             task = world.scheduler.board.tasks[task_id(1)]
             task.status = before
             if before in TERMINAL or before is TaskStatus.PENDING:
-                task.agent = None
+                task.current = None
                 world.agent().tasks.clear()
             if task_may_become(before, after):
                 move(world, task)

@@ -10,6 +10,7 @@ from bus.messages import (
     CapabilitySpec,
     HandBack,
     Heartbeat,
+    RecallAttempt,
     Register,
     Report,
     TaskError,
@@ -192,4 +193,13 @@ def stops(decisions: Decisions) -> list[tuple[str, str, int]]:
         (i.agent_id, i.message.root.task_id, i.message.root.attempt)
         for i in decisions.instructions
         if isinstance(i.message.root, CancelAttempt)
+    ]
+
+
+def recalls(decisions: Decisions) -> list[tuple[str, str]]:
+    """Return (agent, task) of every attempt that is asked back."""
+    return [
+        (i.agent_id, i.message.root.task_id)
+        for i in decisions.instructions
+        if isinstance(i.message.root, RecallAttempt)
     ]

@@ -39,6 +39,7 @@ from bus.messages import (
 )
 from bus.names import DATA_FIELD, PoolNames
 from bus.records import Guard
+from bus.retries import RetryPolicy
 from bus.states import TaskPriority, TaskStatus
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.decisions import Decisions
@@ -66,7 +67,7 @@ class Pool(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self.names = PoolNames(check_pool(f"m{new_nonce()[-12:]}"))
-        self.config = SchedulerConfig(prefetch_ms=0, retry_base_ms=2_000)
+        self.config = SchedulerConfig(prefetch_ms=0, retry=RetryPolicy(base=2.0))
         self.now = START
         self.sessions: dict[str, str] = {}
         self.submitted: set[TaskId] = set()
@@ -103,7 +104,7 @@ class Pool(RuleBasedStateMachine):
         self.lead = won
         self.scheduler = Scheduler(self.config, seed=1)
         self.scheduler.load(await load_agents(self.redis, self.names, self.now), (), self.now)
-        async for page in load_tasks(self.redis, self.names, self.config):
+        async for page in load_tasks(self.redis, self.names):
             self.scheduler.load((), page, self.now)
 
     def teardown(self) -> None:
