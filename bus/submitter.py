@@ -72,8 +72,8 @@ class _Lane:
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.gather(self._sender, return_exceptions=True)
-        for _, stored in self._collected:
-            stored.cancel()
+        while self._collected:
+            self._collected.popleft()[1].cancel()
 
     async def _send_collected(self) -> None:
         """Send until nothing is left. It belongs to no caller, so that none of them can stop it."""
