@@ -9,8 +9,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel
 
-from bus.ids import AGENT_ID_PATTERN, CAPABILITY_PATTERN, SESSION_PATTERN, TASK_ID_PATTERN
-from bus.requirements import Condition, Preference, Value
+from bus.acceptance import Acceptance
+from bus.ids import AGENT_ID_PATTERN, SESSION_PATTERN, TASK_ID_PATTERN
+from bus.requirements import CapabilityField, TaskRequirement, Value
 from bus.states import FailureReason, TaskPriority, TaskStatus
 
 VERSION: Final = 1
@@ -22,7 +23,6 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 TaskIdField = Annotated[str, Field(pattern=TASK_ID_PATTERN)]
 AgentIdField = Annotated[str, Field(pattern=AGENT_ID_PATTERN)]
 SessionField = Annotated[str, Field(pattern=SESSION_PATTERN)]
-CapabilityField = Annotated[str, Field(pattern=CAPABILITY_PATTERN)]
 Seconds = Annotated[float, Field(ge=0, le=366 * 86_400, allow_inf_nan=False)]
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -38,14 +38,10 @@ class Message(BaseModel):
 # --- clients → leader -------------------------------------------------------------------------------------------
 
 
-class TaskFields(BaseModel):
+class TaskFields(TaskRequirement):
     """What a task asks for, payload apart: shared by the wire and by `bus.TaskCreate`."""
 
-    capability: CapabilityField
-    version: str | None = Field(None, max_length=64, description="Range of capability versions, PEP 440: `>=2,<3`.")
     priority: TaskPriority = TaskPriority.MEDIUM
-    requires: tuple[Condition, ...] = Field((), max_length=32)
-    prefers: tuple[Preference, ...] = Field((), max_length=32)
     run_timeout: Seconds | None = Field(None, description="Longest time one attempt may run.")
     queue_timeout: Seconds | None = Field(None, description="Longest time it may wait for an agent.")
     max_attempts: int = Field(3, ge=1, le=1000)
@@ -128,6 +124,7 @@ class Register(Message):
     capabilities: tuple[CapabilitySpec, ...] = Field(min_length=1, max_length=256)
     slots: int = Field(1, ge=1, le=100_000)
     attributes: dict[str, Value] = Field(default_factory=dict)
+    accepts: Acceptance = Field((), description="Conditions on tasks: it gets only those that meet all of them.")
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     heartbeat_interval: Seconds = 1.0
     lease: Seconds = Field(5.0, ge=0.1)

@@ -8,6 +8,7 @@ bits, and the backlog plays no part.
 
 from random import Random
 
+from bus.requirement_text import format_clause
 from bus.states import AgentHealth
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.match import find_capability, preference_weight
@@ -209,7 +210,5 @@ class Fleet:
 
 def _describe(requirement: Requirement) -> str:
     parts = [f"version {requirement.version}"] if requirement.version else []
-    parts += [
-        f"{c.attribute} {c.op.value} {'' if c.value is None else c.value}".strip() for c in requirement.conditions
-    ]
+    parts += [format_clause(clause) for clause in requirement.conditions]
     return " and ".join(parts) or "the requirement"

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from bus.messages import CapabilitySpec, TaskError
 from bus.records import AttemptRecord
-from bus.requirements import Condition, Preference, Value
+from bus.requirements import Clause, Preference, Value
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
 
 
@@ -20,7 +20,7 @@ class Requirement:
 
     capability: str
     version: str | None = None
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[Clause, ...] = ()
     preferences: tuple[Preference, ...] = ()
 
 
@@ -83,6 +83,8 @@ class AgentState:
     registered_at: int
     lease_ms: int
     attributes: dict[str, Value] = field(default_factory=dict)
+    accepts: tuple[Clause, ...] = ()
+    """Conditions on the tasks that it is given, see `match.accepts`."""
     metadata: dict[str, JsonValue] = field(default_factory=dict)
     heartbeat_interval: float = 1.0
     retired: tuple[str, ...] = ()
