@@ -19,6 +19,7 @@ from pydantic_core import to_json
 
 from agent_runtime.agent import Agent
 from agent_runtime.backoff import Backoff
+from agent_runtime.definition import read_acceptance
 from agent_runtime.errors import AgentDefinitionError
 from agent_runtime.execution import PATIENCE_S, Pipeline
 from agent_runtime.exit_codes import ExitCode
@@ -269,6 +270,7 @@ class Worker:
                 capabilities=tuple(capability.spec for _, capability in self.agent.capabilities.values()),
                 slots=self._size,
                 attributes=dict(self.agent.attributes),
+                accepts=read_acceptance(type(self.agent), self.agent.accepts),
                 metadata={
                     "host": socket.gethostname(),
                     "pid": os.getpid(),
