@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from agent_runtime.definition import Capability, collect
+from agent_runtime.definition import Capability, collect, read_acceptance
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agent_runtime.settings import AgentSettings
-    from bus.requirements import Value
+    from bus.requirements import Clause, Value
 
 
 class Agent:
@@ -34,12 +36,19 @@ class Agent:
     attributes: ClassVar[dict[str, Value]] = {}
     """What tasks can require or prefer of any capability of this agent, such as ``{"gpu": 24}``."""
 
+    accepts: ClassVar[str | Sequence[Clause | str]] = ()
+    """Which tasks it takes, by their `capability`, `priority`, `fairness_key` and `tags`: all conditions must be met.
+
+    ``"fairness_key != batch, priority >= HIGH"``, or a sequence of conditions; `bus.requirement_text` has the grammar.
+    """
+
     capabilities: ClassVar[dict[str, tuple[str, Capability]]] = {}
     """What it can do, read from its methods: by `name version`, the method's name and its definition."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.capabilities = collect(cls)
+        read_acceptance(cls, cls.accepts)
 
     async def on_start(self) -> None:
         """Load models, open connections. The agent signs in when this returns; if it raises, the process ends."""

@@ -14,13 +14,15 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from agent_runtime.errors import AgentDefinitionError
+from bus.acceptance import TASK_FACTS, Acceptance
 from bus.messages import CapabilitySpec
-from bus.requirements import Value
+from bus.requirements import Clause, Value
 from bus.retries import RetryPolicy
 
 ATTRIBUTE: Final = "__callboard_capability__"
 _F = TypeVar("_F", bound=Callable[..., Any])
 _PARAMETERS_WITH_CONTEXT: Final = 3
+_ACCEPTANCE: Final[TypeAdapter[tuple[Clause, ...]]] = TypeAdapter(Acceptance)
 
 _VERSION: Final = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[A-Za-z0-9.]+)?")
 """PEP 440 without its looser spellings; `packaging` would cost every agent a megabyte to say the same."""
@@ -181,6 +183,18 @@ def collect(owner: type) -> dict[str, tuple[str, Capability]]:
             )
         found[key] = (method, made)
     return found
+
+
+def read_acceptance(owner: type, accepts: object) -> tuple[Clause, ...]:
+    """Return the conditions on tasks that `accepts` is made of. Raises `AgentDefinitionError`."""
+    try:
+        return _ACCEPTANCE.validate_python(accepts)
+    except ValidationError as error:
+        raise AgentDefinitionError(
+            f"{owner.__qualname__}.accepts",
+            error.errors(include_url=False)[0]["msg"].removeprefix("Value error, "),
+            f"give conditions on {', '.join(TASK_FACTS)}, such as 'fairness_key != batch'",
+        ) from None
 
 
 def _refuse_bare_override(owner: type, method: str, where: str) -> None:

@@ -15,6 +15,7 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
 from agent_runtime.agent import Agent
+from agent_runtime.definition import read_acceptance
 from agent_runtime.errors import AgentDefinitionError
 from agent_runtime.link import Link
 from agent_runtime.settings import AgentSettings
@@ -45,6 +46,7 @@ def registration_of(
             resources=dict(agent.resources),
             rate=agent.rate,
             attributes=dict(agent.attributes),
+            accepts=read_acceptance(type(agent), agent.accepts),
             metadata={
                 "host": socket.gethostname(),
                 "pid": os.getpid(),

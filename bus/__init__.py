@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         BusUnavailableError,
         CallboardError,
         PayloadTooLargeError,
+        RequirementSyntaxError,
         SubmissionError,
         TaskCancelledError,
         TaskFailedError,
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from bus.handle import TaskHandle
     from bus.messages import TaskError, TaskResult, TaskUpdate
     from bus.records import AgentInfo, AgentWorkload, Task, TaskCreate, TaskInDB, TaskQueueStatus
-    from bus.requirements import Condition, Operator, Preference
+    from bus.requirement_text import format_requirement, parse_requirement
+    from bus.requirements import AnyOf, Condition, Operator, Preference, TaskRequirement
     from bus.states import AgentHealth, AgentStatus, FailureReason, TaskPriority, TaskStatus
 
 _HOMES: Final = {
@@ -34,6 +36,7 @@ _HOMES: Final = {
         "BusUnavailableError",
         "CallboardError",
         "PayloadTooLargeError",
+        "RequirementSyntaxError",
         "SubmissionError",
         "TaskCancelledError",
         "TaskFailedError",
@@ -46,7 +49,8 @@ _HOMES: Final = {
     "bus.handle": ("TaskHandle",),
     "bus.messages": ("TaskError", "TaskResult", "TaskUpdate"),
     "bus.records": ("AgentInfo", "AgentWorkload", "Task", "TaskCreate", "TaskInDB", "TaskQueueStatus"),
-    "bus.requirements": ("Condition", "Operator", "Preference"),
+    "bus.requirement_text": ("format_requirement", "parse_requirement"),
+    "bus.requirements": ("AnyOf", "Condition", "Operator", "Preference", "TaskRequirement"),
     "bus.states": ("AgentHealth", "AgentStatus", "FailureReason", "TaskPriority", "TaskStatus"),
 }
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
@@ -56,6 +60,7 @@ __all__ = [
     "AgentInfo",
     "AgentStatus",
     "AgentWorkload",
+    "AnyOf",
     "BusUnavailableError",
     "CallboardError",
     "Client",
@@ -64,6 +69,7 @@ __all__ = [
     "Operator",
     "PayloadTooLargeError",
     "Preference",
+    "RequirementSyntaxError",
     "SubmissionError",
     "Task",
     "TaskCancelledError",
@@ -75,6 +81,7 @@ __all__ = [
     "TaskOutcomeError",
     "TaskPriority",
     "TaskQueueStatus",
+    "TaskRequirement",
     "TaskResult",
     "TaskStatus",
     "TaskTimeoutError",
@@ -82,6 +89,8 @@ __all__ = [
     "UnknownAgentError",
     "UnknownTaskError",
     "UnreadableTaskError",
+    "format_requirement",
+    "parse_requirement",
 ]
 
 

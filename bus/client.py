@@ -24,7 +24,7 @@ from bus.limits import Limit
 from bus.messages import AgentCommand, CancelTasks, Reprioritise
 from bus.names import DATA_FIELD, PoolNames
 from bus.records import AgentInfo, Task, TaskCreate, TaskInDB, TaskQueueStatus
-from bus.requirements import Condition, Preference
+from bus.requirements import AnyOf, Condition, Preference
 from bus.retries import RetryPolicy
 from bus.states import TaskPriority, TaskStatus
 from bus.submission import Submission, in_calls, send, submission_of
@@ -46,7 +46,7 @@ class TaskOptions(TypedDict, total=False):
 
     version: str | None
     priority: TaskPriority
-    requires: Sequence[Condition | str]
+    requires: Sequence[Condition | AnyOf | str]
     prefers: Sequence[Preference | str]
     run_timeout: float | None
     queue_timeout: float | None
@@ -127,7 +127,8 @@ class Client:
     ) -> TaskHandle[Any]:
         """Publish one task; returns when the server has stored it.
 
-        `capability` is a name, or the method of an agent that has it: then the handle's result comes back as what the
+        `capability` is a name, or a name with all that is asked of an agent, ``translate>=2[lang contains de]`` (see
+        `bus.requirement_text`), or the method of an agent that has it: then the handle's result comes back as what the
         method returns. `payload` is JSON or a pydantic model. With a `key` that was used before, nothing is submitted
         and the handle is that of the existing task.
 
@@ -327,4 +328,5 @@ def _note(ended: asyncio.Queue[TaskHandle[T]], handle: TaskHandle[T], _: object)
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"])
-    return f"{where}: {problem['msg']}" if where else problem["msg"]
+    text = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {text}" if where else text

@@ -8,12 +8,18 @@ CallboardError
 │   ├── TaskFailedError
 │   ├── TaskCancelledError
 │   └── TaskTimeoutError     it failed by a timeout, or the caller's own wait ran out
+├── RequirementSyntaxError   a requirement that was given as a text cannot be read
 ├── UnknownTaskError         the ledger has no such task
 ├── UnreadableTaskError      the ledger has the task, and this program cannot read its record
 └── UnknownAgentError        the pool knows no such agent
 """
 
+from typing import Final
+
 from bus.messages import TaskError
+
+_SHOWN: Final = 40
+"""Characters of a wrong text that are shown on either side of where it is wrong."""
 
 
 class CallboardError(Exception):
@@ -43,6 +49,24 @@ class PayloadTooLargeError(SubmissionError):
         self.limit = limit
         super().__init__(
             f"the task takes {size:,} bytes and the limit is {limit:,}: pass a reference to the data instead"
+        )
+
+
+class RequirementSyntaxError(CallboardError, ValueError):
+    """A text is no requirement; its own text is one line, a traceback shows the place with a caret below.
+
+    `column` counts from 1; `expected` says what may stand there; `what` says what the text should have been.
+    """
+
+    def __init__(self, text: str, column: int, expected: str, *, what: str, example: str) -> None:
+        self.text = text
+        self.column = column
+        self.expected = expected
+        at = column - 1
+        before, after = text[max(at - _SHOWN, 0) : at], text[at : at + _SHOWN]
+        self.add_note(f"{text}\n{' ' * at}^")
+        super().__init__(
+            f"{before + '^' + after!r} is not a {what}: column {column} (^): expected {expected}: write {example}"
         )
 
 

@@ -55,6 +55,7 @@ def sign_in(board: Board, message: Register, at: int) -> None:
         registered_at=at,
         lease_ms=int(message.lease * 1000),
         attributes=dict(message.attributes),
+        accepts=message.accepts,
         metadata=dict(message.metadata),
         heartbeat_interval=message.heartbeat_interval,
         retired=retired,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from bus.requirement_text import format_clause
 from bus.states import AgentHealth, TaskPriority
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.limits import Gate, rate_gate
@@ -313,9 +314,7 @@ def _agents(number: int) -> str:
 
 def _describe(requirement: Requirement) -> str:
     parts = [f"version {requirement.version}"] if requirement.version else []
-    parts += [
-        f"{c.attribute} {c.op.value} {'' if c.value is None else c.value}".strip() for c in requirement.conditions
-    ]
+    parts += [format_clause(clause) for clause in requirement.conditions]
     if requirement.slots > 1:
         parts.append(f"{requirement.slots} slots")
     parts += [f"{much / 1000:g} {name}" for name, much in requirement.resources]

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from bus.messages import CapabilitySpec, TaskError
 from bus.records import AttemptRecord
-from bus.requirements import Value
+from bus.requirements import Clause, Value
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
 from dispatcher.core.limits import Gate, rate_gate
 from dispatcher.core.terms import Requirement, Terms
@@ -132,6 +132,8 @@ class AgentState:
     registered_at: int
     lease_ms: int
     attributes: dict[str, Value] = field(default_factory=dict)
+    accepts: tuple[Clause, ...] = ()
+    """Conditions on the tasks that it is given, see `match.accepts`."""
     metadata: dict[str, JsonValue] = field(default_factory=dict)
     heartbeat_interval: float = 1.0
     retired: tuple[str, ...] = ()

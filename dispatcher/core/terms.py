@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bus.messages import TaskHeader
-from bus.requirements import Condition, Preference
+from bus.requirements import Clause, Preference
 from bus.retries import RetryPolicy
 from bus.states import TaskPriority
 from dispatcher.core.config import SchedulerConfig
@@ -30,7 +30,7 @@ class Requirement:
     key: str
     capability: str = field(compare=False)
     version: str | None = field(default=None, compare=False)
-    conditions: tuple[Condition, ...] = field(default=(), compare=False)
+    conditions: tuple[Clause, ...] = field(default=(), compare=False)
     preferences: tuple[Preference, ...] = field(default=(), compare=False)
     slots: int = field(default=1, compare=False)
     resources: tuple[tuple[str, int], ...] = field(default=(), compare=False)

@@ -12,6 +12,7 @@ from agent_runtime.process import ExitCode
 from agent_runtime.settings import AgentSettings
 from agent_runtime.worker import Worker
 from bus.messages import Register, Unregister
+from bus.requirement_text import parse_clauses
 from bus.states import FailureReason, TaskStatus
 from tests.agent_runtime.conftest import StartWorker
 from tests.agent_runtime.leader import HandLeader
@@ -340,6 +341,21 @@ async def test_a_run_timeout_of_nothing_frees_its_slot(leader: HandLeader, start
     task = await leader.assign(signed, "a", {"text": "a"}, capability="wait", run_timeout=0)
     assert (await leader.result(task)).reason is FailureReason.TIMEOUT
     assert (await leader.result(await leader.assign(signed, "b", {"text": "abc"}))).output == {"length": 3}
+
+
+async def test_an_agent_says_which_tasks_it_accepts(leader: HandLeader, start_worker: StartWorker) -> None:
+    class Choosy(Stage):
+        accepts = "fairness_key != batch, priority >= HIGH"
+
+    start_worker(Choosy())
+    assert (await leader.welcome()).accepts == parse_clauses("fairness_key != batch, priority >= HIGH")
+
+
+def test_what_an_agent_accepts_may_be_set_later_and_is_checked_then() -> None:
+    agent = Stage()
+    agent.accepts = "region == eu"  # type: ignore[misc]
+    with pytest.raises(AgentDefinitionError, match="a task has no 'region'"):
+        Worker(agent, AgentSettings())
 
 
 @pytest.mark.parametrize(("field", "value"), [("slots", 0), ("agent_id", "no spaces"), ("attributes", {"x": object()})])

@@ -104,6 +104,19 @@ def test_what_is_asked_of_a_task_arrives(callboard: CommandLine, working: Comman
     working("tasks", "cancel", task_id)
 
 
+def test_all_that_is_asked_of_an_agent_may_stand_in_one_text(working: CommandLine) -> None:
+    found = working.submit("text.count>=1[agent.id != nobody, zone ~ eu:2]", '{"text": "a b"}', "--wait", "--json").json
+    assert (found["status"], found["output"]) == ("COMPLETED", {"words": 2})
+    more = ("--requires", "(gpu >= 16 | tpu exists)", "--prefers", "ram ~ >= 8:3")
+    task_id = working.submit("nobody.can>=2[gpu exists]", "1", *more).out.strip()
+    spec = working.record(task_id)["spec"]
+    either = [{"attribute": "gpu", "op": ">=", "value": 16}, {"attribute": "tpu", "op": "exists", "value": None}]
+    assert (spec["capability"], spec["version"]) == ("nobody.can", ">=2")
+    assert spec["requires"] == [{"attribute": "gpu", "op": "exists", "value": None}, {"any_of": either}]
+    assert spec["prefers"] == [{"attribute": "ram", "op": ">=", "value": 8, "weight": 3}]
+    working("tasks", "cancel", task_id)
+
+
 def test_cancelling(working: CommandLine) -> None:
     ids = [working.submit("nobody.can", "1").out.strip() for _ in range(2)]
     assert working("tasks", "cancel", *ids, "--reason", "no need", "--json").json == {

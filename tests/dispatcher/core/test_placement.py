@@ -75,7 +75,7 @@ def test_why_nobody_fits_is_told() -> None:
     world = World()
     world.step(world.sign_in("a", CapabilitySpec(name="do", version="1.0")))
     world.step(world.task("do", version=">=2", requires=["gpu == true"]))
-    assert world.why() == ("1 agent offers 'do' in version 1.0, but none meets version >=2 and gpu == True")
+    assert world.why() == ("1 agent offers 'do' in version 1.0, but none meets version >=2 and gpu == true")
 
 
 def test_preferences_decide_between_agents_with_equal_room() -> None:
