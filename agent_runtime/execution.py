@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -49,6 +50,7 @@ class Pipeline:
         settled: Callable[["Execution", Outcome, float], None],
         ended: Callable[["Execution"], None],
         progress: Callable[[AttemptKey, float, str | None], None],
+        extended: Callable[[AttemptKey, float], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.loop_thread = threading.get_ident()
@@ -56,6 +58,7 @@ class Pipeline:
         self.settled = settled
         self.ended = ended
         self.progress = progress
+        self.extended = extended
         self._known: dict[str, list[Operation]] = {}
         for method, capability in agent.capabilities.values():
             self._known.setdefault(capability.name, []).append(Operation(capability, getattr(agent, method)))
@@ -113,10 +116,12 @@ class Execution:
         "_began",
         "_begun",
         "_context",
+        "_extended",
         "_pipeline",
         "_run_timeout",
         "_settled",
         "_task",
+        "_timeout",
         "_timers",
         "_verdict",
         "attempt",
@@ -136,11 +141,13 @@ class Execution:
         self._begun = False
         self._task: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
+        self._timeout: asyncio.TimerHandle | None = None
+        self._extended = 0.0
         # As the submitter wrote it: the leader takes numbers in a text for numbers, too.
         given = attempt.task.get("run_timeout")
         self._run_timeout = None if given is None else float(given)
         metadata: Mapping[str, Any] = attempt.task.get("metadata") or {}
-        self._context = TaskContext(*attempt.key, metadata, None, self._progress)
+        self._context = TaskContext(*attempt.key, metadata, None, self._progress, self._extend)
 
     @property
     def exclusive(self) -> bool:
@@ -152,7 +159,7 @@ class Execution:
         loop = self._pipeline.loop
         self._began = time.monotonic()
         if (timeout := self._run_timeout) is not None:
-            self._timers.append(loop.call_later(timeout, self.stop, outcome.timed_out(timeout)))
+            self._timeout = loop.call_later(timeout, self._time_is_over)
             self._context._deadline_ms = wall_ms() + timeout * 1000  # noqa: SLF001 - the two are one
         work: Coroutine[Any, Any, None] = self._run()
         if EAGER:
@@ -181,8 +188,9 @@ class Execution:
             self._settle(outcome.failed("CancelledError", "the method ended by a cancellation of its own"))
             raise
         finally:
-            for timer in self._timers:
-                timer.cancel()
+            for timer in (self._timeout, *self._timers):
+                if timer is not None:
+                    timer.cancel()
             self._pipeline.ended(self)
 
     async def _found(self) -> Outcome:
@@ -255,10 +263,27 @@ class Execution:
             raise
 
     def _progress(self, fraction: float, note: str | None) -> None:
+        self._in_loop(partial(self._note, fraction, note))
+
+    def _extend(self, seconds: float) -> None:
+        self._in_loop(partial(self._run_longer, seconds))
+
+    def _in_loop(self, call: Callable[[], None]) -> None:
         if threading.get_ident() == self._pipeline.loop_thread:
-            self._note(fraction, note)
+            call()
         else:
-            self._pipeline.loop.call_soon_threadsafe(self._note, fraction, note)
+            self._pipeline.loop.call_soon_threadsafe(call)
+
+    def _run_longer(self, seconds: float) -> None:
+        if self._settled or self._timeout is None:
+            return
+        self._extended += seconds
+        self._timeout.cancel()
+        self._timeout = self._pipeline.loop.call_at(self._timeout.when() + seconds, self._time_is_over)
+        self._pipeline.extended(self.attempt.key, self._extended)
+
+    def _time_is_over(self) -> None:
+        self.stop(outcome.timed_out((self._run_timeout or 0.0) + self._extended))
 
     def _note(self, fraction: float, note: str | None) -> None:
         if not self._settled:

@@ -21,12 +21,13 @@ to one agent, and therefore more than a reader that starts over can find."""
 class Attempt:
     """One assignment, as it was read: `task` is the submission's JSON, `version` that of the capability to run."""
 
-    __slots__ = ("begun", "key", "score", "task", "version")
+    __slots__ = ("begun", "key", "score", "slots", "task", "version")
 
     def __init__(self, task_id: str, number: int, score: int, task: dict[str, Any], version: str | None = None) -> None:
         self.key: AttemptKey = (task_id, number)
         self.score = score
         self.task = task
+        self.slots = int(task.get("slots", 1))
         self.version = version
         self.begun = False
         """Taken out of the inbox: to be run, handed back, or because it was cancelled."""
@@ -56,6 +57,15 @@ class Inbox:
         heapq.heappush(self._heap, (attempt.score, next(self._order), attempt))
         self._waiting += 1
         return True
+
+    def head(self) -> Attempt | None:
+        """Return what `take` would, without taking it."""
+        while self._heap:
+            attempt = self._heap[0][2]
+            if not attempt.begun:
+                return attempt
+            heapq.heappop(self._heap)
+        return None
 
     def take(self) -> Attempt | None:
         """Return the attempt of the lowest score that is not yet begun, the earlier of equals; it counts as begun."""

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from agent_runtime.errors import Reject
+from agent_runtime.errors import Reject, RetryLater
 from agent_runtime.legible import why_illegible_details
 from bus.states import FailureReason, TaskStatus
 
@@ -35,6 +35,8 @@ class Outcome(NamedTuple):
     error: dict[str, Any] | None = None
     reason: FailureReason | None = None
     retryable: bool = True
+    retry_after: float | None = None
+    """Seconds until the next attempt, where the capability has said so."""
 
 
 def failed(
@@ -107,7 +109,8 @@ def raised(error: BaseException) -> Outcome:
         told["details"] = _json(error.details)
         return Outcome(TaskStatus.FAILED, error=told, reason=FailureReason.REJECTED, retryable=False)
     told["traceback"] = _traceback(error)
-    return Outcome(TaskStatus.FAILED, error=told, reason=FailureReason.ERROR)
+    after = error.after if isinstance(error, RetryLater) else None
+    return Outcome(TaskStatus.FAILED, error=told, reason=FailureReason.ERROR, retry_after=after)
 
 
 def _traceback(error: BaseException) -> str:

@@ -42,6 +42,8 @@ def registration_of(
             session=session,
             capabilities=tuple(capability.spec for _, capability in agent.capabilities.values()),
             slots=settings.slots or agent.slots,
+            resources=dict(agent.resources),
+            rate=agent.rate,
             attributes=dict(agent.attributes),
             metadata={
                 "host": socket.gethostname(),

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bus.connection import resolve_url
+from bus.durations import Duration
 from bus.ids import DEFAULT_POOL, check_agent_id, check_pool
 
 
@@ -19,9 +20,9 @@ class AgentSettings(BaseSettings):
     pool: str = Field(DEFAULT_POOL, description="Pool to work in.")
     agent_id: str | None = Field(None, description="Name of this agent, unique in the pool; made up when absent.")
     slots: int | None = Field(None, ge=1, le=100_000, description="Tasks at once; what the agent says when absent.")
-    heartbeat_interval: timedelta = Field(timedelta(seconds=1), description="How often the agent says that it lives.")
-    lease: timedelta = Field(timedelta(seconds=5), description="Silence after which its tasks are given to others.")
-    grace: timedelta = Field(timedelta(seconds=10), description="How long running tasks may go on after a stop.")
+    heartbeat_interval: Duration = Field(timedelta(seconds=1), description="How often the agent says that it lives.")
+    lease: Duration = Field(timedelta(seconds=5), description="Silence after which its tasks are given to others.")
+    grace: Duration = Field(timedelta(seconds=10), description="How long running tasks may go on after a stop.")
 
     @field_validator("pool")
     @classmethod

@@ -43,6 +43,7 @@ class Slots:
         self._observer = observer
         self._pipeline: Pipeline
         self._running: dict[AttemptKey, Execution] = {}
+        self._used = 0
         self._filling = False
         self._closed = False
         self._empty = asyncio.Event()
@@ -56,7 +57,7 @@ class Slots:
     @property
     def used(self) -> int:
         """Slots in which code runs now."""
-        return len(self._running)
+        return self._used
 
     def receive(self, assignments: Iterable[dict[str, Any]]) -> None:
         """Take what was read: begin what fits, keep the rest. When closed, everything goes back at once."""
@@ -76,7 +77,7 @@ class Slots:
     def stored(self, keys: Sequence[AttemptKey]) -> None:
         """Stop holding attempts whose end the server has acknowledged; called by the reporter, once for each flush."""
         self._inbox.release(keys)
-        self._observer.slots(len(self._running), self.size)
+        self._observer.slots(self._used, self.size)
 
     def cancel(self, key: AttemptKey, why: str) -> None:
         """Stop an attempt, or drop it if it has not begun; unknown ones are ended already."""
@@ -107,15 +108,16 @@ class Slots:
         """Report the end of an attempt; called by the pipeline, once for each."""
         task = execution.attempt.task
         if execution.overdue:
-            self._occupy(1)
+            self._occupy(execution.attempt.slots)
         self._reporter.finished(execution.attempt.key, found, seconds)
         self._observer.finished(task["capability"], found.status, found.reason or "", seconds)
 
     def ended(self, execution: Execution) -> None:
         """Free a slot; called by the pipeline when no code of the attempt runs any more."""
         del self._running[execution.attempt.key]
+        self._used -= execution.attempt.slots
         if execution.overdue:
-            self._occupy(-1)
+            self._occupy(-execution.attempt.slots)
         if not self._running:
             self._empty.set()
         if not self._closed:
@@ -126,12 +128,15 @@ class Slots:
             return
         self._filling = True
         running, size = self._running, self.size
-        while len(running) < size and (attempt := self._inbox.take()) is not None:
+        # In the order of the scores, strictly: a task of many slots is not starved by small ones behind it.
+        while (attempt := self._inbox.head()) is not None and self._used + attempt.slots <= size:
+            self._inbox.take()
             execution = Execution(self._pipeline, attempt)
             if execution.exclusive and self.lease_in_doubt:
                 self._reporter.returned(attempt.key)
                 continue
             running[attempt.key] = execution
+            self._used += attempt.slots
             self._empty.clear()
             self._observer.started(attempt.task["capability"])
             if attempt.key[1] == 1:

@@ -128,6 +128,7 @@ class Worker:
                 settled=self._slots.settled,
                 ended=self._slots.ended,
                 progress=self._reporter.progress,
+                extended=self._reporter.extended,
             )
         )
         self._reader = Reader(

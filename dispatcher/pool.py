@@ -155,7 +155,8 @@ class PoolDispatcher:
         if isinstance(error, DefectError):
             if error.certain:
                 self._culprits |= dict.fromkeys(error.suspects, f"the leader fails on it: {cause!r}")
-                LOG.error("pool %s: %s goes to rejected: the leader has failed on it twice", self.pool, error.suspects)
+                for ref in error.suspects:
+                    LOG.error("%s: entry %s goes to rejected, the leader has failed on it twice", *ref)
             else:
                 self._suspects |= error.suspects
 
@@ -232,7 +233,8 @@ class PoolDispatcher:
                 for loop in loops:
                     loop.cancel()
         except ExceptionGroup as ends:
-            raise gravest(ends) from ends
+            end = gravest(ends)
+            raise end from end.__cause__
 
     async def _read(self, settled: Callable[[], None]) -> None:
         await self._intake.start()
