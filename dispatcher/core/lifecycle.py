@@ -52,7 +52,7 @@ def assign(board: Board, task: TaskState, agent: AgentState, estimate_ms: float 
         breaker.placed(board, agent, task.terms.requirement.capability)
     board.touch(task)
     board.tell(task)
-    if agent.used > agent.slots:
+    if agent.free < 0:
         board.watch(agent)
     due = max(task.enqueued_at, task.not_before)
     board.draft.placed.append(Placed(task.id, task.terms.requirement.capability, max(0, board.now - due)))
@@ -213,7 +213,7 @@ def resume(board: Board, task: TaskState, agent: AgentState) -> None:
     if task.status is TaskStatus.RUNNING:
         current.heard_at = board.now
         _arm_timeouts(board, task, current)
-    elif agent.used > agent.slots:
+    elif agent.free < 0:
         board.watch(agent)
 
 

@@ -214,7 +214,7 @@ def test_the_version_that_was_matched_is_told_where_an_agent_offers_several() ->
     world.step(world.sign_in("a", german, english, slots=3))
     decisions = world.step(world.task(requires=["languages contains de"]), world.task())
     versions = {change.task_id: change.handover.version for change in decisions.changes if change.handover}
-    assert versions == {task_id(1): "1.0", task_id(2): "1.0"}
+    assert versions == {task_id(1): "1.0", task_id(2): "2.0"}
 
 
 def test_an_agent_state_needs_no_more_than_its_record() -> None:
