@@ -3,7 +3,7 @@
 import asyncio
 
 from bus.messages import TaskHeader
-from dispatcher.core.events import Submitted
+from dispatcher.core.events import Event, Submitted
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.observer import QueueGauge, Silent
 from dispatcher.reporting import SHOWN, reasons, report_standing
@@ -21,7 +21,7 @@ class Queues(Silent):
 def crowded(classes: int) -> Scheduler:
     """Return a scheduler with so many requirements; of the first wait two tasks, of the others one."""
     scheduler = Scheduler()
-    events = []
+    events: list[Event] = []
     for n in [*range(classes), 0]:
         header = TaskHeader(capability=f"c{n}")
         events.append(Submitted(f"p.t{len(events)}", header, b"{}", 1))
