@@ -20,7 +20,13 @@ class Agent:
     """
 
     slots: int = 1
-    """How many tasks run at once."""
+    """How many tasks run at once; a task may take several."""
+
+    resources: ClassVar[dict[str, float]] = {}
+    """What it has for its tasks beside slots, such as ``{"gpu": 2, "mem_gb": 12}``: granted and returned exactly."""
+
+    rate: str | None = None
+    """Most tasks per time that it is to be given, such as ``5/s`` or ``600/min``; no limit when None."""
 
     agent_id: str | None = None
     """Name in the pool; made up when None. Settings and the command line win over it."""

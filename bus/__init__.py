@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         TaskTimeoutError,
         UnknownAgentError,
         UnknownTaskError,
+        UnreadableTaskError,
     )
     from bus.handle import TaskHandle
     from bus.messages import TaskError, TaskResult, TaskUpdate
@@ -40,6 +41,7 @@ _HOMES: Final = {
         "TaskTimeoutError",
         "UnknownAgentError",
         "UnknownTaskError",
+        "UnreadableTaskError",
     ),
     "bus.handle": ("TaskHandle",),
     "bus.messages": ("TaskError", "TaskResult", "TaskUpdate"),
@@ -79,6 +81,7 @@ __all__ = [
     "TaskUpdate",
     "UnknownAgentError",
     "UnknownTaskError",
+    "UnreadableTaskError",
 ]
 
 

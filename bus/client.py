@@ -5,7 +5,7 @@ loop.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -20,12 +20,15 @@ from bus.errors import BusUnavailableError, SubmissionError, UnknownAgentError, 
 from bus.handle import TaskHandle
 from bus.ids import DEFAULT_POOL, ClientId, TaskId, check_pool, new_client_id, task_pool
 from bus.ledger_view import LedgerView
-from bus.messages import AgentCommand, CancelTasks
+from bus.limits import Limit
+from bus.messages import AgentCommand, CancelTasks, Reprioritise
 from bus.names import DATA_FIELD, PoolNames
 from bus.records import AgentInfo, Task, TaskCreate, TaskInDB, TaskQueueStatus
 from bus.requirements import Condition, Preference
+from bus.retries import RetryPolicy
 from bus.states import TaskPriority, TaskStatus
 from bus.submission import Submission, in_calls, send, submission_of
+from bus.submitter import Submitter
 from bus.waiting import Outcomes, Waiter
 
 T = TypeVar("T")
@@ -35,7 +38,7 @@ SUBMIT_AHEAD: Final = 1000
 MAX_CONNECTIONS: Final = 16
 """Commands of one client that are under way at a time; each pool that results are awaited in takes one of them."""
 ACCEPTED_POLL_S: Final = 0.02
-CANCELS_PER_MESSAGE: Final = 1000
+IDS_PER_MESSAGE: Final = 1000
 
 
 class TaskOptions(TypedDict, total=False):
@@ -47,13 +50,16 @@ class TaskOptions(TypedDict, total=False):
     prefers: Sequence[Preference | str]
     run_timeout: float | None
     queue_timeout: float | None
+    progress_timeout: float | None
     max_attempts: int
+    retry: RetryPolicy | Mapping[str, object] | None
     delay: float
     key: str | None
     fairness_key: str | None
     estimated_duration: float | None
     slots: int
     resources: Mapping[str, float]
+    limits: Sequence[Limit | Mapping[str, object]]
     metadata: Mapping[str, JsonValue]
     tags: Sequence[str]
     pool: str | None
@@ -72,6 +78,7 @@ class Client:
         self.pool = check_pool(pool)
         self._id: ClientId = new_client_id()
         self._redis: Redis = connect(self.url, name=f"callboard-client-{self._id}", max_connections=MAX_CONNECTIONS)
+        self._submitter = Submitter(self._redis, self.url)
         self._outcomes: dict[str, Outcomes] = {}
         self._foreign: set[TaskId] = set()
         """Tasks that this client did not submit itself: the leader must be asked to tell of them."""
@@ -90,7 +97,8 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections. Tasks go on; whoever still waits for one is cancelled."""
+        """Close the connections. Tasks go on; whoever still submits or waits for one is cancelled."""
+        await self._submitter.close()
         for outcomes in self._outcomes.values():
             await outcomes.close()
         self._outcomes.clear()
@@ -131,8 +139,8 @@ class Client:
         except ValidationError as error:
             raise SubmissionError(_first_problem(error)) from error
         names, submission = submission_of(task, self.pool, self._id)
-        known = await send(self._redis, self.url, names, [submission])
-        return self._handle(names, submission.task_id, known=bool(known), output=_output_of(capability))
+        known = await self._submitter.submit(names, submission)
+        return self._handle(names, submission.task_id, known=known, output=_output_of(capability))
 
     async def submit_many(self, tasks: Iterable[TaskCreate]) -> list[TaskHandle[Any]]:
         """Publish many tasks, hundreds in one round trip; returns their handles, in order, when all are stored.
@@ -186,10 +194,9 @@ class Client:
 
     # --- waiting
 
-    async def _wait_for(self, waiter: Waiter) -> None:
-        names = self._names_of(waiter.task_id)
+    def _wait_for(self, waiter: Waiter) -> None:
         watch = waiter.task_id in self._foreign
-        await self._outcomes_of(names).wait_for([waiter], watch=watch)
+        self._outcomes_of(self._names_of(waiter.task_id)).wait_for(waiter, watch=watch)
         self._foreign.discard(waiter.task_id)
 
     async def as_completed(self, handles: Iterable[TaskHandle[T]]) -> AsyncIterator[TaskHandle[T]]:
@@ -205,7 +212,7 @@ class Client:
                 hook = partial(_note, ended, handle)
                 hooks.append((handle, hook))
                 handle.waiter.outcome.add_done_callback(hook)
-                await self._wait_for(handle.waiter)
+                self._wait_for(handle.waiter)
             for _ in waiting:
                 yield await ended.get()
         finally:
@@ -238,13 +245,13 @@ class Client:
 
     async def cancel(self, task_ids: Iterable[str], reason: str = "") -> None:
         """Ask that tasks be cancelled; returns when the request is stored. Ended ones are left as they are."""
-        by_pool: dict[PoolNames, list[TaskId]] = {}
-        for task_id in task_ids:
-            by_pool.setdefault(self._names_of(task_id), []).append(TaskId(task_id))
-        for names, ids in by_pool.items():
-            for start in range(0, len(ids), CANCELS_PER_MESSAGE):
-                part = tuple(ids[start : start + CANCELS_PER_MESSAGE])
-                await self._command(names, CancelTasks(task_ids=part, reason=reason, by=self._id))
+        for names, part in self._parts(task_ids):
+            await self._command(names, CancelTasks(task_ids=part, reason=reason, by=self._id))
+
+    async def reprioritise(self, task_ids: Iterable[str], priority: TaskPriority) -> None:
+        """Ask that tasks have another priority; returns when the request is stored. Ended ones stay as they are."""
+        for names, part in self._parts(task_ids):
+            await self._command(names, Reprioritise(task_ids=part, priority=priority))
 
     async def list_tasks(
         self, status: TaskStatus | None = None, *, limit: int = 100, pool: str | None = None
@@ -285,6 +292,15 @@ class Client:
     def _names_of(self, task_id: str) -> PoolNames:
         return PoolNames(task_pool(task_id))
 
+    def _parts(self, task_ids: Iterable[str]) -> Iterator[tuple[PoolNames, tuple[TaskId, ...]]]:
+        """Sort ids by pool, and cut them into what one message may hold."""
+        by_pool: dict[PoolNames, list[TaskId]] = {}
+        for task_id in task_ids:
+            by_pool.setdefault(self._names_of(task_id), []).append(TaskId(task_id))
+        for names, ids in by_pool.items():
+            for start in range(0, len(ids), IDS_PER_MESSAGE):
+                yield names, tuple(ids[start : start + IDS_PER_MESSAGE])
+
     def _view(self, pool: str | None) -> LedgerView:
         return LedgerView(self._redis, self._names(pool))
 
@@ -300,7 +316,8 @@ class Client:
 
 def _output_of(capability: object) -> TypeAdapter[Any] | None:
     definition = getattr(capability, "__callboard_capability__", None)
-    return None if definition is None else TypeAdapter(definition.output_type)
+    output: TypeAdapter[Any] | None = getattr(definition, "output", None)
+    return output
 
 
 def _note(ended: asyncio.Queue[TaskHandle[T]], handle: TaskHandle[T], _: object) -> None:

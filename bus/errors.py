@@ -9,6 +9,7 @@ CallboardError
 │   ├── TaskCancelledError
 │   └── TaskTimeoutError     it failed by a timeout, or the caller's own wait ran out
 ├── UnknownTaskError         the ledger has no such task
+├── UnreadableTaskError      the ledger has the task, and this program cannot read its record
 └── UnknownAgentError        the pool knows no such agent
 """
 
@@ -55,6 +56,17 @@ class UnknownTaskError(CallboardError):
         if unread:
             words = f"{unread:,} submissions wait to be read; does a dispatcher run (`callboard dispatcher`)?"
         super().__init__(f"no task {task_id}: {words}")
+
+
+class UnreadableTaskError(CallboardError):
+    """The record of a task cannot be read: written by a newer version, damaged, or not permitted to this client."""
+
+    def __init__(self, task_id: str, cause: str) -> None:
+        self.task_id = task_id
+        self.cause = cause
+        super().__init__(
+            f"the record of task {task_id} cannot be read ({cause}): is this program older than the dispatcher?"
+        )
 
 
 class UnknownAgentError(CallboardError):

@@ -9,7 +9,6 @@ from bus.connection import Redis
 from bus.messages import SubmitTask
 from bus.names import PoolNames
 from bus.records import AgentInfo, AgentWorkload, Guard, Run, Task, TaskInDB, TaskQueueStatus
-from bus.requirements import requirement_key
 from bus.states import TaskPriority, TaskStatus
 
 PAGE: Final = 200
@@ -36,9 +35,8 @@ class LedgerView:
 
     async def _why(self, task: TaskInDB) -> str | None:
         names, spec = self._names, task.spec
-        key = requirement_key(spec.capability, spec.version, spec.requires, spec.prefers)
         async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hget(names.waiting, key)
+            pipe.hget(names.waiting, spec.requirement_key)
             pipe.exists(names.leader)
             pipe.time()
             why, led, (seconds, micros) = await pipe.execute()
@@ -145,7 +143,7 @@ def _record(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
         pool=pool,
         capability=spec.capability,
         status=guard.status,
-        priority=spec.priority,
+        priority=run.priority or spec.priority,
         attempt=guard.attempt,
         max_attempts=spec.max_attempts,
         agent_id=guard.agent_id or (last.agent_id if last and guard.status.terminal else None),

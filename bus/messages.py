@@ -10,7 +10,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel
 
 from bus.ids import AGENT_ID_PATTERN, CAPABILITY_PATTERN, SESSION_PATTERN, TASK_ID_PATTERN
-from bus.requirements import AttributeName, Condition, Preference, Value
+from bus.limits import Limit, Rate
+from bus.requirements import AttributeName, Condition, Preference, Value, requirement_key
+from bus.retries import RetryPolicy
 from bus.states import FailureReason, TaskPriority, TaskStatus
 
 VERSION: Final = 1
@@ -50,15 +52,32 @@ class TaskFields(BaseModel):
     prefers: tuple[Preference, ...] = Field((), max_length=32)
     run_timeout: Seconds | None = Field(None, description="Longest time one attempt may run.")
     queue_timeout: Seconds | None = Field(None, description="Longest time it may wait for an agent.")
+    progress_timeout: Seconds | None = Field(
+        None, description="Longest time without a word of progress; then its attempt is given up."
+    )
     max_attempts: int = Field(3, ge=1, le=1000)
+    retry: RetryPolicy | None = Field(
+        None, description="How it is repeated; else as its capability, or the pool, says."
+    )
     delay: Seconds = Field(0.0, description="Earliest start, counted from the submission's entry in the stream.")
     key: str | None = Field(None, min_length=1, max_length=256, description="Idempotency key.")
     fairness_key: str | None = Field(None, min_length=1, max_length=128)
     estimated_duration: Seconds | None = Field(None, description="Counts if it is longer than what was measured.")
     slots: int = Field(1, ge=1, le=100_000, description="Slots it takes in its agent.")
     resources: Resources = Field(default_factory=dict, description="What else of its agent's it takes: `{gpu: 1}`.")
+    limits: tuple[Limit, ...] = Field((), max_length=8, description="Rates and concurrency it shares with others.")
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     tags: tuple[Tag, ...] = Field((), max_length=32)
+
+    @property
+    def requirement_key(self) -> str:
+        """A text that is the same for all tasks that ask the same of an agent and of the pool's limits."""
+        text = requirement_key(self.capability, self.version, self.requires, self.prefers)
+        if self.slots != 1 or self.resources:
+            text += f"|{self.slots}|{sorted(self.resources.items())}"
+        if self.limits:
+            text += "|" + "|".join(limit.model_dump_json(exclude_none=True) for limit in self.limits)
+        return text
 
 
 class TaskHeader(TaskFields, Message):
@@ -83,8 +102,16 @@ class CancelTasks(Message):
     by: str = Field("", max_length=200)
 
 
+class Reprioritise(Message):
+    """Give tasks another priority; those that have ended stay as they are."""
+
+    type: Literal["reprioritise"] = "reprioritise"
+    task_ids: tuple[TaskIdField, ...] = Field(min_length=1, max_length=1000)
+    priority: TaskPriority
+
+
 class WatchTasks(Message):
-    """Tell `reply_to` when these tasks end; answered at once for those that have."""
+    """Tell `reply_to` when these tasks end. Of those that have ended already nothing is told: their records say it."""
 
     type: Literal["watch"] = "watch"
     task_ids: tuple[TaskIdField, ...] = Field(min_length=1, max_length=1000)
@@ -99,7 +126,9 @@ class AgentCommand(Message):
     reason: str = Field("", max_length=1000)
 
 
-class Command(RootModel[Annotated[CancelTasks | WatchTasks | AgentCommand, Field(discriminator="type")]]):
+class Command(
+    RootModel[Annotated[CancelTasks | Reprioritise | WatchTasks | AgentCommand, Field(discriminator="type")]]
+):
     """Anything on the commands stream."""
 
     model_config = ConfigDict(frozen=True)
@@ -118,6 +147,9 @@ class CapabilitySpec(BaseModel):
     attributes: dict[str, Value] = Field(default_factory=dict)
     input_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the payload.")
     output_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the output.")
+    rate: Rate | None = Field(None, description="Most starts per time, of all agents together: `10/s`.")
+    concurrency: int | None = Field(None, ge=1, description="Most tasks at once, of all agents together.")
+    retry: RetryPolicy | None = Field(None, description="How its tasks are repeated that do not say it themselves.")
     exclusive: bool = Field(
         default=False, description="Must never run twice at once: cancelled when the lease is unsure."
     )
@@ -132,6 +164,7 @@ class Register(Message):
     capabilities: tuple[CapabilitySpec, ...] = Field(min_length=1, max_length=256)
     slots: int = Field(1, ge=1, le=100_000)
     resources: Resources = Field(default_factory=dict, description="What it has for its tasks: `{gpu: 2, mem_gb: 12}`.")
+    rate: Rate | None = Field(None, description="Most tasks per time that it is to be given: `5/s`.")
     attributes: dict[str, Value] = Field(default_factory=dict)
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     heartbeat_interval: Seconds = 1.0
@@ -189,6 +222,7 @@ class TaskUpdate(BaseModel):
     status: Literal[TaskStatus.RUNNING] = TaskStatus.RUNNING
     progress: float | None = Field(None, ge=0, le=1)
     note: str | None = Field(None, max_length=1000)
+    extend: Seconds | None = Field(None, description="So much longer than run_timeout it may run, counted together.")
     started_at: float | None = Field(None, description="Seconds since the epoch by the agent's clock; shown, not used.")
     retry_count: int = Field(0, ge=0)
 
@@ -205,6 +239,7 @@ class TaskResult(BaseModel):
     error: TaskError | None = None
     reason: FailureReason | None = Field(None, description="Why it FAILED; `error` if absent.")
     retryable: bool = True
+    retry_after: Seconds | None = Field(None, description="Earliest next attempt, instead of the backoff.")
     duration: Seconds | None = Field(
         None, description="Run time by the agent's monotonic clock; measured by the leader if absent."
     )

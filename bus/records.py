@@ -59,6 +59,7 @@ class Run(BaseModel):
     model_config = ConfigDict(extra="ignore", ser_json_inf_nan="constants")
 
     enqueued_at: int = 0
+    priority: TaskPriority | None = Field(None, description="Where it was changed since the submission.")
     not_before: int | None = None
     assigned_at: int | None = None
     started_at: int | None = None
@@ -157,6 +158,7 @@ class AgentRecord(BaseModel):
     health: AgentHealth
     slots: int
     resources: dict[str, float] = Field(default_factory=dict)
+    rate: str | None = None
     capabilities: tuple[CapabilitySpec, ...]
     attributes: dict[str, Value] = Field(default_factory=dict)
     metadata: dict[str, JsonValue] = Field(default_factory=dict)

@@ -1,7 +1,5 @@
 """Options that several commands share, and the forms in which they are written."""
 
-import math
-import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Final
@@ -9,22 +7,11 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
+from bus.durations import seconds
 from callboard.failures import UsageError
 from callboard.logs import Level, set_up
 
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ms|s|m|h|d)?")
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, None: 1.0}
-
-
 PORT_RANGE: Final = Number(gte=0, lte=65_535)
-
-
-def seconds(text: str) -> float:
-    """Read a duration: `2`, `2s`, `500ms`, `1m30s`, `1h`, `7d`; a bare number is seconds. Raises `ValueError`."""
-    parts = list(_PART.finditer(text.strip()))
-    if not parts or "".join(part[0] for part in parts) != text.strip():
-        raise ValueError(f"{text!r} is no duration: write e.g. 30, 500ms, 1m30s, 2h, 7d")
-    return math.fsum(float(part[1]) * _UNITS[part[2]] for part in parts)
 
 
 def _to_seconds(_: Any, tokens: list[Token]) -> float:  # noqa: ANN401 - the target type, as cyclopts hands it over
@@ -35,8 +22,8 @@ def _to_duration(_: Any, tokens: list[Token]) -> timedelta:  # noqa: ANN401 - th
     return timedelta(seconds=seconds(tokens[0].value))
 
 
-Seconds = Annotated[float, Parameter(converter=_to_seconds, n_tokens=1)]
-Duration = Annotated[timedelta, Parameter(converter=_to_duration, n_tokens=1)]
+Seconds = Annotated[float, Parameter(converter=_to_seconds, n_tokens=1, metavar="DURATION")]
+Duration = Annotated[timedelta, Parameter(converter=_to_duration, n_tokens=1, metavar="DURATION")]
 
 RedisUrl = Annotated[
     str | None,

@@ -10,6 +10,7 @@ from bus.broker import make_broker
 from bus.connection import connect
 from bus.ids import check_pool
 from bus.names import DISPATCHERS_GROUP
+from bus.retries import RetryPolicy
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.decoding import Batch, Topic
 from dispatcher.intake import Intake
@@ -37,8 +38,7 @@ class Dispatcher:
         self._ready: asyncio.Event | None = None
         config = SchedulerConfig(
             prefetch_ms=_ms(settings.prefetch),
-            retry_base_ms=_ms(settings.retry_base),
-            retry_cap_ms=_ms(settings.retry_cap),
+            retry=RetryPolicy(base=settings.retry_base.total_seconds(), cap=settings.retry_cap.total_seconds()),
         )
         self._pools = [
             PoolDispatcher(

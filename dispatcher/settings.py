@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bus.connection import resolve_url
+from bus.durations import Duration
 from bus.ids import AGENT_ID_PATTERN, DEFAULT_POOL, check_pool
 
 
@@ -26,12 +27,12 @@ class DispatcherSettings(BaseSettings):
         pattern=AGENT_ID_PATTERN,
         description="Names this process in the lease and as a consumer; stable names leave no consumers behind.",
     )
-    leader_lease: timedelta = Field(timedelta(seconds=3), description="How long a silent leader is waited for.")
-    retention: timedelta = Field(timedelta(days=1), description="How long finished tasks are kept.")
-    events_retention: timedelta = Field(timedelta(minutes=15), description="How long events are kept, if not too many.")
-    prefetch: timedelta = Field(timedelta(milliseconds=20), description="Work an agent may have ahead of its slots.")
-    retry_base: timedelta = Field(timedelta(seconds=1), description="Upper bound of the first retry's backoff.")
-    retry_cap: timedelta = Field(timedelta(minutes=5), description="Upper bound of any retry's backoff.")
+    leader_lease: Duration = Field(timedelta(seconds=3), description="How long a silent leader is waited for.")
+    retention: Duration = Field(timedelta(days=1), description="How long finished tasks are kept.")
+    events_retention: Duration = Field(timedelta(minutes=15), description="How long events are kept, if not too many.")
+    prefetch: Duration = Field(timedelta(milliseconds=20), description="Work an agent may have ahead of its slots.")
+    retry_base: Duration = Field(timedelta(seconds=1), description="Upper bound of the first retry's backoff.")
+    retry_cap: Duration = Field(timedelta(minutes=5), description="Upper bound of any retry's backoff.")
 
     @field_validator("pools", mode="before")
     @classmethod

@@ -6,7 +6,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from bus.records import Task, TaskInDB
-from bus.states import TaskStatus
+from bus.states import TaskPriority, TaskStatus
 from callboard.connecting import check_task_id, connected
 from callboard.moments import ago, moment
 from callboard.options import AsJson, RedisUrl, Seconds
@@ -128,4 +128,25 @@ async def cancel(
         print_json({"requested": "cancel", "ids": task_ids})
     else:
         print_line(f"asked for {len(task_ids)} task{'s' * (len(task_ids) != 1)} to be cancelled")
+    return 0
+
+
+@tasks.command
+async def reprioritise(
+    priority: Annotated[TaskPriority, Parameter(help="How urgent they are now.")],
+    task_ids: Annotated[list[str], Parameter(help="Ids of the tasks.")],
+    /,
+    *,
+    redis_url: RedisUrl = None,
+    json: AsJson = False,
+) -> int:
+    """Ask that tasks have another priority. Those that have ended stay as they are."""
+    for task_id in task_ids:
+        check_task_id(task_id)
+    async with connected(redis_url) as bus:
+        await bus.reprioritise(task_ids, priority)
+    if json:
+        print_json({"requested": "reprioritise", "priority": priority, "ids": task_ids})
+    else:
+        print_line(f"asked for {len(task_ids)} task{'s' * (len(task_ids) != 1)} to be {priority}")
     return 0

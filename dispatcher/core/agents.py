@@ -16,7 +16,7 @@ from bus.messages import (
     Unregister,
 )
 from bus.states import AgentHealth, AgentStatus, FailureReason, TaskStatus
-from dispatcher.core import lifecycle
+from dispatcher.core import breaker, lifecycle
 from dispatcher.core.board import Board
 from dispatcher.core.model import AgentState, TaskState, session_of
 from dispatcher.core.record import thousandths
@@ -51,6 +51,7 @@ def sign_in(board: Board, message: Register, at: int) -> None:
         capabilities=message.capabilities,
         slots=message.slots,
         resources=thousandths(message.resources),
+        rate=message.rate,
         registered_at=at,
         lease_ms=int(message.lease * 1000),
         attributes=dict(message.attributes),
@@ -62,10 +63,14 @@ def sign_in(board: Board, message: Register, at: int) -> None:
     )
     if agent is not None and agent.session == message.session:
         fresh.completed, fresh.failed = agent.completed, agent.failed
-        fresh.success, fresh.latency_ms = agent.success, agent.latency_ms
+        fresh.success, fresh.latency_ms, fresh.standing = agent.success, agent.latency_ms, agent.standing
+        fresh.breakers, fresh.shut = agent.breakers, agent.shut
         if agent.status is AgentStatus.DRAINING:
             fresh.status = AgentStatus.DRAINING
+    elif agent is not None:
+        breaker.forget(board, agent)
     board.fleet.add(fresh)
+    board.throttle(fresh)
     _hand_over(board, fresh, tasks)
     board.horizon_timers.set(at + fresh.lease_ms, TimerKind.LEASE, fresh.id, fresh.life)
     board.touch_agent(fresh)
@@ -282,6 +287,14 @@ def probation_over(board: Board, agent_id: str, at: int) -> None:
     agent = board.fleet.agents.get(agent_id)
     if agent is not None and agent.health is AgentHealth.DEAF and agent.deaf_until <= at:
         _set_health(board, agent, AgentHealth.HEALTHY)
+
+
+def throttle_over(board: Board, agent_id: str) -> None:
+    """Let an agent have work again whose rate allows it."""
+    agent = board.fleet.agents.get(agent_id)
+    if agent is not None and board.limits.closed(agent.gates, board.now) is None:
+        agent.throttled = False
+        board.fleet.refresh(agent)
 
 
 def forget(board: Board, agent_id: str, at: int) -> None:

@@ -4,6 +4,7 @@
 present one, however many transitions lie between.
 """
 
+from collections.abc import Iterable
 from random import Random
 
 from pydantic_core import to_json
@@ -22,7 +23,8 @@ from dispatcher.core.decisions import (
     TaskChange,
     TaskTransition,
 )
-from dispatcher.core.fleet import Fleet
+from dispatcher.core.fleet import Fleet, RequirementClass
+from dispatcher.core.limits import Limits
 from dispatcher.core.match import find_capability
 from dispatcher.core.model import AgentState, TaskState
 from dispatcher.core.order import Order
@@ -44,6 +46,7 @@ class Board:
         self.terms = TermsBook(config)
         self.fleet = Fleet(config)
         self.order = Order(config)
+        self.limits = Limits()
         self.clock_timers = Timers(self._means_something)
         self.horizon_timers = Timers(self._means_something)
         self.tombstones: dict[str, str] = {}
@@ -64,7 +67,7 @@ class Board:
     def _means_something(self, kind: TimerKind, subject: str, mark: int) -> bool:
         """Tell whether a timer may still do anything when it rings; in doubt it may."""
         match kind:
-            case TimerKind.READY | TimerKind.RUN_TIMEOUT:
+            case TimerKind.READY | TimerKind.RUN_TIMEOUT | TimerKind.PROGRESS:
                 task = self.tasks.get(subject)
                 return task is not None and task.attempt == mark
             case TimerKind.EXPIRE:
@@ -74,6 +77,20 @@ class Board:
                 return agent is not None and agent.life == mark
             case _:
                 return True
+
+    def reopen(self, classes: Iterable[RequirementClass]) -> None:
+        """Let blocked classes compete again: what held them has changed."""
+        for cls in classes:
+            if cls.blocked:
+                self.order.open(cls)
+
+    def throttle(self, agent: AgentState) -> None:
+        """Give `agent` nothing until its own rate allows it."""
+        closed = self.limits.closed(agent.gates, self.now)
+        if closed is not None and closed.until is not None:
+            agent.throttled = True
+            self.fleet.refresh(agent)
+            self.clock_timers.set(closed.until, TimerKind.THROTTLE, agent.id)
 
     def new_life(self) -> int:
         """Return a number for a life of an agent: its lease timer carries it, and those of earlier lives another."""
@@ -164,6 +181,8 @@ class Board:
             AgentChange(agent_id, None if agent is None else agent_record(agent))
             for agent_id, agent in self._touched_agents.items()
         ]
+        for key, arrival in self.limits.moved(self.now):
+            draft.notes.append(Note(NoteKind.RATE, key, None if arrival is None else to_json(arrival)))
         self._touched, self._touched_agents = {}, {}
         return draft
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from bus.retries import RetryPolicy
 from bus.states import TaskPriority
 
 HEAD_START_MS: Mapping[TaskPriority, int] = MappingProxyType(
@@ -27,10 +28,15 @@ class SchedulerConfig:
     """Work an agent may have ahead of its slots, by its capabilities' measured durations."""
     prefetch_tasks: int = 1000
     """Most tasks ahead of its slots, however short they are."""
-    retry_base_ms: int = 1_000
-    retry_cap_ms: int = 300_000
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    """How tasks are repeated that do not say it themselves, nor their capability."""
     timeout_grace_ms: int = 5_000
     """How long after run_timeout the agent may still report its own verdict."""
+    breaker_failures: int = 20
+    """Failed attempts in a row after which an agent gets no more of that capability for a while; 0: never."""
+    breaker_cooldown_ms: int = 5_000
+    """How long that is at first; it doubles with each probe that fails."""
+    breaker_cap_ms: int = 300_000
     blocked_lag_s: float = 2.0
     """An agent whose event loop is later than this gets no new work."""
     recall_after_ms: int = 100

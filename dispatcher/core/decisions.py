@@ -31,6 +31,8 @@ class Place(StrEnum):
 class NoteKind(StrEnum):
     """What a note is about; each kind is one hash of the pool's."""
 
+    BREAKER = "breakers"  # one that is not closed, by agent and capability
+    RATE = "rates"  # theoretical arrival time of the next start, by the limit's key
     TOMBSTONE = "tombstones"  # a cancel that found no task, by the task's id
 
 

@@ -12,6 +12,7 @@ from bus.messages import (
     Heartbeat,
     Register,
     Report,
+    Reprioritise,
     TaskError,
     TaskHeader,
     Unregister,
@@ -51,7 +52,7 @@ class Duplicate:
 class Commanded:
     """A client or operator wants something."""
 
-    command: CancelTasks | WatchTasks | AgentCommand
+    command: CancelTasks | Reprioritise | WatchTasks | AgentCommand
     at: int
 
 

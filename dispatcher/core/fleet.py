@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from bus.states import AgentHealth, TaskPriority
 from dispatcher.core.config import SchedulerConfig
+from dispatcher.core.limits import Gate, rate_gate
 from dispatcher.core.match import find_capability, preference_weight
 from dispatcher.core.model import AgentState
 from dispatcher.core.terms import Requirement
@@ -29,18 +30,20 @@ KEPT_CLASSES: Final = 1_024
 UNKNOWN_LOAD_MS: Final = 1_000.0
 """What a task of unknown duration counts for: enough that nothing is queued up behind it."""
 
-COMPARED: Final = 4
-"""Among so many agents of equal room, drawn at random, the better one is chosen by its record: the "power of two
-choices" (Mitzenmacher, 2001), and exact in small fleets."""
+FEW: Final = 4
+"""Up to so many agents of equal room are all compared by their record; of more two are drawn at random, which is nearly
+as good: the "power of two choices" (Mitzenmacher, 2001)."""
 
 
 class RequirementClass:
     """All waiting tasks with one requirement, and the agents that meet it."""
 
-    __slots__ = ("blocked", "by_priority", "mask", "parked", "preferred", "requirement", "waiting")
+    __slots__ = ("blocked", "by_priority", "gates", "mask", "parked", "preferred", "requirement", "waiting")
 
     def __init__(self, requirement: Requirement) -> None:
         self.requirement = requirement
+        self.gates = requirement.gates
+        """All limits that its tasks count for, those of their capability included."""
         self.mask = 0
         self.preferred: list[tuple[float, int]] = []
         self.waiting = 0
@@ -48,6 +51,11 @@ class RequirementClass:
         self.blocked = False
         """No agent has room for its head; see `dispatcher.core.order`, whose these last two are."""
         self.parked: list[Line] = []
+
+    def drop(self, bit: int) -> None:
+        """Count an agent among the eligible no more."""
+        self.mask &= ~bit
+        self.preferred = [(weight, mask & ~bit) for weight, mask in self.preferred if mask & ~bit]
 
 
 class Fleet:
@@ -62,6 +70,7 @@ class Fleet:
         self.gained = 0
         self.sweep_at = KEPT_CLASSES
         """Number of classes at which those that nobody waits in are to be forgotten."""
+        self._capability_gates: dict[str, tuple[Gate, ...]] = {}
         self._lost = 0
         self._levels = [0] * (LEVELS + 1)
         self._by_index: list[AgentState | None] = []
@@ -80,6 +89,7 @@ class Fleet:
         self.agents[agent.id] = agent
         for cls in self.classes.values():
             self._match(cls, agent)
+        self._limit(agent)
         self.refresh(agent)
 
     def remove(self, agent: AgentState) -> None:
@@ -91,8 +101,8 @@ class Fleet:
             agent.level = -1
         self._lost &= ~bit
         for cls in self.classes.values():
-            cls.mask &= ~bit
-            cls.preferred = [(w, m & ~bit) for w, m in cls.preferred if m & ~bit]
+            cls.drop(bit)
+        self._limit(agent)
         self._by_index[agent.index] = None
         self._free_indexes.append(agent.index)
         agent.index = -1
@@ -129,6 +139,22 @@ class Fleet:
             return 0
         return -1
 
+    def exclude(self, agent: AgentState, capability: str) -> None:
+        """Let `agent` not be eligible for `capability`."""
+        agent.shut.add(capability)
+        bit = 1 << agent.index
+        for cls in self.classes.values():
+            if cls.requirement.capability == capability:
+                cls.drop(bit)
+
+    def admit(self, agent: AgentState, capability: str) -> None:
+        """Let `agent` be eligible for `capability` again."""
+        agent.shut.discard(capability)
+        for cls in self.classes.values():
+            if cls.requirement.capability == capability:
+                self._match(cls, agent)
+        self.returned(agent)
+
     # --- classes
 
     def class_of(self, requirement: Requirement) -> RequirementClass:
@@ -138,7 +164,21 @@ class Fleet:
             cls = self.classes[requirement] = RequirementClass(requirement)
             for agent in self.agents.values():
                 self._match(cls, agent)
+            cls.gates = (*requirement.gates, *self._capability_gates.get(requirement.capability, ()))
         return cls
+
+    def _limit(self, changed: AgentState) -> None:
+        """Let the limits of `changed`'s capabilities be the strictest that any agent states."""
+        for name in {spec.name for spec in changed.capabilities if spec.rate or spec.concurrency}:
+            specs = [spec for agent in self.agents.values() for spec in agent.capabilities if spec.name == name]
+            rates = [rate_gate(f"capability {name}", spec.rate) for spec in specs if spec.rate]
+            most = min((spec.concurrency for spec in specs if spec.concurrency), default=None)
+            slowest = max((gate.interval or 0.0 for gate in rates), default=None)
+            gate = Gate(f"capability {name}", slowest, 0.0, most)
+            self._capability_gates[name] = () if slowest is None and most is None else (gate,)
+            for cls in self.classes.values():
+                if cls.requirement.capability == name:
+                    cls.gates = (*cls.requirement.gates, *self._capability_gates[name])
 
     def sweep(self) -> list[RequirementClass]:
         """Forget classes in which nobody waits, and return them: requirements may be as many as tasks."""
@@ -151,7 +191,7 @@ class Fleet:
     def _match(self, cls: RequirementClass, agent: AgentState) -> None:
         capability = find_capability(agent, cls.requirement)
         bit = 1 << agent.index
-        if capability is None or not agent.could_fit(cls.requirement):
+        if capability is None or capability.name in agent.shut or not agent.could_fit(cls.requirement):
             return
         cls.mask |= bit
         weight = preference_weight(agent, capability, cls.requirement)
@@ -197,24 +237,32 @@ class Fleet:
     def _agents_of(self, bits: int) -> Iterator[AgentState]:
         while bits:
             low = bits & -bits
-            agent = self._by_index[low.bit_length() - 1]
-            assert agent is not None, "a bit without an agent"  # noqa: S101 - an invariant, not a check of input
-            yield agent
+            yield self._at(low)
             bits ^= low
 
     def _pick(self, bits: int, rng: Random) -> AgentState:
-        """Return the agent with the best record of a few that are drawn from `bits`."""
+        """Return the agent with the best record among `bits`: of all if they are few, else of two that are drawn."""
         if not bits & (bits - 1):
-            return next(self._agents_of(bits))
-        drawn: list[AgentState] = []
+            return self._at(bits)
+        few = bits.bit_count() <= FEW
         width = bits.bit_length()
-        while bits and len(drawn) < COMPARED:
-            start = int(rng.random() * width)
-            upper = bits >> start << start
-            low = (upper & -upper) if upper else (bits & -bits)
-            bits ^= low
-            drawn += self._agents_of(low)
-        return max(drawn, key=_record)
+        best = self._at(self._draw(bits, width, rng))
+        for other in self._agents_of(bits) if few else (self._at(self._draw(bits, width, rng)),):
+            if other.standing > best.standing:
+                best = other
+        return best
+
+    @staticmethod
+    def _draw(bits: int, width: int, rng: Random) -> int:
+        """Return one of `bits`: the first at or above a random place, around the end if there is none."""
+        start = int(rng.random() * width)
+        upper = bits >> start
+        return (upper & -upper) << start if upper else bits & -bits
+
+    def _at(self, bit: int) -> AgentState:
+        agent = self._by_index[bit.bit_length() - 1]
+        assert agent is not None, "a bit without an agent"  # noqa: S101 - an invariant, not a check of input
+        return agent
 
     # --- durations
 
@@ -257,11 +305,6 @@ class Fleet:
 
 def _level_of(free: int) -> int:
     return free if free <= EXACT_LEVELS else min(EXACT_LEVELS + free.bit_length() - 3, LEVELS)
-
-
-def _record(agent: AgentState) -> tuple[float, int]:
-    """Return what speaks for an agent: its success of late, and then how soon it begins, both in coarse steps."""
-    return (round(agent.success, 1), -int(agent.latency_ms).bit_length())
 
 
 def _agents(number: int) -> str:

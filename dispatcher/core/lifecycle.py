@@ -9,12 +9,15 @@ from pydantic_core import to_json
 
 from bus.messages import CancelAttempt, Control, TaskError
 from bus.records import AttemptRecord
+from bus.retries import RetryPolicy
 from bus.states import AgentStatus, FailureReason, TaskStatus, task_may_become
+from dispatcher.core import breaker
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Answer, Ended, Placed
 from dispatcher.core.fleet import UNKNOWN_LOAD_MS
+from dispatcher.core.match import find_capability
 from dispatcher.core.model import AgentState, Attempt, TaskState
-from dispatcher.core.retry import backoff_ms
+from dispatcher.core.retry import backoff_ms, forbids, poison
 from dispatcher.core.timers import TimerKind
 
 KEPT_ATTEMPTS: Final = 50
@@ -41,6 +44,12 @@ def assign(board: Board, task: TaskState, agent: AgentState, estimate_ms: float 
     task.attempt += 1
     task.current = Attempt(agent, agent.session, board.now)
     _enter(board, task, task.current, agent, estimate_ms)
+    gates = task.current.gates
+    if gates or agent.gates:
+        board.limits.start((*gates, *agent.gates), board.now)
+        board.throttle(agent)
+    if agent.breakers:
+        breaker.placed(board, agent, task.terms.requirement.capability)
     board.touch(task)
     board.tell(task)
     if agent.used > agent.slots:
@@ -52,10 +61,10 @@ def assign(board: Board, task: TaskState, agent: AgentState, estimate_ms: float 
 def start(board: Board, task: TaskState, current: Attempt, at: int) -> None:
     """Move ASSIGNED → RUNNING: its agent has begun."""
     _move(task, TaskStatus.RUNNING)
-    current.started_at = at
+    current.started_at = current.heard_at = at
     if current.agent is not None:
-        current.agent.latency_ms += 0.1 * (max(0, at - current.assigned_at) - current.agent.latency_ms)
-    _arm_run_timeout(board, task, current)
+        current.agent.began(max(0, at - current.assigned_at))
+    _arm_timeouts(board, task, current)
     board.touch(task)
     board.tell(task)
 
@@ -69,7 +78,9 @@ def complete(board: Board, task: TaskState, current: Attempt, output: bytes, at:
     agent = current.agent
     if agent is not None:
         agent.completed += 1
-        agent.success += 0.1 * (1.0 - agent.success)
+        agent.ended(well=True)
+        if agent.breakers:
+            breaker.succeeded(board, agent, task.terms.requirement.capability)
     task.output = output
     task.error = None
     _finish(board, task, TaskStatus.COMPLETED, None, at, run_ms)
@@ -99,6 +110,9 @@ def fail(board: Board, task: TaskState, reason: FailureReason, error: TaskError 
     if current is not None:
         run_ms = 0.0 if current.started_at is None else float(at - current.started_at)
         _end_attempt(task, reason.value, at, error)
+        evidence = poison(task.attempts)
+        if evidence is not None:
+            reason, task.error = FailureReason.POISON, evidence
     _finish(board, task, TaskStatus.FAILED, reason.value, at, run_ms)
 
 
@@ -110,25 +124,52 @@ def attempt_failed(
     at: int,
     *,
     retryable: bool = True,
+    retry_after: int | None = None,
 ) -> None:
-    """End a failed attempt: try again after a backoff, or move to FAILED when no attempt is left."""
+    """End a failed attempt: try again after a backoff, or move to FAILED when it is not worth it or no attempt is left.
+
+    `retry_after` (ms) is the agent's own word on when to try again.
+    """
     task.failures += 1
     agent = task.agent
     if agent is not None:
         agent.failed += 1
-        agent.success -= 0.1 * agent.success
-    if not retryable or task.failures >= task.terms.max_attempts:
+        agent.ended(well=False)
+        breaker.failed(board, agent, task.terms.requirement.capability, reason)
+    policy = _policy(board, task, agent)
+    if not retryable or task.failures >= task.terms.max_attempts or forbids(policy, error):
         fail(board, task, reason, error, at)
         return
-    wait = 0 if reason is FailureReason.AGENT_LOST else backoff_ms(board.config, task.failures, board.rng)
+    if retry_after is not None:
+        wait = retry_after
+    else:
+        wait = 0 if reason is FailureReason.AGENT_LOST else backoff_ms(policy, task.failures, board.rng)
     if error is not None:
         task.error = error
-    requeue(board, task, reason.value, at, not_before=board.now + wait if wait else 0)
+    requeue(board, task, reason.value, at, error=error, not_before=board.now + wait if wait else 0)
 
 
-def requeue(board: Board, task: TaskState, outcome: str, at: int, *, not_before: int = 0) -> None:
+def _policy(board: Board, task: TaskState, agent: AgentState | None) -> RetryPolicy:
+    """Return how the task is repeated: as it says itself, else as its capability does, else as the pool does."""
+    if task.terms.retry is not None:
+        return task.terms.retry
+    if agent is not None and agent.retries:
+        capability = find_capability(agent, task.terms.requirement)
+        if capability is not None and capability.retry is not None:
+            return capability.retry
+    return board.config.retry
+
+
+def requeue(
+    board: Board, task: TaskState, outcome: str, at: int, *, error: TaskError | None = None, not_before: int = 0
+) -> None:
     """→ PENDING: its attempt is over, whatever came of it; another may follow from `not_before` on."""
-    _end_attempt(task, outcome, at, task.error if outcome == "error" else None)
+    _end_attempt(task, outcome, at, error)
+    evidence = poison(task.attempts)
+    if evidence is not None:
+        task.error = evidence
+        _finish(board, task, TaskStatus.FAILED, FailureReason.POISON.value, at, 0.0)
+        return
     _leave(board, task)
     _move(task, TaskStatus.PENDING)
     task.current = None
@@ -170,7 +211,8 @@ def resume(board: Board, task: TaskState, agent: AgentState) -> None:
     assert current is not None, "a task in an agent's hands has an attempt"  # noqa: S101 - an invariant
     _enter(board, task, current, agent, board.fleet.estimate(task.terms.requirement.capability, task.terms.estimate_ms))
     if task.status is TaskStatus.RUNNING:
-        _arm_run_timeout(board, task, current)
+        current.heard_at = board.now
+        _arm_timeouts(board, task, current)
     elif agent.used > agent.slots:
         board.watch(agent)
 
@@ -180,6 +222,8 @@ def move_to(board: Board, task: TaskState, agent: AgentState) -> None:
     current = task.current
     assert current is not None, "a task in an agent's hands has an attempt"  # noqa: S101 - an invariant
     board.order.release(task)
+    if current.gates:
+        board.limits.release(current.gates)
     current.agent = agent
     _enter(board, task, current, agent, current.load_ms)
 
@@ -205,11 +249,21 @@ def outcome_json(task: TaskState, agent_id: str | None) -> bytes:
     return text if task.output is None else text[:-1] + b',"output":' + task.output + b"}"
 
 
-def _arm_run_timeout(board: Board, task: TaskState, current: Attempt) -> None:
+def run_until(board: Board, task: TaskState, current: Attempt) -> int | None:
+    """Return when the attempt will have run too long, its agent's grace included; None if it may run for ever."""
     timeout = task.terms.run_timeout_ms
-    if timeout is not None and current.started_at is not None:
-        due = max(current.started_at + timeout + board.config.timeout_grace_ms, board.now)
-        board.horizon_timers.set(due, TimerKind.RUN_TIMEOUT, task.id, task.attempt)
+    if timeout is None or current.started_at is None:
+        return None
+    return current.started_at + timeout + current.extended_ms + board.config.timeout_grace_ms
+
+
+def _arm_timeouts(board: Board, task: TaskState, current: Attempt) -> None:
+    due = run_until(board, task, current)
+    if due is not None:
+        board.horizon_timers.set(max(due, board.now), TimerKind.RUN_TIMEOUT, task.id, task.attempt)
+    timeout = task.terms.progress_timeout_ms
+    if timeout is not None:
+        board.horizon_timers.set(current.heard_at + timeout, TimerKind.PROGRESS, task.id, task.attempt)
 
 
 def _end_attempt(task: TaskState, outcome: str, at: int, error: TaskError | None) -> None:
@@ -238,6 +292,9 @@ def _enter(board: Board, task: TaskState, current: Attempt, agent: AgentState, e
     for name, much in requirement.resources:
         agent.granted[name] = agent.granted.get(name, 0) + much
     board.order.hold(task)
+    current.gates = board.fleet.class_of(requirement).gates
+    if current.gates:
+        board.limits.hold(current.gates)
     if agent.status is AgentStatus.IDLE:
         board.set_agent(agent, AgentStatus.RUNNING)
     board.fleet.refresh(agent)
@@ -253,6 +310,8 @@ def _leave(board: Board, task: TaskState) -> None:
     agent.used -= requirement.slots
     agent.load_ms = agent.load_ms - current.load_ms if agent.tasks else 0.0
     board.order.release(task)
+    if current.gates:
+        board.reopen(board.limits.release(current.gates))
     if not agent.tasks and agent.status is AgentStatus.RUNNING:
         board.set_agent(agent, AgentStatus.IDLE)
     current.agent = None

@@ -14,10 +14,12 @@ from pydantic import JsonValue
 from bus.messages import CapabilitySpec, TaskError
 from bus.records import AttemptRecord
 from bus.requirements import Value
-from bus.states import AgentHealth, AgentStatus, TaskStatus
+from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
+from dispatcher.core.limits import Gate, rate_gate
 from dispatcher.core.terms import Requirement, Terms
 
 if TYPE_CHECKING:
+    from dispatcher.core.breaker import Breaker
     from dispatcher.core.order import Line
 
 
@@ -30,6 +32,10 @@ class Attempt:
     session: str
     assigned_at: int
     started_at: int | None = None
+    heard_at: int = 0
+    """Last word of progress."""
+    extended_ms: int = 0
+    """What it may run beyond its run_timeout, as its agent has asked."""
     load_ms: float = 0.0
     """What the task adds to its agent's load while it is there."""
     progress: float | None = None
@@ -38,6 +44,8 @@ class Attempt:
     """First heartbeat of its agent that did not list it."""
     recalled: bool = False
     """The agent was asked to hand it back."""
+    gates: tuple[Gate, ...] = ()
+    """The limits that it counts for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +55,8 @@ class TaskState:
     id: str
     terms: Terms
     enqueued_at: int
+    priority: TaskPriority | None = None
+    """Where it was changed since the submission."""
     not_before: int = 0
     status: TaskStatus = TaskStatus.PENDING
     attempt: int = 0
@@ -141,6 +151,13 @@ class AgentState:
     occupied: int = 0
     """Slots in which code runs that should have stopped, as its last heartbeat said."""
     blocked_since: int | None = None
+    breakers: "dict[str, Breaker]" = field(default_factory=dict)
+    """By capability; those that have nothing to tell are left out."""
+    shut: set[str] = field(default_factory=set)
+    """Capabilities that it is not eligible for, for the time being."""
+    rate: str | None = None
+    throttled: bool = False
+    """It was given as many tasks as its rate allows for now."""
     watched: bool = False
     """A timer will look whether work waits in it."""
     load_ms: float = 0.0
@@ -150,8 +167,14 @@ class AgentState:
     """Moving average of how its attempts end: 1 is well, 0 is badly."""
     latency_ms: float = 0.0
     """Moving average of the time from assignment to start."""
+    standing: int = 0
+    """What speaks for it among agents of equal room: its success, then its latency, both in coarse steps."""
     life: int = 0
     """Number of this life, which its lease timer carries."""
+    gates: tuple[Gate, ...] = field(init=False)
+    """The limit of its own."""
+    retries: bool = field(init=False)
+    """True when a capability says how its tasks are repeated."""
     ambiguous: bool = field(init=False)
     """True when it offers a capability in several versions."""
     index: int = -1
@@ -160,7 +183,23 @@ class AgentState:
     """Its level of free capacity in the fleet's masks; -1: takes nothing."""
 
     def __post_init__(self) -> None:
+        self._judge()
+        self.gates = () if self.rate is None else (rate_gate(f"agent {self.id}", self.rate),)
+        self.retries = any(capability.retry is not None for capability in self.capabilities)
         self.ambiguous = len({capability.name for capability in self.capabilities}) < len(self.capabilities)
+
+    def began(self, latency_ms: int) -> None:
+        """Note how long a task took from its assignment to its start."""
+        self.latency_ms += 0.1 * (latency_ms - self.latency_ms)
+        self._judge()
+
+    def ended(self, *, well: bool) -> None:
+        """Note how an attempt ended."""
+        self.success += 0.1 * (well - self.success)
+        self._judge()
+
+    def _judge(self) -> None:
+        self.standing = 64 * round(10 * self.success) - int(self.latency_ms).bit_length()
 
     @property
     def free(self) -> int:
@@ -182,8 +221,12 @@ class AgentState:
 
     @property
     def open(self) -> bool:
-        """True when it may be given work as far as its status and health go."""
-        return self.health is AgentHealth.HEALTHY and self.status in (AgentStatus.IDLE, AgentStatus.RUNNING)
+        """True when it may be given work as far as its status, health and rate go."""
+        return (
+            self.health is AgentHealth.HEALTHY
+            and self.status in (AgentStatus.IDLE, AgentStatus.RUNNING)
+            and not self.throttled
+        )
 
 
 def session_of(task: TaskState) -> str | None:

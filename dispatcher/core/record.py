@@ -25,7 +25,17 @@ def encode_run(task: TaskState) -> bytes:
     return to_json(fields, exclude_none=True, inf_nan_mode="constants")
 
 
-_TASK_FIELDS = ("enqueued_at", "not_before", "finished_at", "reason", "error", "failures", "watchers", "attempts")
+_TASK_FIELDS = (
+    "enqueued_at",
+    "priority",
+    "not_before",
+    "finished_at",
+    "reason",
+    "error",
+    "failures",
+    "watchers",
+    "attempts",
+)
 _task_values = attrgetter(*_TASK_FIELDS)
 _ATTEMPT_FIELDS = ("assigned_at", "started_at", "note")
 _attempt_values = attrgetter(*_ATTEMPT_FIELDS)
@@ -47,6 +57,7 @@ def restore(stored: StoredTask, terms: Terms, agent: AgentState | None) -> TaskS
         id=stored.task_id,
         terms=terms,
         enqueued_at=run.enqueued_at,
+        priority=run.priority,
         not_before=run.not_before or 0,
         status=guard.status,
         attempt=guard.attempt,
@@ -84,6 +95,7 @@ def agent_record(agent: AgentState) -> AgentRecord:
         health=agent.health,
         slots=agent.slots,
         resources={name: amount / MILLI for name, amount in agent.resources.items()},
+        rate=agent.rate,
         capabilities=agent.capabilities,
         attributes=agent.attributes,
         metadata=agent.metadata,
@@ -103,6 +115,7 @@ def restore_agent(record: AgentRecord, now: int) -> AgentState:
         capabilities=record.capabilities,
         slots=record.slots,
         resources=thousandths(record.resources),
+        rate=record.rate,
         registered_at=record.registered_at,
         lease_ms=int(record.lease * 1000),
         attributes=dict(record.attributes),

@@ -52,6 +52,9 @@ def _current(
 def _update(board: Board, task: TaskState, current: Attempt, update: TaskUpdate, at: int) -> None:
     if update.progress is not None or update.note is not None:
         current.progress, current.note = update.progress, update.note
+    current.heard_at = at
+    if update.extend is not None:
+        current.extended_ms = int(update.extend * 1000)
     if task.status is TaskStatus.ASSIGNED:
         lifecycle.start(board, task, current, at)
     else:
@@ -73,4 +76,5 @@ def _result(board: Board, task: TaskState, current: Attempt, result: TaskResult,
         case _:
             reason = result.reason or FailureReason.ERROR
             retryable = result.retryable and reason is not FailureReason.REJECTED
-            lifecycle.attempt_failed(board, task, reason, result.error, at, retryable=retryable)
+            after = None if result.retry_after is None else int(result.retry_after * 1000)
+            lifecycle.attempt_failed(board, task, reason, result.error, at, retryable=retryable, retry_after=after)

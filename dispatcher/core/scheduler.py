@@ -9,12 +9,12 @@ from collections.abc import Iterable
 
 from pydantic_core import from_json
 
-from bus.messages import CancelTasks, TaskError, WatchTasks
+from bus.messages import CancelTasks, Reprioritise, WatchTasks
 from bus.states import FailureReason, TaskPriority, TaskStatus
-from dispatcher.core import agents, lifecycle, recall, reports
+from dispatcher.core import agents, breaker, lifecycle, reports, ringing
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
-from dispatcher.core.decisions import Accepted, Decisions, Note
+from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind
 from dispatcher.core.events import (
     Beat,
     Blind,
@@ -39,8 +39,6 @@ class Scheduler:
 
     def __init__(self, config: SchedulerConfig | None = None, *, seed: int = 0) -> None:
         self.board = Board(config or SchedulerConfig(), seed)
-        self._why: dict[Requirement, str] = {}
-        """Why tasks wait, in words, as far as it was asked for in this pass."""
 
     # --- a pass
 
@@ -53,7 +51,7 @@ class Scheduler:
         board.now = max(now, board.now)
         for event in events:
             self._take(event)
-        self._ring()
+        ringing.ring(self.board)
         self._place()
         return board.close()
 
@@ -75,29 +73,43 @@ class Scheduler:
         """
         board = self.board
         board.now = max(now, board.now)
+        notes = tuple(notes)
         for note in notes:
             self._remember(note)
         for agent in fleet:
             agent.life = board.new_life()
             board.fleet.add(agent)
+            board.throttle(agent)
             board.horizon_timers.set(now + agent.lease_ms, TimerKind.LEASE, agent.id, agent.life)
             board.horizon_timers.set(now, TimerKind.SESSION, agent.id)
             board.clock_timers.set(now + board.config.forget_agent_ms, TimerKind.FORGET, agent.id)
+        for note in notes:
+            if note.kind is NoteKind.BREAKER and note.value is not None:
+                breaker.restore(board, note.field, note.value)
         for stored in tasks:
             self._restore(stored)
 
     def _remember(self, note: Note) -> None:
-        if note.value is not None:
-            said = from_json(note.value)
-            self.board.tombstones[note.field] = said["reason"]
-            self.board.clock_timers.set(said["at"] + self.board.config.tombstone_ms, TimerKind.TOMBSTONE, note.field)
+        board = self.board
+        if note.value is None:
+            return
+        said = from_json(note.value)  # breakers are remembered when their agents are
+        match note.kind:
+            case NoteKind.RATE:
+                board.limits.arrivals[note.field] = said
+            case NoteKind.TOMBSTONE:
+                board.tombstones[note.field] = said["reason"]
+                board.clock_timers.set(said["at"] + board.config.tombstone_ms, TimerKind.TOMBSTONE, note.field)
 
     def _restore(self, stored: StoredTask) -> None:
         board, guard = self.board, stored.guard
         agent: AgentState | None = None
         if guard.status is not TaskStatus.PENDING:
             agent = board.fleet.agents.get(guard.agent_id) or agents.unknown(board, guard.agent_id, guard.session)
-        task = restore(stored, board.terms.of(stored.header), agent)
+        terms = board.terms.of(stored.header)
+        if stored.run.priority is not None:
+            terms = board.terms.with_priority(terms, stored.run.priority)
+        task = restore(stored, terms, agent)
         board.tasks[task.id] = task
         lifecycle.arm_expiry(board, task)
         if agent is None:
@@ -172,6 +184,9 @@ class Scheduler:
             case CancelTasks():
                 for task_id in command.task_ids:
                     self._cancel(task_id, command.reason)
+            case Reprioritise():
+                for task_id in command.task_ids:
+                    self._reprioritise(task_id, command.priority)
             case WatchTasks():
                 for task_id in command.task_ids:
                     self._watch(task_id, command.reply_to)
@@ -190,67 +205,26 @@ class Scheduler:
         lifecycle.stop(board, task, reason)
         lifecycle.cancel(board, task, reason, board.now)
 
+    def _reprioritise(self, task_id: str, priority: TaskPriority) -> None:
+        board = self.board
+        task = board.live(task_id)
+        if task is None or task.terms.priority is priority:
+            return
+        waits = task.line is not None
+        board.order.leave(task)
+        task.priority = priority
+        task.terms = board.terms.with_priority(task.terms, priority)
+        board.touch(task)
+        board.tell(task, reason=f"priority is {priority} now")
+        if waits:
+            board.enqueue(task)
+
     def _watch(self, task_id: str, client_id: str | None) -> None:
         task = self.board.live(task_id)
         if task is None or client_id is None or client_id in task.listeners:
             return
         task.watchers = (*task.watchers, client_id)
         self.board.touch(task)
-
-    # --- timers
-
-    def _ring(self) -> None:
-        board = self.board
-        limit = board.config.timers_per_pass
-        for kind, subject, mark in board.horizon_timers.pop_due(board.horizon, limit):
-            if kind is TimerKind.LEASE:
-                agents.lease_ended(board, subject, mark, board.horizon)
-            elif kind is TimerKind.SESSION:
-                agents.session_ended(board, subject, board.horizon)
-            else:
-                self._ran_too_long(subject, mark)
-        self._why = {}
-        for kind, subject, mark in board.clock_timers.pop_due(board.now, limit):
-            match kind:
-                case TimerKind.READY:
-                    self._ready(subject, mark)
-                case TimerKind.EXPIRE:
-                    self._expire(subject)
-                case TimerKind.PROBATION:
-                    agents.probation_over(board, subject, board.now)
-                case TimerKind.FORGET:
-                    agents.forget(board, subject, board.now)
-                case TimerKind.RECALL:
-                    recall.look(board, subject)
-                case _:
-                    board.unbury(subject)
-
-    def _ready(self, task_id: str, attempt: int) -> None:
-        board = self.board
-        task = board.live(task_id)
-        if task is not None and task.status is TaskStatus.PENDING and task.attempt == attempt:
-            board.touch(task)
-            board.enqueue(task)
-
-    def _expire(self, task_id: str) -> None:
-        board = self.board
-        task = board.live(task_id)
-        if task is None or task.status is not TaskStatus.PENDING or task.begun:
-            return  # one that an agent has, and returns unbegun, is looked at then
-        requirement = task.terms.requirement
-        why = self._why.get(requirement)
-        if why is None:
-            why = self._why[requirement] = board.fleet.why_waiting(board.fleet.class_of(requirement))
-        lifecycle.expire(board, task, why)
-
-    def _ran_too_long(self, task_id: str, attempt: int) -> None:
-        board = self.board
-        task = board.live(task_id)
-        if task is None or task.attempt != attempt or task.status is not TaskStatus.RUNNING or task.agent is None:
-            return
-        lifecycle.stop(board, task, "run_timeout is over")
-        error = TaskError(type="RunTimeout", message="its agent neither finished nor stopped it within run_timeout")
-        lifecycle.attempt_failed(board, task, FailureReason.TIMEOUT, error, board.horizon)
 
     # --- placement
 
@@ -263,6 +237,12 @@ class Scheduler:
                 order.open(cls)
         while not fleet.full and (line := order.best()) is not None:
             cls = line.cls
+            closed = board.limits.closed(cls.gates, board.now) if cls.gates else None
+            if closed is not None:
+                order.block(cls)
+                if board.limits.wait(closed, cls):
+                    board.clock_timers.set(closed.until or 0, TimerKind.LIMIT, closed.key)
+                continue
             requirement = cls.requirement
             head = line.head()
             estimate = fleet.estimate(requirement.capability, None if head is None else head.terms.estimate_ms)

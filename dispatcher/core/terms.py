@@ -3,13 +3,15 @@
 A million waiting tasks are mostly alike, and their leader remembers of each only what is its own.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bus.messages import TaskHeader
-from bus.requirements import Condition, Preference, requirement_key
+from bus.requirements import Condition, Preference
+from bus.retries import RetryPolicy
 from bus.states import TaskPriority
 from dispatcher.core.config import SchedulerConfig
+from dispatcher.core.limits import Gate, gate_of
 
 KEPT: Final = 8_192
 """So many different terms are remembered for sharing; then it begins anew, which costs memory and changes nothing."""
@@ -33,6 +35,8 @@ class Requirement:
     slots: int = field(default=1, compare=False)
     resources: tuple[tuple[str, int], ...] = field(default=(), compare=False)
     """Name and thousandths of each resource that it takes."""
+    gates: tuple[Gate, ...] = field(default=(), compare=False)
+    """The limits that it carries itself; its capability may have more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,10 +49,12 @@ class Terms:
     max_attempts: int = 3
     run_timeout_ms: int | None = None
     queue_timeout_ms: int | None = None
+    progress_timeout_ms: int | None = None
     delay_ms: int = 0
     fairness_key: str | None = None
     estimate_ms: float | None = None
     reply_to: str | None = None
+    retry: RetryPolicy | None = None
 
 
 class TermsBook:
@@ -60,9 +66,9 @@ class TermsBook:
 
     def of(self, header: TaskHeader) -> Terms:
         """Return the terms of a submission."""
-        special = bool(header.requires or header.prefers or header.resources)
+        special = bool(header.requires or header.prefers or header.resources or header.limits)
         key = (
-            requirement_text(header) if special else None,
+            header.requirement_key if special else None,
             header.capability,
             header.version,
             header.slots,
@@ -70,6 +76,8 @@ class TermsBook:
             header.max_attempts,
             header.run_timeout,
             header.queue_timeout,
+            header.progress_timeout,
+            header.retry,
             header.delay,
             header.fairness_key,
             header.estimated_duration,
@@ -82,6 +90,15 @@ class TermsBook:
             terms = self._known[key] = self._make(header)
         return terms
 
+    def with_priority(self, terms: Terms, priority: TaskPriority) -> Terms:
+        """Return the same terms with another priority."""
+        key = (terms, priority)
+        changed = self._known.get(key)
+        if changed is None:
+            changed = replace(terms, priority=priority, head_start_ms=self._config.head_start_ms[priority])
+            self._known[key] = changed
+        return changed
+
     def _make(self, header: TaskHeader) -> Terms:
         return Terms(
             requirement=requirement_of(header),
@@ -90,6 +107,8 @@ class TermsBook:
             max_attempts=header.max_attempts,
             run_timeout_ms=_ms(header.run_timeout),
             queue_timeout_ms=_ms(header.queue_timeout),
+            progress_timeout_ms=_ms(header.progress_timeout),
+            retry=header.retry,
             delay_ms=int(header.delay * 1000),
             fairness_key=header.fairness_key,
             estimate_ms=None if header.estimated_duration is None else header.estimated_duration * 1000,
@@ -100,22 +119,15 @@ class TermsBook:
 def requirement_of(header: TaskHeader) -> Requirement:
     """Return what a submission asks of an agent."""
     return Requirement(
-        key=requirement_text(header),
+        key=header.requirement_key,
         capability=header.capability,
         version=header.version,
         conditions=header.requires,
         preferences=header.prefers,
         slots=header.slots,
         resources=tuple(sorted((name, round(amount * MILLI)) for name, amount in header.resources.items())),
+        gates=tuple(gate_of(limit) for limit in header.limits),
     )
-
-
-def requirement_text(header: TaskHeader) -> str:
-    """Return a text that is the same for all tasks that ask the same of an agent."""
-    text = requirement_key(header.capability, header.version, header.requires, header.prefers)
-    if header.slots != 1 or header.resources:
-        text += f"|{header.slots}|{sorted(header.resources.items())}"
-    return text
 
 
 def _ms(seconds: float | None) -> int | None:

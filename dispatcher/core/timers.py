@@ -16,9 +16,13 @@ class TimerKind(StrEnum):
     READY = "ready"  # a delayed task may start
     EXPIRE = "expire"  # a task waited too long
     RUN_TIMEOUT = "run_timeout"  # an attempt ran too long
+    PROGRESS = "progress"  # an attempt has not said anything for too long
     LEASE = "lease"  # an agent was not heard of
     SESSION = "session"  # a session was replaced: its tasks are free
     PROBATION = "probation"  # a deaf agent may be tried again
+    LIMIT = "limit"  # a rate allows the next start
+    BREAKER = "breaker"  # a capability may be tried again at an agent
+    THROTTLE = "throttle"  # an agent's own rate allows the next start
     RECALL = "recall"  # work waits ahead of an agent's slots, or behind a blocked loop
     FORGET = "forget"  # a stopped agent is no longer listed
     TOMBSTONE = "tombstone"  # a cancel found no task

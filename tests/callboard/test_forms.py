@@ -1,4 +1,4 @@
-"""How things are written and shown: durations, tables, YAML, log lines."""
+"""How things are shown: tables, YAML, log lines."""
 
 import io
 import json
@@ -11,25 +11,10 @@ import pytest
 
 from callboard import output
 from callboard.logs import HumanFormatter, JsonFormatter, set_up
-from callboard.options import seconds
 from callboard.yaml_text import to_yaml
 
 COLUMNS = ("id", "status", "agent", "what")
 ROWS = [("default.0123456789", "RUNNING", None, "a text that is long"), ("default.1", "FAILED", "me", "")]
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("2", 2), ("0", 0), (".5", 0.5), ("500ms", 0.5), ("1m30s", 90), ("1.5h", 5400), ("7d", 604_800), (" 3s ", 3)],
-)
-def test_durations(text: str, value: float) -> None:
-    assert seconds(text) == pytest.approx(value)
-
-
-@pytest.mark.parametrize("text", ["", "s", "3x", "-1", "1 m", "1e3", "inf", "3s!"])
-def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match=r"write e\.g\. 30, 500ms"):
-        seconds(text)
 
 
 class Terminal(io.StringIO):

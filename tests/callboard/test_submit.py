@@ -115,6 +115,17 @@ def test_cancelling(working: CommandLine) -> None:
     assert json.loads(ran.out)["status"] == "CANCELLED"
 
 
+def test_another_priority(working: CommandLine) -> None:
+    task_id = working.submit("nobody.can", "1").out.strip()
+    working("tasks", "get", task_id)  # accepted
+    ran = working("tasks", "reprioritise", "urgent", task_id)
+    assert (ran.err, ran.out) == ("", "asked for 1 task to be URGENT\n")
+    while working("tasks", "get", task_id, "--json").json["priority"] != "URGENT":
+        pass
+    working("tasks", "cancel", task_id)
+    assert "Choose from" in working("tasks", "reprioritise", "now", task_id).complaint(2)
+
+
 def test_listing(working: CommandLine) -> None:
     done = working.submit("text.count", '{"text": "a"}', "--wait", "--json").json["id"]
     waiting = working.submit("nobody.can", "1").out.strip()

@@ -6,6 +6,7 @@ import pytest
 from pydantic_core import from_json
 
 from bus.messages import TaskError
+from bus.retries import RetryPolicy
 from bus.states import TERMINAL, FailureReason, TaskPriority, TaskStatus, task_may_become
 from dispatcher.core import lifecycle
 from dispatcher.core.decisions import Decisions, Place
@@ -96,10 +97,11 @@ def test_what_cannot_help_is_not_tried_again(fields: dict[str, object]) -> None:
 
 
 def test_the_backoff_has_full_jitter_and_a_cap() -> None:
-    world = World(retry_base_ms=100, retry_cap_ms=1_000)
+    policy = RetryPolicy(base=0.1, cap=1.0)
+    world = World(retry=policy)
     board = world.scheduler.board
     for failures, bound in ((1, 100), (2, 200), (3, 400), (4, 800), (5, 1_000), (500, 1_000)):
-        waits = [backoff_ms(world.config, failures, board.rng) for _ in range(400)]
+        waits = [backoff_ms(policy, failures, board.rng) for _ in range(400)]
         assert 0 <= min(waits) < bound * 0.1
         assert bound * 0.9 < max(waits) < bound
 

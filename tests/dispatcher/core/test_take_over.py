@@ -32,6 +32,7 @@ def successor(world: World, *, without_agent: bool = False) -> World:
         current = task.current
         run = Run(
             enqueued_at=task.enqueued_at,
+            priority=task.priority,
             not_before=task.not_before or None,
             assigned_at=None if current is None else current.assigned_at,
             started_at=None if current is None else current.started_at,

@@ -40,6 +40,7 @@ from bus.messages import (
 )
 from bus.names import DATA_FIELD, PoolNames
 from bus.records import Guard
+from bus.retries import RetryPolicy
 from bus.states import TaskPriority, TaskStatus
 from dispatcher import ledger as ledger_module
 from dispatcher.core.config import SchedulerConfig
@@ -100,7 +101,7 @@ class Pool(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self.names = PoolNames(check_pool(f"m{new_nonce()[-12:]}"))
-        self.config = SchedulerConfig(prefetch_ms=0, retry_base_ms=2_000)
+        self.config = SchedulerConfig(prefetch_ms=0, retry=RetryPolicy(base=2.0))
         self.now = START
         self.sessions: dict[str, str] = {}
         self.submitted: set[TaskId] = set()

@@ -1,0 +1,95 @@
+"""What happens when a timer rings.
+
+A pass rings a bounded number of timers, however many are due, for it must be over long before the leader's lease is;
+the others ring in the next. A timer may have lost its meaning since it was set, so each of these looks first.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from bus.messages import TaskError
+from bus.states import FailureReason, TaskStatus
+from dispatcher.core import agents, breaker, lifecycle, recall
+from dispatcher.core.board import Board
+from dispatcher.core.terms import Requirement
+from dispatcher.core.timers import TimerKind
+
+
+def ring(board: Board) -> None:
+    """Ring what is due: on the horizon first, then on the clock."""
+    limit = board.config.timers_per_pass
+    for kind, subject, mark in board.horizon_timers.pop_due(board.horizon, limit):
+        _BELLS[kind](board, subject, mark)
+    why: dict[Requirement, str] = {}
+    for kind, subject, mark in board.clock_timers.pop_due(board.now, limit):
+        if kind is TimerKind.EXPIRE:
+            _expire(board, subject, why)
+        else:
+            _BELLS[kind](board, subject, mark)
+
+
+def _expire(board: Board, task_id: str, why: dict[Requirement, str]) -> None:
+    """End a task that nobody began in time; `why` keeps the words for those of equal requirements."""
+    task = board.live(task_id)
+    if task is None or task.status is not TaskStatus.PENDING or task.begun:
+        return  # one that an agent has, and returns unbegun, is looked at then
+    requirement = task.terms.requirement
+    words = why.get(requirement)
+    if words is None:
+        words = why[requirement] = board.fleet.why_waiting(board.fleet.class_of(requirement))
+    lifecycle.expire(board, task, words)
+
+
+def _ready(board: Board, task_id: str, attempt: int) -> None:
+    task = board.live(task_id)
+    if task is not None and task.status is TaskStatus.PENDING and task.attempt == attempt:
+        board.touch(task)
+        board.enqueue(task)
+
+
+def _ran_too_long(board: Board, task_id: str, attempt: int) -> None:
+    task = board.live(task_id)
+    current = None if task is None else task.current
+    if task is None or current is None or task.attempt != attempt or task.status is not TaskStatus.RUNNING:
+        return
+    due = lifecycle.run_until(board, task, current)
+    if due is not None and due > board.horizon:
+        board.horizon_timers.set(due, TimerKind.RUN_TIMEOUT, task_id, attempt)  # it was extended
+        return
+    lifecycle.stop(board, task, "run_timeout is over")
+    error = TaskError(type="RunTimeout", message="its agent neither finished nor stopped it within run_timeout")
+    lifecycle.attempt_failed(board, task, FailureReason.TIMEOUT, error, board.horizon)
+
+
+def _said_nothing(board: Board, task_id: str, attempt: int) -> None:
+    task = board.live(task_id)
+    current = None if task is None else task.current
+    if task is None or current is None or task.attempt != attempt or task.status is not TaskStatus.RUNNING:
+        return
+    timeout = task.terms.progress_timeout_ms or 0
+    if current.heard_at + timeout > board.horizon:
+        board.horizon_timers.set(current.heard_at + timeout, TimerKind.PROGRESS, task_id, attempt)
+        return
+    lifecycle.stop(board, task, "progress_timeout is over")
+    error = TaskError(type="ProgressTimeout", message=f"no word of progress for {timeout / 1000:g} s")
+    lifecycle.attempt_failed(board, task, FailureReason.TIMEOUT, error, board.horizon)
+
+
+def _forget_tombstone(board: Board, task_id: str, _: int) -> None:
+    board.unbury(task_id)
+
+
+_BELLS: Final[Mapping[TimerKind, Callable[[Board, str, int], None]]] = {
+    TimerKind.LEASE: lambda board, agent_id, life: agents.lease_ended(board, agent_id, life, board.horizon),
+    TimerKind.SESSION: lambda board, agent_id, _: agents.session_ended(board, agent_id, board.horizon),
+    TimerKind.RUN_TIMEOUT: _ran_too_long,
+    TimerKind.PROGRESS: _said_nothing,
+    TimerKind.READY: _ready,
+    TimerKind.PROBATION: lambda board, agent_id, _: agents.probation_over(board, agent_id, board.now),
+    TimerKind.FORGET: lambda board, agent_id, _: agents.forget(board, agent_id, board.now),
+    TimerKind.LIMIT: lambda board, key, _: board.reopen(board.limits.open(key)),
+    TimerKind.BREAKER: lambda board, subject, _: breaker.cooled_down(board, *subject.split(" ")),
+    TimerKind.THROTTLE: lambda board, agent_id, _: agents.throttle_over(board, agent_id),
+    TimerKind.RECALL: lambda board, agent_id, _: recall.look(board, agent_id),
+    TimerKind.TOMBSTONE: _forget_tombstone,
+}
