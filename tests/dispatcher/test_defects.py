@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic_core import from_json
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bus import Client, TaskCreate
 from bus.ids import check_pool
@@ -159,6 +160,31 @@ async def test_a_defect_in_one_pool_leaves_the_others_of_the_process_alone(
             handle = await bus.submit("t.x")
             await agent.complete(await agent.next(), "well")
             assert await handle.result(timeout=10) == "well"
+
+
+async def test_the_pause_grows_with_defects_and_not_with_the_absence_of_the_server(
+    redis_url: str, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    for error in (RedisConnectionError("away"), ValueError("a defect")):
+        stop = asyncio.Event()
+        dispatcher = Dispatcher(DispatcherSettings(redis_url=redis_url, pools=(pool,)), lambda _: Watching())
+        [candidate] = dispatcher._pools
+
+        async def failing(error: Exception = error) -> None:
+            raise error
+
+        async def noted(stop: asyncio.Event, seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) % 10 == 0:
+                stop.set()
+
+        monkeypatch.setattr(candidate._leadership, "acquire", failing)
+        monkeypatch.setattr(pool_module, "_wait", noted)
+        await dispatcher.run(stop)
+    assert max(pauses[:10]) <= 0.5
+    assert 5 < max(pauses[10:]) < 15
+    assert pauses[10] < 0.5
 
 
 async def test_after_a_conflict_the_lease_is_given_back_at_once(redis: Redis, redis_url: str, pool: str) -> None:
