@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+import inspect
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from agent_runtime.definition import Capability, collect, read_acceptance
+from agent_runtime.errors import AgentDefinitionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agent_runtime.settings import AgentSettings
     from bus.requirements import Clause, Value
+
+_HOOKS: Final = ("on_start", "on_stop")
 
 
 class Agent:
@@ -47,6 +51,8 @@ class Agent:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        for hook in _HOOKS:
+            _check_hook(cls, hook)
         cls.capabilities = collect(cls)
         read_acceptance(cls, cls.accepts)
 
@@ -68,3 +74,19 @@ class Agent:
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         return run_process(self, settings or AgentSettings())
+
+
+def _check_hook(owner: type, name: str) -> None:
+    """Raise `AgentDefinitionError` for a hook that could not be awaited: it would fail at each start, for ever."""
+    function = inspect.unwrap(getattr(owner, name))
+    remedy = f"write `async def {name}(self) -> None:`"
+    where = f"{owner.__qualname__}.{name}"
+    if callable(function) and not inspect.isfunction(function):
+        return  # a mock, or another object of the author's: only a call would tell
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise AgentDefinitionError(where, "it is a generator", f"{remedy}, and undo in on_stop what on_start has done")
+    if not inspect.iscoroutinefunction(function):
+        raise AgentDefinitionError(where, "it is not an `async def`", remedy)
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    if any(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+        raise AgentDefinitionError(where, "it takes parameters that nobody could fill", remedy)

@@ -1,4 +1,4 @@
-"""Finds the agent class that a command line names: `package.module:Class` or `path/to/file.py:Class`.
+"""Finds and makes the agent that a command line names: `package.module:Class` or `path/to/file.py:Class`.
 
 The working directory comes *last* on the path of modules: an author's `metrics.py` or `bus.py` must not take the place
 of a part of Callboard. A module of theirs that is hidden so can be named by its path.
@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 
@@ -27,6 +28,30 @@ def load_agent(target: str) -> type[Agent]:
     path = where.endswith(".py") or "/" in where
     module = _from_file(Path(where)) if path else _from_path_of_modules(where)
     return _named(module, where, name) if name else _only(module, where)
+
+
+def make_agent(target: str) -> Agent:
+    """Return an object of the class that `target` names.
+
+    Raises `AgentLoadError` if it cannot be loaded, or if nobody could make one: it would fail at each start, for ever.
+    What its `__init__` raises is passed on, since the next start may have better luck.
+    """
+    found = load_agent(target)
+    missing = sorted(getattr(found, "__abstractmethods__", ()))
+    if missing:
+        raise AgentLoadError(f"{target} is abstract: define {', '.join(missing)}, or name a class that does")
+    needed = [
+        parameter.name
+        for parameter in inspect.signature(found).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if needed:
+        raise AgentLoadError(
+            f"{target} is made without arguments, and its __init__ needs {', '.join(needed)}: give them defaults, or "
+            "read them from the environment in on_start"
+        )
+    return found()
 
 
 def _is_windows_path(target: str) -> bool:
@@ -73,14 +98,21 @@ def _from_file(path: Path) -> ModuleType:
 def _broken(what: str, error: Exception) -> AgentLoadError:
     if isinstance(error, AgentDefinitionError):
         return AgentLoadError(str(error))
-    text = " ".join(str(error).split())
-    place = ""
-    if error.__traceback__ is not None:
-        last = error.__traceback__
-        while last.tb_next is not None:
-            last = last.tb_next
-        place = f" ({Path(last.tb_frame.f_code.co_filename).name}, line {last.tb_lineno})"
+    text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    place = _place(error)
     return AgentLoadError(f"importing {what} failed: {type(error).__name__}: {text}{place}: correct it and try again")
+
+
+def _place(error: Exception) -> str:
+    """Return the file and line that are to be corrected, if that is known: never one of Python's importing."""
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return f" ({Path(error.filename).name}, line {error.lineno})"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen ") and frame.filename not in (__file__, importlib.__file__)
+    ]
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
 
 def _named(module: ModuleType, where: str, name: str) -> type[Agent]:

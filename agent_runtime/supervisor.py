@@ -25,9 +25,10 @@ FAILED: Final = 1
 
 
 class Supervisor:
-    """Keeps `processes` children alive, each started by `command(index)`, whose first item is an absolute path.
+    """Keeps `processes` children alive, each started by `command(number)`, whose first item is an absolute path.
 
-    `grace` (seconds) is what a child gets between SIGTERM and SIGKILL: more than its own grace for running tasks.
+    They are counted from 1, as their ids are. `grace` (seconds) is what a child gets between SIGTERM and SIGKILL: more
+    than its own grace for running tasks.
     """
 
     def __init__(
@@ -51,8 +52,8 @@ class Supervisor:
 
     @property
     def pids(self) -> dict[int, int]:
-        """The process id of each child that runs now, by its index."""
-        return {index: child.process.pid for index, child in self._children.items()}
+        """The process id of each child that runs now, by its number, from 1."""
+        return {number: child.process.pid for number, child in self._children.items()}
 
     async def run(self, stop: asyncio.Event) -> int:
         """Supervise until `stop` is set and the children have ended, or none is left to be started again.
@@ -65,39 +66,39 @@ class Supervisor:
         with ThreadPoolExecutor(self._processes, thread_name_prefix="callboard-supervisor") as threads:
             try:
                 async with asyncio.TaskGroup() as group:
-                    lives = [group.create_task(self._keep(index, threads)) for index in range(self._processes)]
+                    lives = [group.create_task(self._keep(number, threads)) for number in range(1, self._processes + 1)]
             finally:
                 for child in list(self._children.values()):
                     child.end()
         return max((life.result() for life in lives), default=0)
 
-    async def _keep(self, index: int, threads: ThreadPoolExecutor) -> int:
+    async def _keep(self, number: int, threads: ThreadPoolExecutor) -> int:
         backoff = Backoff(base=self._base, cap=self._cap)
         while not self._stop.is_set():
             born = time.monotonic()
-            code = await self._live(index, threads)
+            code = await self._live(number, threads)
             age = time.monotonic() - born
             if self._stop.is_set() or code == ExitCode.STOPPED:
                 return FAILED if code == -signal.SIGKILL else 0
             if code == ExitCode.SUPERSEDED:
-                LOG.error("agent process %d was superseded: it is not started again", index)
+                LOG.error("agent process %d was superseded: it is not started again", number)
                 return FAILED
             if code == ExitCode.MISCONFIGURED:
                 return FAILED
             if age >= STEADY_S or code == ExitCode.RESTART:
                 backoff.reset()
             if code == ExitCode.RESTART:
-                LOG.info("agent process %d restarts as it was told", index)
+                LOG.info("agent process %d restarts as it was told", number)
                 continue
             wait = backoff.next()
-            LOG.warning("agent process %d ended with %s after %.1f s; again in %.1f s", index, _said(code), age, wait)
+            LOG.warning("agent process %d ended with %s after %.1f s; again in %.1f s", number, _said(code), age, wait)
             await self._pause(wait)
         return 0
 
-    async def _live(self, index: int, threads: ThreadPoolExecutor) -> int:
+    async def _live(self, number: int, threads: ThreadPoolExecutor) -> int:
         """Start one child and return its exit code; on a stop it is told to end, and killed after the grace."""
-        child = spawn_tied(self._command(index), log=None, env=self._env if self._env is not None else os.environ)
-        self._children[index] = child
+        child = spawn_tied(self._command(number), log=None, env=self._env if self._env is not None else os.environ)
+        self._children[number] = child
         try:
             ended = asyncio.get_running_loop().run_in_executor(threads, child.process.wait)
             stopped = asyncio.create_task(self._stop.wait())
@@ -107,11 +108,11 @@ class Supervisor:
                 child.process.terminate()
                 await asyncio.wait((ended,), timeout=self._grace)
             if not ended.done():
-                LOG.warning("agent process %d does not end within %.0f s: killing it", index, self._grace)
+                LOG.warning("agent process %d does not end within %.0f s: killing it", number, self._grace)
                 child.process.kill()
             return await ended
         finally:
-            del self._children[index]
+            del self._children[number]
             child.end()
 
     async def _pause(self, seconds: float) -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from agent_runtime.agent import Agent
 from agent_runtime.exit_codes import ExitCode
-from agent_runtime.loading import load_agent
+from agent_runtime.loading import make_agent
 from agent_runtime.process import run_process
 from agent_runtime.settings import AgentSettings
 from bus.errors import CallboardError
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     set_up(options.log_level, as_json=options.log_json)
     try:
-        agent = load_agent(options.target)()
+        agent = make_agent(options.target)
         return _serve(agent, _settings(agent, options), options)
     except (CallboardError, ValidationError) as error:
         tell(error)

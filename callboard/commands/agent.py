@@ -91,7 +91,7 @@ def _ports(host: str, first: int, processes: int) -> list[int]:
 def _command(
     target: str, settings: AgentSettings, *, ports: Sequence[int], options: Sequence[str]
 ) -> Callable[[int], list[str]]:
-    """Return what starts the process of an index."""
+    """Return what starts a process by its number, from 1."""
     made_up = new_nonce()[-12:]
     own = [f"--pool={settings.pool}"]
     own += [] if settings.agent_id is None else [f"--id={settings.agent_id}"]
@@ -101,10 +101,10 @@ def _command(
         for name in ("heartbeat-interval", "lease", "grace")
     ]
 
-    def command(index: int) -> list[str]:
+    def command(which: int) -> list[str]:
         start = [sys.executable, "-P", "-m", "callboard.agent_process", target, f"--made-up={made_up}"]
-        number = [f"--number={index + 1}"] if len(ports) > 1 else []
-        return [*start, *number, *own, f"--metrics-port={ports[index]}", *options]
+        number = [f"--number={which}"] if len(ports) > 1 else []
+        return [*start, *number, *own, f"--metrics-port={ports[which - 1]}", *options]
 
     return command
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock
 
 import pytest
 from pydantic import BaseModel
@@ -250,3 +252,32 @@ def test_what_an_agent_accepts_may_be_a_text_or_a_sequence() -> None:
 def test_a_condition_on_tasks_that_is_none_is_refused(accepts: object, complaint: str) -> None:
     with pytest.raises(AgentDefinitionError, match=complaint):
         _define(accepts=accepts)
+
+
+@pytest.mark.parametrize("name", ["on_start", "on_stop"])
+def test_a_hook_that_could_not_be_awaited_is_refused(name: str) -> None:
+    def plain(self: Any) -> None: ...
+
+    async def generator(self: Any) -> Any:  # noqa: ARG001
+        yield
+
+    async def greedy(self: Any, settings: Any) -> None: ...
+
+    for hook, problem in (
+        (plain, "it is not an `async def`"),
+        (None, "it is not an `async def`"),
+        (generator, "it is a generator"),
+        (greedy, "it takes parameters that nobody could fill"),
+    ):
+        with pytest.raises(AgentDefinitionError, match=rf"Wrong.{name}: {problem}: write `async def {name}\(self\)"):
+            _define(**{name: hook})
+
+
+def test_hooks_may_be_decorated_and_mocked() -> None:
+    async def hook(self: Any, *more: Any, retries: int = 3) -> None: ...
+
+    @wraps(hook)
+    def decorated(*args: Any) -> Any:
+        return hook(*args)
+
+    _define(on_start=decorated, on_stop=AsyncMock())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent_runtime.errors import AgentLoadError
-from agent_runtime.loading import load_agent
+from agent_runtime.loading import load_agent, make_agent
 
 AGENT = """
 from agent_runtime import Agent, capability
@@ -91,6 +91,36 @@ def test_a_module_that_breaks_is_said_with_the_place(folder: Path) -> None:
     _write(folder, "broken.py", "import math\n\nmath.nothing()\n")
     assert "importing broken failed: AttributeError" in _error("broken:A")
     assert "(broken.py, line 3)" in _error("broken.py:A")
+
+
+def test_a_file_that_is_not_python_is_said_with_the_place(folder: Path) -> None:
+    _write(folder, "typo.py", "import math\n\nx = = 1\n")
+    _write(folder, "uses_typo.py", "import typo\n")
+    for target in ("typo", "typo.py:A", "uses_typo", "uses_typo.py"):
+        text = _error(target)
+        assert "SyntaxError: invalid syntax (typo.py, line 3): correct it" in text
+        assert "frozen" not in text
+    (folder / "binary.py").write_bytes(b"x = 1\0\n")
+    assert "null bytes" in _error("binary.py:A")
+    assert "frozen" not in _error("binary:A")
+
+
+def test_an_agent_is_made_without_arguments(folder: Path) -> None:
+    _write(folder, "model.py", AGENT.format(name="Model") + "    def __init__(self, path='x', *more, **options): ...\n")
+    assert type(make_agent("model:Model")).__name__ == "Model"
+
+
+def test_an_agent_that_needs_arguments_is_refused(folder: Path) -> None:
+    _write(folder, "greedy.py", AGENT.format(name="Greedy") + "    def __init__(self, path, *, gpu): ...\n")
+    with pytest.raises(AgentLoadError, match="its __init__ needs path, gpu: give them defaults"):
+        make_agent("greedy:Greedy")
+
+
+def test_an_abstract_agent_is_refused(folder: Path) -> None:
+    text = AGENT.format(name="Half").replace("(Agent)", "(Agent, abc.ABC)")
+    _write(folder, "half.py", f"import abc\n{text}    @abc.abstractmethod\n    def rest(self): ...\n")
+    with pytest.raises(AgentLoadError, match="half:Half is abstract: define rest"):
+        make_agent("half:Half")
 
 
 def test_a_missing_dependency_is_not_taken_for_a_missing_agent(folder: Path) -> None:

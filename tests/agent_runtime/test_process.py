@@ -140,7 +140,7 @@ async def test_a_task_that_kills_its_agent_again_is_known_to_have_begun(leader: 
 
 class Supervised:
     def __init__(self, environment: dict[str, str], **fields: Any) -> None:
-        self.supervisor = Supervisor(lambda _index: COMMAND, env=environment, **fields)
+        self.supervisor = Supervisor(lambda _number: COMMAND, env=environment, **fields)
         self.stop = asyncio.Event()
         self.task = asyncio.create_task(self.supervisor.run(self.stop))
 
@@ -167,11 +167,11 @@ async def supervise(redis_url: str, pool: str) -> Any:
 async def test_a_crashed_process_is_started_again_and_stop_drains_it(leader: HandLeader, supervise: Any) -> None:
     supervised = supervise(backoff_base=0.05)
     first = await leader.welcome()
-    pid = supervised.supervisor.pids[0]
+    pid = supervised.supervisor.pids[1]
     await leader.assign(first, "a", 9, capability="crash")
     second = await leader.welcome(count=2)
     assert second.session != first.session
-    assert supervised.supervisor.pids[0] != pid
+    assert supervised.supervisor.pids[1] != pid
     task = await leader.assign(second, "b", 0.3, capability="slow")
     await leader.wait_started(task)
     supervised.stop.set()
@@ -217,7 +217,7 @@ async def test_children_do_not_outlive_a_supervisor_that_is_killed(
     program = (
         "import asyncio\n"
         "from agent_runtime.supervisor import Supervisor\n"
-        f"run = Supervisor(lambda _index: {COMMAND!r}, processes=2).run\n"
+        f"run = Supervisor(lambda _number: {COMMAND!r}, processes=2).run\n"
         "asyncio.run(run(asyncio.Event()))\n"
     )
     environment = _environment(redis_url, pool)

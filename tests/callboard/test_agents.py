@@ -61,7 +61,7 @@ def test_processes_restarts_and_drains(callboard: CommandLine, start: Start) -> 
 
     asked = callboard("agents", "restart", "pair-1", "--pool", callboard.pool, "--json").json
     assert asked == {"agent_id": "pair-1", "requested": "restart"}
-    agent.wait_for("restarts as it was told")
+    agent.wait_for("agent process 1 restarts as it was told")
     until_signed_in(callboard, "pair-1", but_not=found["session"])
     anew = callboard("agents", "get", "pair-1", "--json", "--pool", callboard.pool).json
     assert anew["metadata"]["metrics"] == found["metadata"]["metrics"]

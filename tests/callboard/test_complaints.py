@@ -136,6 +136,15 @@ def test_an_agents_module_that_fails(callboard: CommandLine, tmp_path: Path) -> 
     assert "line 1" in line
 
 
+def test_an_agent_that_nobody_can_make_is_not_tried_again(callboard: CommandLine, tmp_path: Path) -> None:
+    start = "from agent_runtime import Agent, capability\nclass Odd(Agent):\n"
+    rest = "    @capability('x')\n    async def x(self, task: int) -> int:\n        return task\n"
+    (tmp_path / "greedy.py").write_text(f"{start}    def __init__(self, path): ...\n{rest}")
+    (tmp_path / "plain.py").write_text(f"{start}    def on_start(self): ...\n{rest}")
+    assert "its __init__ needs path" in callboard("agent", "greedy.py").complaint(1)
+    assert "Odd.on_start: it is not an `async def`" in callboard("agent", "plain.py").complaint(1)
+
+
 def test_an_agent_without_a_usable_id(callboard: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text(
         "from agent_runtime import Agent, capability\n"
