@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bus.errors import (
         BusUnavailableError,
         CallboardError,
+        NoLeaderError,
         PayloadTooLargeError,
         RequirementSyntaxError,
         SubmissionError,
@@ -35,6 +36,7 @@ _HOMES: Final = {
     "bus.errors": (
         "BusUnavailableError",
         "CallboardError",
+        "NoLeaderError",
         "PayloadTooLargeError",
         "RequirementSyntaxError",
         "SubmissionError",
@@ -66,6 +68,7 @@ __all__ = [
     "Client",
     "Condition",
     "FailureReason",
+    "NoLeaderError",
     "Operator",
     "PayloadTooLargeError",
     "Preference",

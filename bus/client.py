@@ -15,13 +15,14 @@ from typing import Any, Final, Self, TypedDict, TypeVar, Unpack, overload
 
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
-from bus.connection import CONNECTION_ERRORS, Redis, connect, resolve_url
-from bus.errors import BusUnavailableError, SubmissionError, UnknownAgentError, UnknownTaskError
+from bus.connection import BLOCK_MS, CONNECTION_ERRORS, Redis, connect, resolve_url
+from bus.errors import BusUnavailableError, NoLeaderError, SubmissionError, UnknownAgentError, UnknownTaskError
+from bus.explanations import Explanation
 from bus.handle import TaskHandle
 from bus.ids import DEFAULT_POOL, ClientId, TaskId, check_pool, new_client_id, task_pool
 from bus.ledger_view import LedgerView
 from bus.limits import Limit
-from bus.messages import AgentCommand, CancelTasks, Reprioritise
+from bus.messages import AgentCommand, CancelTasks, Explain, Plan, Reply, Reprioritise, TaskFields
 from bus.names import DATA_FIELD, PoolNames
 from bus.records import AgentInfo, Task, TaskCreate, TaskInDB, TaskQueueStatus
 from bus.requirements import AnyOf, Condition, Preference
@@ -37,6 +38,8 @@ SUBMIT_AHEAD: Final = 1000
 """Tasks that `submit_many` takes from its iterable before it sends them."""
 MAX_CONNECTIONS: Final = 16
 """Commands of one client that are under way at a time; each pool that results are awaited in takes one of them."""
+ANSWER_S: Final = 3.0
+"""How long the leader may take to answer a question: a take-over fits into it."""
 ACCEPTED_POLL_S: Final = 0.02
 IDS_PER_MESSAGE: Final = 1000
 
@@ -253,6 +256,45 @@ class Client:
         """Ask that tasks have another priority; returns when the request is stored. Ended ones stay as they are."""
         for names, part in self._parts(task_ids):
             await self._command(names, Reprioritise(task_ids=part, priority=priority))
+
+    async def explain(self, task_id: str, *, timeout: float = ANSWER_S) -> Explanation:
+        """Ask the leader why a task waits, in numbers, or why it is where it is.
+
+        Raises `UnknownTaskError` for a task that has ended or was never accepted (`get` tells of the ended), and
+        `NoLeaderError` when nobody answers within `timeout` seconds.
+        """
+        names = self._names_of(task_id)
+        me = new_client_id()
+        found = await self._question(names, Explain(task_id=TaskId(task_id), reply_to=me), me, timeout)
+        if found is None:
+            raise UnknownTaskError(task_id)
+        return found
+
+    async def plan(self, task: TaskCreate, *, timeout: float = ANSWER_S) -> Explanation:
+        """Ask the leader what would become of a task if it were submitted now: who could run it, and what is missing.
+
+        Raises `NoLeaderError` when nobody answers within `timeout` seconds.
+        """
+        names = self._names(task.pool)
+        me = new_client_id()
+        fields = TaskFields.model_validate(task.model_dump(include=set(TaskFields.model_fields)))
+        found = await self._question(names, Plan(task=fields, reply_to=me), me, timeout)
+        assert found is not None, "a plan is always explained"  # noqa: S101 - what the leader's answer has
+        return found
+
+    async def _question(
+        self, names: PoolNames, asked: Explain | Plan, me: ClientId, timeout: float
+    ) -> Explanation | None:
+        """Ask, and read the one answer from a stream of its own, which is gone in a minute."""
+        await self._command(names, asked)
+        stream = names.replies(me)
+        until = monotonic() + timeout
+        while (left := until - monotonic()) > 0:
+            read = self._redis.xread({stream: "0-0"}, count=1, block=max(1, min(BLOCK_MS, int(left * 1000))))
+            reply: Any = await self._ask(read)
+            for _, entries in reply or ():
+                return Reply.model_validate_json(entries[0][1][DATA_FIELD.encode()]).explanation
+        raise NoLeaderError(names.pool, timeout)
 
     async def list_tasks(
         self, status: TaskStatus | None = None, *, limit: int = 100, pool: str | None = None

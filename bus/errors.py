@@ -9,6 +9,7 @@ CallboardError
 │   ├── TaskCancelledError
 │   └── TaskTimeoutError     it failed by a timeout, or the caller's own wait ran out
 ├── RequirementSyntaxError   a requirement that was given as a text cannot be read
+├── NoLeaderError            a question that only the leader can answer was not answered in time
 ├── UnknownTaskError         the ledger has no such task
 ├── UnreadableTaskError      the ledger has the task, and this program cannot read its record
 └── UnknownAgentError        the pool knows no such agent
@@ -67,6 +68,17 @@ class RequirementSyntaxError(CallboardError, ValueError):
         self.add_note(f"{text}\n{' ' * at}^")
         super().__init__(
             f"{before + '^' + after!r} is not a {what}: column {column} (^): expected {expected}: write {example}"
+        )
+
+
+class NoLeaderError(CallboardError):
+    """Nobody answered a question that only the leader of a pool can answer."""
+
+    def __init__(self, pool: str, seconds: float) -> None:
+        self.pool = pool
+        super().__init__(
+            f"nobody who leads pool {pool!r} answered within {seconds:g} s: "
+            "does a dispatcher run (`callboard dispatcher`)?"
         )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel
 
 from bus.acceptance import Acceptance
+from bus.explanations import Explanation
 from bus.ids import AGENT_ID_PATTERN, SESSION_PATTERN, TASK_ID_PATTERN
 from bus.limits import Limit, Rate
 from bus.requirements import AttributeName, CapabilityField, TaskRequirement, Value, requirement_key
@@ -106,6 +107,22 @@ class Reprioritise(Message):
     priority: TaskPriority
 
 
+class Explain(Message):
+    """Say on the replies stream of `reply_to` why a task waits, or why it is where it is."""
+
+    type: Literal["explain"] = "explain"
+    task_id: TaskIdField
+    reply_to: SessionField
+
+
+class Plan(Message):
+    """Say on the replies stream of `reply_to` what would become of such a task."""
+
+    type: Literal["plan"] = "plan"
+    task: TaskFields
+    reply_to: SessionField
+
+
 class WatchTasks(Message):
     """Tell `reply_to` when these tasks end. Of those that have ended already nothing is told: their records say it."""
 
@@ -123,7 +140,9 @@ class AgentCommand(Message):
 
 
 class Command(
-    RootModel[Annotated[CancelTasks | Reprioritise | WatchTasks | AgentCommand, Field(discriminator="type")]]
+    RootModel[
+        Annotated[CancelTasks | Reprioritise | Explain | Plan | WatchTasks | AgentCommand, Field(discriminator="type")]
+    ]
 ):
     """Anything on the commands stream."""
 
@@ -359,7 +378,9 @@ class Outcome(BaseModel):
 class Reply(Message):
     """Outcomes for one client."""
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Outcome, ...] = ()
+    explanation: Explanation | None = Field(None, description="Answer to `explain` or `plan`.")
+    unknown: bool = Field(default=False, description="What was asked about is not live: see its record.")
 
 
 class Transition(BaseModel):

@@ -36,6 +36,9 @@ LARGE_OUTPUT: Final = 16 * 1024
 REPLY_BYTES: Final = 256 * 1024
 """Outcomes for one client are written in entries of about this size at most."""
 
+REPLY_TTL_MS: Final = 60_000
+"""How long the answer to a question may be fetched."""
+
 STANDING_TTL_MS: Final = 60_000
 
 
@@ -244,6 +247,8 @@ class Ledger:
         self._answers(call, part.answers, outputs)
         if rest is not None:
             self._instructions(call, rest.instructions)
+            for reply in rest.replies:
+                self._message(call, self._names.replies(reply.client_id), REPLY_TTL_MS, 0, reply.body)
             self._agents(call, rest.agents, now)
             for note in rest.notes:
                 call.n_notes += 1

@@ -42,7 +42,8 @@ def assign(board: Board, task: TaskState, agent: AgentState, estimate_ms: float 
     """PENDING → ASSIGNED: a new attempt, on `agent`."""
     _move(task, TaskStatus.ASSIGNED)
     task.attempt += 1
-    task.current = Attempt(agent, agent.session, board.now)
+    eligible = board.fleet.class_of(task.terms).mask.bit_count()
+    task.current = Attempt(agent, agent.session, board.now, eligible=eligible, room=agent.free)
     _enter(board, task, task.current, agent, estimate_ms)
     gates = task.current.gates
     if gates or agent.gates:
@@ -292,7 +293,7 @@ def _enter(board: Board, task: TaskState, current: Attempt, agent: AgentState, e
     for name, much in requirement.resources:
         agent.granted[name] = agent.granted.get(name, 0) + much
     board.order.hold(task)
-    current.gates = board.fleet.class_of(requirement).gates
+    current.gates = board.fleet.class_of(task.terms).gates
     if current.gates:
         board.limits.hold(current.gates)
     if agent.status is AgentStatus.IDLE:

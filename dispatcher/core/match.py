@@ -12,7 +12,7 @@ from typing import Any, Final
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from bus.acceptance import CAPABILITY, FAIRNESS_KEY, PRIORITY, TAGS, conditions_of
+from bus.acceptance import conditions_of
 from bus.messages import CapabilitySpec
 from bus.requirement_text import format_clause
 from bus.requirements import AGENT_ID, AnyOf, Clause, Condition, Operator, Value
@@ -155,20 +155,8 @@ def _age(capability: CapabilitySpec) -> Version:
 # --- what agents ask of tasks
 
 
-def task_facts(
-    capability: str, priority: TaskPriority, fairness_key: str | None = None, tags: Iterable[str] = ()
-) -> dict[str, Value]:
-    """Return what agents may ask of a task, by the names in `bus.acceptance`; what it has not is left out."""
-    facts: dict[str, Value] = {CAPABILITY: capability, PRIORITY: priority}
-    if fairness_key is not None:
-        facts[FAIRNESS_KEY] = fairness_key
-    if listed := list(tags):
-        facts[TAGS] = [*listed]
-    return facts
-
-
 def accepts(clauses: Iterable[Clause], facts: Mapping[str, Value]) -> bool:
-    """Tell whether an agent with these conditions takes a task with these facts (see `task_facts`): all must be met."""
+    """Tell whether an agent with these conditions takes a task with these facts (`Terms.facts`): it must meet all."""
     return all(meets(clause, facts) for clause in clauses)
 
 

@@ -9,12 +9,13 @@ from collections.abc import Iterable
 
 from pydantic_core import from_json
 
-from bus.messages import CancelTasks, Reprioritise, WatchTasks
+from bus import messages
+from bus.messages import CancelTasks, Explain, Plan, Reprioritise, WatchTasks
 from bus.states import FailureReason, TaskPriority, TaskStatus
-from dispatcher.core import agents, breaker, lifecycle, reports, ringing
+from dispatcher.core import agents, breaker, explain, lifecycle, reports, ringing
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
-from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind
+from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind, Reply
 from dispatcher.core.events import (
     Beat,
     Blind,
@@ -78,7 +79,7 @@ class Scheduler:
             self._remember(note)
         for agent in fleet:
             agent.life = board.new_life()
-            board.fleet.add(agent)
+            board.add_agent(agent)
             board.throttle(agent)
             board.horizon_timers.set(now + agent.lease_ms, TimerKind.LEASE, agent.id, agent.life)
             board.horizon_timers.set(now, TimerKind.SESSION, agent.id)
@@ -187,6 +188,8 @@ class Scheduler:
             case Reprioritise():
                 for task_id in command.task_ids:
                     self._reprioritise(task_id, command.priority)
+            case Explain() | Plan():
+                self._explain(command)
             case WatchTasks():
                 for task_id in command.task_ids:
                     self._watch(task_id, command.reply_to)
@@ -218,6 +221,15 @@ class Scheduler:
         board.tell(task, reason=f"priority is {priority} now")
         if waits:
             board.enqueue(task)
+
+    def _explain(self, asked: Explain | Plan) -> None:
+        board = self.board
+        answer = messages.Reply(unknown=True)
+        if isinstance(asked, Plan):
+            answer = messages.Reply(explanation=explain.plan(board, asked.task))
+        elif (task := board.live(asked.task_id)) is not None:
+            answer = messages.Reply(explanation=explain.explain(board, task))
+        board.draft.replies.append(Reply(asked.reply_to, answer.model_dump_json().encode()))
 
     def _watch(self, task_id: str, client_id: str | None) -> None:
         task = self.board.live(task_id)

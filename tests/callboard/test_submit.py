@@ -139,6 +139,28 @@ def test_another_priority(working: CommandLine) -> None:
     assert "Choose from" in working("tasks", "reprioritise", "now", task_id).complaint(2)
 
 
+def test_why_a_task_waits(working: CommandLine) -> None:
+    task_id = working.submit("text.count>=9", '{"text": "a"}').out.strip()
+    working("tasks", "get", task_id)  # accepted
+    found = working("tasks", "explain", task_id, "--json").json
+    assert found["groups"] == [{"count": found["agents"], "why": "version 1.2 is not >=9"}]
+    assert "nearest is" in working("tasks", "explain", task_id).out
+    working("tasks", "cancel", task_id)
+    ended = working.submit("text.count", '{"text": "a"}', "--wait", "--json").json["id"]
+    assert "no task" in working("tasks", "explain", ended).complaint(1)
+
+
+def test_what_would_become_of_a_task(working: CommandLine) -> None:
+    assert "would go to" in working("tasks", "plan", "text.count>=1", "--pool", working.pool).out
+    assert "would wait" in working("tasks", "plan", "nobody.can", "--pool", working.pool).out
+    assert "column" in working("tasks", "plan", "text.count[", "--pool", working.pool).complaint(2)
+
+
+def test_a_question_that_nobody_can_answer(redis_url: str) -> None:
+    empty = CommandLine(redis_url, "tnobody", Path.cwd())
+    assert "does a dispatcher run" in empty("tasks", "plan", "x", "--pool", "tnobody").complaint(1)
+
+
 def test_listing(working: CommandLine) -> None:
     done = working.submit("text.count", '{"text": "a"}', "--wait", "--json").json["id"]
     waiting = working.submit("nobody.can", "1").out.strip()

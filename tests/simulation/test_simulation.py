@@ -12,7 +12,7 @@ from bus.states import TaskStatus
 from tests.simulation.simulation import Simulation
 
 CHUNKS = 8
-SEEDS = int(os.environ.get("CALLBOARD_TEST_SEEDS", "1000"))
+SEEDS = int(os.environ.get("CALLBOARD_TEST_SEEDS", "600"))
 ONLY = os.environ.get("CALLBOARD_TEST_SEED")
 
 

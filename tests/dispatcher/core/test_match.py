@@ -12,10 +12,10 @@ from bus.acceptance import TASK_FACTS
 from bus.messages import CapabilitySpec
 from bus.requirement_text import parse_clauses, parse_condition, parse_preference
 from bus.requirements import Clause
-from dispatcher.core.match import accepts, facts_asked, failing, find_capability, meets, preference_weight, task_facts
+from dispatcher.core.match import accepts, facts_asked, failing, find_capability, meets, preference_weight
 from dispatcher.core.model import AgentState
 from dispatcher.core.record import agent_record, restore_agent
-from dispatcher.core.terms import Requirement
+from dispatcher.core.terms import Requirement, Terms
 from tests.dispatcher.core.naive_match import naive_can, naive_condition
 
 
@@ -30,6 +30,14 @@ def agent(name: str = "a", *capabilities: CapabilitySpec, **attributes: Any) -> 
         lease_ms=5_000,
         attributes=attributes,
     )
+
+
+def task_facts(
+    capability: str, priority: TaskPriority, fairness_key: str | None = None, tags: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return the facts of a task."""
+    requirement = Requirement(capability, capability)
+    return Terms(requirement, priority, 0, fairness_key=fairness_key, tags=tuple(tags)).facts
 
 
 def asked(text: str) -> Requirement:
