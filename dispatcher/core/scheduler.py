@@ -40,6 +40,8 @@ class Scheduler:
 
     def __init__(self, config: SchedulerConfig | None = None, *, seed: int = 0) -> None:
         self.board = Board(config or SchedulerConfig(), seed)
+        self._unfinished = False
+        """True when the last pass could have placed more."""
 
     # --- a pass
 
@@ -58,8 +60,10 @@ class Scheduler:
 
     @property
     def next_due(self) -> int | None:
-        """When the next timer rings (ms), perhaps in the past: a pass rings only so many; None if none will."""
+        """When the next timer rings (ms), perhaps in the past: a pass does only so much; None if none will."""
         board = self.board
+        if self._unfinished:
+            return board.now
         overdue = board.horizon_timers.next_due
         if overdue is not None and overdue <= board.horizon:
             return overdue
@@ -247,7 +251,9 @@ class Scheduler:
             gained, fleet.gained = fleet.gained, 0
             for cls in [c for c in order.blocked if c.mask & gained]:
                 order.open(cls)
-        while not fleet.full and (line := order.best()) is not None:
+        left = board.config.placements_per_pass
+        while left and not fleet.full and (line := order.best()) is not None:
+            left -= 1
             cls = line.cls
             closed = board.limits.closed(cls.gates, board.now) if cls.gates else None
             if closed is not None:
@@ -263,6 +269,7 @@ class Scheduler:
                 order.block(cls)
                 continue
             lifecycle.assign(board, order.take(line), agent, estimate)
+        self._unfinished = not left
 
     # --- what operators see
 

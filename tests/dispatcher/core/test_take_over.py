@@ -61,6 +61,14 @@ def test_however_many_timers_are_due_a_pass_rings_only_so_many(kind: str) -> Non
     assert [len(decisions.changes) for decisions in passes] == [500] * 4
 
 
+def test_however_much_room_there_is_a_pass_places_only_so_many() -> None:
+    world = World(placements_per_pass=100)
+    world.step(*(world.task() for _ in range(250)))
+    first = world.step(world.sign_in(slots=100_000))
+    rest = drain_of_timers(world.scheduler, world.now)
+    assert [len(placed(decisions)) for decisions in (first, *rest)][:3] == [100, 100, 50]
+
+
 def test_leases_that_are_due_are_bounded_too_and_asked_for_at_once() -> None:
     world = World(timers_per_pass=3)
     world.step(*(world.sign_in(f"a{n}") for n in range(8)))
