@@ -28,6 +28,8 @@ from bus.names import DATA_FIELD
 LOG: Final = logging.getLogger("callboard.agent")
 
 _REPLY_S: Final = 1.0
+_NOTEWORTHY_S: Final = 3.0
+"""How long nobody may answer before it is logged, once."""
 
 
 def registration_of(
@@ -90,7 +92,7 @@ class Registration:
         body = self._message.model_dump_json().encode()
         self._wanted.set()
         backoff = Backoff(base=0.1, cap=2.0)
-        wait = _REPLY_S
+        wait, unheard = _REPLY_S, 0.0
         while True:
             await self._wanted.wait()
             try:
@@ -102,7 +104,13 @@ class Registration:
             self._link.works("registration")
             backoff.reset()
             # Without a leader the message waits in its stream: sending it again soon would only lengthen that.
-            wait = _REPLY_S if await self._heard(wait) else min(2 * wait, 10 * _REPLY_S)
+            if await self._heard(wait):
+                wait, unheard = _REPLY_S, 0.0
+                continue
+            if unheard < _NOTEWORTHY_S <= unheard + wait:
+                LOG.warning("no dispatcher answers in this pool, waiting for one: `callboard dispatcher` starts it")
+            unheard += wait
+            wait = min(2 * wait, 10 * _REPLY_S)
 
     async def sign_out(self, reason: str) -> None:
         """Say that this session ends. Without a server it is only logged: the leader learns of it by the lease."""

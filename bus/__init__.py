@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bus.errors import (
         BusUnavailableError,
         CallboardError,
+        ClientClosedError,
         NoLeaderError,
         PayloadTooLargeError,
         RequirementSyntaxError,
@@ -36,6 +37,7 @@ _HOMES: Final = {
     "bus.errors": (
         "BusUnavailableError",
         "CallboardError",
+        "ClientClosedError",
         "NoLeaderError",
         "PayloadTooLargeError",
         "RequirementSyntaxError",
@@ -66,6 +68,7 @@ __all__ = [
     "BusUnavailableError",
     "CallboardError",
     "Client",
+    "ClientClosedError",
     "Condition",
     "FailureReason",
     "NoLeaderError",

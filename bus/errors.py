@@ -9,6 +9,7 @@ CallboardError
 │   ├── TaskCancelledError
 │   └── TaskTimeoutError     it failed by a timeout, or the caller's own wait ran out
 ├── RequirementSyntaxError   a requirement that was given as a text cannot be read
+├── ClientClosedError        its client was closed while somebody waited, or before
 ├── NoLeaderError            a question that only the leader can answer was not answered in time
 ├── UnknownTaskError         the ledger has no such task
 ├── UnreadableTaskError      the ledger has the task, and this program cannot read its record
@@ -68,6 +69,16 @@ class RequirementSyntaxError(CallboardError, ValueError):
         self.add_note(f"{text}\n{' ' * at}^")
         super().__init__(
             f"{before + '^' + after!r} is not a {what}: column {column} (^): expected {expected}: write {example}"
+        )
+
+
+class ClientClosedError(CallboardError):
+    """A result was waited for through a client that is closed. The task goes on."""
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        super().__init__(
+            f"the client of task {task_id} is closed: await results inside of `async with Client()`, or ask another one"
         )
 
 

@@ -68,9 +68,10 @@ class TaskHandle(Generic[T]):
 
         Raises `TaskFailedError`, `TaskCancelledError`, `TaskTimeoutError` (the task failed by a timeout of its own,
         `reason` says which; or yours ran out, then `reason` is None), `UnknownTaskError` (no such task, or its
-        retention is over), `UnreadableTaskError`.
+        retention is over), `UnreadableTaskError`, `ClientClosedError` (its client is closed).
         """
-        self._wait_for(self._waiter)
+        if not self._waiter.outcome.done():
+            self._wait_for(self._waiter)
         try:
             async with asyncio.timeout(timeout):
                 outcome = await asyncio.shield(self._waiter.outcome)

@@ -50,7 +50,10 @@ class AttemptRecord:
     assigned_at: int
     ended_at: int
     outcome: Annotated[
-        str, Field(description="`error`, `timeout`, `agent_lost`, `returned`, `cancelled` or `completed`.")
+        str,
+        Field(
+            description="`completed`, `cancelled`, a `FailureReason`, or why it came back unbegun: `returned`, `undelivered`."
+        ),
     ]
     started_at: int | None = None
     error: TaskError | None = None

@@ -21,7 +21,7 @@ from pydantic_core import from_json
 
 from bus.backoff import Backoff
 from bus.connection import BLOCK_MS, CONNECTION_ERRORS, SERVER_ERRORS, Redis
-from bus.errors import CallboardError, UnknownTaskError, UnreadableTaskError
+from bus.errors import CallboardError, ClientClosedError, UnknownTaskError, UnreadableTaskError
 from bus.ids import ClientId, TaskId
 from bus.messages import VERSION, Outcome, WatchTasks
 from bus.names import DATA_FIELD, PoolNames
@@ -96,12 +96,14 @@ class Outcomes:
             self._watch_wanted.set()
 
     async def close(self) -> None:
-        """Stop the loops. Whoever still waits is cancelled."""
+        """Stop the loops. Whoever still waits is told so, by `ClientClosedError`."""
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         for waiter in list(self._waiters.values()):
-            waiter.outcome.cancel()
+            if not waiter.outcome.done():
+                waiter.outcome.set_exception(ClientClosedError(waiter.task_id))
+                waiter.outcome.exception()  # seen: nobody need be waiting
         with suppress(*SERVER_ERRORS):  # it expires by itself
             await self._redis.delete(self._stream)
 

@@ -344,3 +344,13 @@ async def test_an_outcome_from_the_ledger_is_the_one_that_the_leader_told(
         key = PoolNames(check_pool(pool)).task(handle.id)
         row = await redis.hmget(key, ["state", "run", "result"])
         assert _outcome(handle.id, row) == told
+
+
+async def test_a_result_of_a_closed_client_says_so(redis_url: str, pool: str) -> None:
+    async with running_dispatcher(redis_url, pool), Client(redis_url, pool=pool) as client:
+        handle = await client.submit("t.nobody")
+        waiting = asyncio.create_task(handle.result())
+        await eventually(lambda: handle.waiter.waited_for)
+    for result in (waiting, handle.result()):
+        with pytest.raises(ClientClosedError, match="inside of `async with Client"):
+            await result
