@@ -52,7 +52,7 @@ class AttemptRecord:
     outcome: Annotated[
         str,
         Field(
-            description="`completed`, `cancelled`, a `FailureReason`, or why it came back unbegun: `returned`, `undelivered`."
+            description="`completed`, `cancelled`, a `FailureReason`; `returned` or `undelivered` if it was not begun."
         ),
     ]
     started_at: int | None = None

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from redis.asyncio import Redis
 
 from agent_runtime import Agent, capability
-from bus import Client, TaskHandle, TaskStatus, UnknownTaskError, UnreadableTaskError
+from bus import Client, ClientClosedError, TaskHandle, TaskStatus, UnknownTaskError, UnreadableTaskError
 from bus.ids import check_pool, new_task_id
 from bus.messages import Command, Outcome, Reply, TaskError, TaskResult, WatchTasks
 from bus.names import PoolNames
