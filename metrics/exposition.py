@@ -6,6 +6,7 @@ scraper every few seconds, and costs an agent no further dependency.
 
 import errno
 from collections.abc import Callable, Iterable
+from socket import gethostname
 from socketserver import ThreadingMixIn
 from threading import Thread
 from typing import Any, Final, cast
@@ -16,6 +17,7 @@ from prometheus_client.registry import CollectorRegistry
 
 _TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
 _POLL_S: Final = 0.2
+_ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - compared with, not bound
 
 
 class PortTakenError(Exception):
@@ -80,8 +82,9 @@ class MetricsServer:
 
     @property
     def url(self) -> str:
-        """Where the metrics are."""
-        return f"http://{self.host}:{self.port}/metrics"
+        """Where the metrics are: at this machine's name if they are served on all of its addresses."""
+        host = gethostname() if self.host == _ALL_ADDRESSES else self.host
+        return f"http://{host}:{self.port}/metrics"
 
     def stop(self) -> None:
         """Stop serving; returns within a fifth of a second."""

@@ -12,7 +12,7 @@ async def demo(
     *,
     keep: Annotated[bool, Parameter(negative=(), help="Leave everything running until Ctrl-C.")] = False,
     redis_port: Annotated[int, Parameter(validator=PORT_RANGE, help="Port of the server; 0 is any free one.")] = 0,
-    limit: Annotated[int | None, Parameter(validator=Number(gte=1), help="Read only so many files.")] = None,
+    limit: Annotated[int | None, Parameter(validator=Number(gte=2), help="Read only so many files.")] = None,
     json: AsJson = False,
 ) -> int:
     """Watch a census of Python's standard library: three agents read every file of it, and one is killed half way.

@@ -9,6 +9,7 @@ import sysconfig
 import tokenize
 from collections import Counter
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 from pydantic import BaseModel
@@ -19,6 +20,8 @@ LIBRARY: Final = Path(sysconfig.get_path("stdlib"))
 
 _BRANCHES: Final = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.comprehension)
 _SHOWN: Final = 10
+_PARSING: Final = Lock()
+"""Before Python 3.13 `ast.parse` counts its recursion per interpreter: two threads in it end in a SystemError."""
 
 
 class SourceFile(BaseModel):
@@ -92,7 +95,8 @@ def outline_of(text: str) -> Outline:
     """Parse a source and count what it defines; a source that does not parse is a finding, not a failure."""
     found = Outline(lines=text.count("\n") + 1)
     try:
-        tree = ast.parse(text)
+        with _PARSING:
+            tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError) as error:
         return found.model_copy(update={"problem": f"{type(error).__name__}: {error}"[:200]})
     imports: Counter[str] = Counter()

@@ -16,11 +16,13 @@ from time import perf_counter
 from typing import Any, Final, Self
 
 from bus.client import Client
+from bus.clock import wall_ms
 from bus.embedded import EmbeddedServer
 from bus.errors import TaskOutcomeError
 from bus.records import AgentInfo, TaskInDB
 from bus.states import AgentStatus, TaskStatus
 from callboard.demo.sources import Question, questions
+from callboard.ports import free_port
 from callboard.processes import Child, ProcessGroup
 
 AGENTS: Final = ("Ada", "Ben", "Cleo")
@@ -29,6 +31,7 @@ START_S: Final = 30.0
 STUCK_S: Final = 60.0
 """How long nothing may end before the census gives up."""
 RECORDS_AT_ONCE: Final = 64
+_HERE: Final = "127.0.0.1"
 
 
 @dataclass(slots=True)
@@ -42,7 +45,9 @@ class Death:
     after: int
     """Tasks that had ended by then."""
     running: int
-    """Tasks that ran in it at that moment."""
+    """Tasks that ran in it at that moment, by what it had reported."""
+    moment: int
+    """The same instant by this machine's clock, which is the server's too, in ms since the epoch."""
 
 
 @dataclass(slots=True)
@@ -82,13 +87,16 @@ class Stage:
         self._group = ProcessGroup(grace=15.0)
         self._agents: dict[str, Child] = {}
         self._stack = AsyncExitStack()
+        self.dispatcher_metrics = ""
         self.bus: Client
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._server)
             await stack.enter_async_context(self._group)
-            await self._start("dispatcher", "dispatcher", "--metrics-port", "0")
+            port = free_port(_HERE)
+            self.dispatcher_metrics = f"http://{_HERE}:{port}/metrics"
+            await self._start("dispatcher", "dispatcher", "--metrics-port", str(port))
             for name in AGENTS:
                 target = f"callboard.demo.agents:{name}"
                 self._agents[name.lower()] = await self._start(name.lower(), "agent", target, "--id", name.lower())
@@ -167,13 +175,14 @@ async def take(stage: Stage, progress: Progress, limit: int | None = None) -> Ce
 
 
 async def _kill_at_work(stage: Stage, began: float, ended: int) -> Death:
-    """Kill the victim in a moment in which tasks run in it, by what it has reported."""
+    """Kill the victim in a moment in which tasks run in it, by what it has reported; of few tasks none may be left."""
     async with asyncio.timeout(STUCK_S):
         while True:
             running = [t for t in await stage.bus.list_tasks(TaskStatus.RUNNING) if t.agent_id == VICTIM]
-            if running:
+            queue = await stage.bus.queue_status()
+            if running or not queue.unread + queue.waiting + queue.active:
                 pid = await stage.kill(VICTIM)
-                return Death(VICTIM, pid, perf_counter() - began, ended, len(running))
+                return Death(VICTIM, pid, perf_counter() - began, ended, len(running), wall_ms())
 
 
 async def _records(bus: Client, task_ids: Sequence[str]) -> list[TaskInDB]:

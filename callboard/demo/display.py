@@ -8,12 +8,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bus.states import FailureReason
 from callboard.demo import census
-from callboard.demo.findings import SUSPICIONS_SHOWN, Ranked, Report
+from callboard.demo.findings import SUSPICIONS_SHOWN, Handover, Ranked, Report
 from callboard.demo.sources import OUTLINE, SCAN, STATS
 
 LINES: Final = 10
 """How many lines of progress a file or a pipe gets."""
+
+_REASONS: Final = {
+    FailureReason.AGENT_LOST.value: "because their agent died",
+    "error": "after an error",
+    "timeout": "after a timeout",
+    "returned": "handed back by a busy agent",
+    "taken_back": "taken from a blocked agent",
+}
+"""Why a task is given out again, by how its attempt before ended."""
 
 
 @contextmanager
@@ -60,7 +70,8 @@ def show(report: Report, console: Console) -> None:
     say(f"[bold]A census of Python {report.python}'s standard library[/]")
     whole = "complete" if report.complete else "[red]NOT complete[/]"
     say(f"{report.counted:,} of {report.files:,} files counted, {whole}, in {report.seconds:.1f} s")
-    say(f"{report.per_second:,.0f} tasks a second; {report.retried} needed a second attempt; server: {report.server}")
+    say(f"{report.per_second:,.0f} tasks a second; server: {report.server}", highlight=False)
+    say(_again(report), highlight=False)
     say(
         f"{report.lines:,} lines; {report.functions:,} functions and {report.classes:,} classes outlined",
         highlight=False,
@@ -81,6 +92,8 @@ def show(report: Report, console: Console) -> None:
 
 
 def _ranking(console: Console, title: str, ranked: list[Ranked]) -> None:
+    if not ranked:
+        return
     console.print(f"[bold]{title}[/]")
     for line in ranked:
         console.print(f"  {line.number:>7,}  {line.what}", highlight=False, no_wrap=True, overflow="ellipsis")
@@ -99,7 +112,8 @@ def _list(console: Console, title: str, lines: list[str]) -> None:
 
 
 def _workers(console: Console, report: Report) -> None:
-    table = Table(title="Who did what", title_justify="left", title_style="bold")
+    console.print("[bold]Who did what[/]")
+    table = Table()
     table.add_column("agent")
     for capability in (OUTLINE, STATS, SCAN):
         table.add_column(capability, justify="right")
@@ -113,28 +127,50 @@ def _workers(console: Console, report: Report) -> None:
 
 
 def _waits(console: Console, report: Report) -> None:
-    parts = [f"{wait.priority} {wait.median_s:.2f} s ({wait.tasks:,} tasks)" for wait in report.waits]
-    console.print(
-        f"[bold]Median wait[/] (each agent takes the most urgent task that it can do): {', '.join(parts)}",
-        highlight=False,
-    )
+    console.print("[bold]Median wait in seconds[/] (each agent takes the most urgent task that it can do)")
+    for wait in report.waits:
+        console.print(f"  {wait.median_s:>7.2f}  {wait.priority}, {_tasks(wait.tasks)}", highlight=False)
+    console.print()
 
 
 def _death(console: Console, report: Report) -> None:
     death = report.handover
     if death is None:
         return
+    console.print(f"[bold]The death of {death.agent_id}[/]")
     console.print(
-        f"[bold]{death.agent_id}[/] (process {death.pid}) was killed by SIGKILL after {death.at_s:.1f} s, when "
-        f"{death.after_tasks:,} tasks had ended and it had {death.lost} in its hands, {death.running} of them "
-        "known to be running.",
+        f"Its process {death.pid} was killed by SIGKILL after {death.at_s:.1f} s, when {_tasks(death.after_tasks)} had "
+        f"ended. {_bequest(death)}",
         highlight=False,
     )
-    if death.lost:
-        heirs = ", ".join(f"{number} by {name}" for name, number in sorted(death.taken_over_by.items()))
-        console.print(
-            f"Its lease ended, and all {death.lost} were done by others ({heirs}), "
-            f"{death.noticed_after_s:.1f} s after they were first given out.",
-            highlight=False,
-        )
     console.print()
+
+
+def _bequest(death: Handover) -> str:
+    """Tell what became of the dead agent's tasks, and what it cost them."""
+    if not death.lost:
+        return "It had nothing in its hands."
+    late = f", and got {death.given_after_death} more until its lease ended" if death.given_after_death else ""
+    heirs = " and ".join(f"{number} by {name}" for name, number in sorted(death.taken_over_by.items()))
+    unbegun = death.lost - death.begun
+    costs = [f"{death.begun} it had begun, which costs one of their attempts"] if death.begun else []
+    costs += [f"{unbegun} it had not begun, which costs nothing"] if unbegun else []
+    had = _tasks(death.lost - death.given_after_death)
+    return (
+        f"It had {had} in its hands{late}: {'; '.join(costs)}. Others did them ({heirs}), at the latest "
+        f"{death.noticed_after_s:.1f} s after they were given to it."
+    )
+
+
+def _again(report: Report) -> str:
+    """Tell how many tasks were given out more than once, and why."""
+    reasons = [(_REASONS.get(how, f"after {how}"), number) for how, number in report.retried_because.items()]
+    if not reasons:
+        return "no task had to be given out again"
+    if len(reasons) == 1:
+        return f"{_tasks(report.retried)} given out again, {reasons[0][0]}"
+    return f"{_tasks(report.retried)} given out again: {', '.join(f'{number} {why}' for why, number in reasons)}"
+
+
+def _tasks(number: int) -> str:
+    return f"{number:,} task{'s' * (number != 1)}"

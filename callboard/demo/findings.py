@@ -47,6 +47,11 @@ class Handover(BaseModel):
     after_tasks: int
     running: int
     lost: int
+    """Tasks it had and never answered: all of them are in `taken_over_by`."""
+    begun: int
+    """Those of them that it had begun, as far as it had reported: this cost them an attempt."""
+    given_after_death: int
+    """Those of them that it was given when it was dead already: nobody knew before its lease ended."""
     taken_over_by: dict[str, int]
     noticed_after_s: float | None
 
@@ -66,6 +71,9 @@ class Report(BaseModel):
     classes: int
     words: int
     retried: int
+    """Tasks that were given out more than once."""
+    retried_because: dict[str, int]
+    """How many of them for which reason, by the outcome of the first attempt."""
     failed: list[str]
     most_complex: list[Ranked]
     largest: list[Ranked]
@@ -85,6 +93,7 @@ def report_on(census: Census) -> Report:
     outlines = [answer for answer in good if answer.question.capability == OUTLINE]
     texts = [answer for answer in good if answer.question.capability == STATS]
     scans = [answer for answer in good if answer.question.capability == SCAN]
+    again = Counter(answer.record.attempts[0].outcome for answer in answers if answer.record.attempt > 1)
     imports: Counter[str] = Counter()
     for answer in outlines:
         imports.update(answer.output["imports"])
@@ -100,7 +109,8 @@ def report_on(census: Census) -> Report:
         functions=_total(outlines, "functions"),
         classes=_total(outlines, "classes"),
         words=_total(texts, "words"),
-        retried=sum(answer.record.attempt > 1 for answer in answers),
+        retried=sum(again.values()),
+        retried_because=dict(again),
         failed=[f"{a.question.path}: {a.error}" for a in answers if a.record.status is not TaskStatus.COMPLETED],
         most_complex=_top(
             (f"{answer.question.path}:{found['line']} {found['name']}", found["complexity"])
@@ -164,10 +174,13 @@ def _handover(census: Census) -> Handover | None:
         return None
     heirs: Counter[str] = Counter()
     gaps: list[float] = []
+    begun = given_after_death = 0
     for answer in census.answers:
         for lost, following in zip(answer.record.attempts, answer.record.attempts[1:], strict=False):
             if lost.outcome == FailureReason.AGENT_LOST and lost.agent_id == death.agent_id:
                 heirs[following.agent_id] += 1
+                begun += lost.started_at is not None
+                given_after_death += lost.assigned_at > death.moment
                 gaps.append((following.assigned_at - lost.assigned_at) / 1000)
     return Handover(
         agent_id=death.agent_id,
@@ -176,6 +189,8 @@ def _handover(census: Census) -> Handover | None:
         after_tasks=death.after,
         running=death.running,
         lost=heirs.total(),
+        begun=begun,
+        given_after_death=given_after_death,
         taken_over_by=dict(heirs),
         noticed_after_s=round(max(gaps), 1) if gaps else None,
     )

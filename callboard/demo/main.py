@@ -1,16 +1,15 @@
 """`callboard demo`: run the census, print its report, and leave everything as it was."""
 
-import asyncio
-import signal
 import sys
 import tempfile
 from pathlib import Path
 
 from rich.console import Console
 
-from callboard.demo.census import AGENTS, Census, Stage, take
+from callboard.demo.census import AGENTS, VICTIM, Census, Stage, take
 from callboard.demo.display import progress, show
 from callboard.demo.findings import report_on
+from callboard.signals import stop_on_signal
 
 
 async def run(*, keep: bool = False, json: bool = False, redis_port: int = 0, limit: int | None = None) -> int:
@@ -41,23 +40,19 @@ def _tell(census: Census, *, as_json: bool) -> int:
 
 async def _keep(stage: Stage, screen: Console) -> None:
     """Leave everything running until Ctrl-C or SIGTERM."""
-    screen.print("Everything goes on until Ctrl-C. In a second terminal:", highlight=False)
+    agents = sorted(await stage.bus.agents(), key=lambda agent: agent.agent_id)
+    metrics = [(agent.agent_id, str(agent.metadata.get("metrics"))) for agent in agents]
     for line in (
-        f"export CALLBOARD_REDIS_URL={stage.url}",
-        "callboard agents list",
-        "callboard tasks list",
-        """callboard submit text.stats '{"path": "ast.py"}' --wait""",
+        "Everything but the dead agent goes on until Ctrl-C:",
+        f"  server      {stage.url} ({stage.server})",
+        f"  dispatcher  {stage.dispatcher_metrics}",
+        *(f"  {name:<11} {url}" for name, url in metrics if name != VICTIM),
+        "In a second terminal:",
+        f"  export CALLBOARD_REDIS_URL={stage.url}",
+        "  callboard agents list",
+        "  callboard tasks list",
+        """  callboard submit text.stats '{"path": "ast.py"}' --wait""",
     ):
-        screen.print(f"  {line}", highlight=False, soft_wrap=True)
-    for agent in await stage.bus.agents():
-        if (address := agent.metadata.get("metrics")) is not None:
-            screen.print(f"metrics of {agent.agent_id}: {address}", highlight=False)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    try:
+        screen.print(line, highlight=False, markup=False, soft_wrap=True)
+    with stop_on_signal() as stop:
         await stop.wait()
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)

@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
+from socket import gethostname
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -32,6 +33,12 @@ def test_metrics_are_text_that_prometheus_can_read() -> None:
     assert response.status == 200
     names = {family.name for family in text_string_to_metric_families(body)}
     assert {"process_resident_memory_bytes", "python_info"} <= names
+
+
+def test_on_all_addresses_the_machine_is_named() -> None:
+    server = MetricsServer(new_registry(), host="0.0.0.0")  # noqa: S104 - as in a container
+    server.stop()
+    assert server.url == f"http://{gethostname()}:{server.port}/metrics"
 
 
 def test_health_is_ok_or_says_what_is_wrong() -> None:
