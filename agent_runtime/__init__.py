@@ -6,6 +6,6 @@
 from agent_runtime.agent import Agent
 from agent_runtime.context import TaskContext
 from agent_runtime.definition import capability
-from agent_runtime.errors import AgentDefinitionError, AgentLoadError, Reject
+from agent_runtime.errors import AgentDefinitionError, AgentLoadError, Reject, RetryLater
 
-__all__ = ["Agent", "AgentDefinitionError", "AgentLoadError", "Reject", "TaskContext", "capability"]
+__all__ = ["Agent", "AgentDefinitionError", "AgentLoadError", "Reject", "RetryLater", "TaskContext", "capability"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from agent_runtime.definition import Capability, collect
+from agent_runtime.definition import Capability, collect, read_acceptance
 from agent_runtime.errors import AgentDefinitionError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agent_runtime.settings import AgentSettings
-    from bus.requirements import Value
+    from bus.requirements import Clause, Value
 
 _HOOKS: Final = ("on_start", "on_stop")
 
@@ -24,13 +26,25 @@ class Agent:
     """
 
     slots: int = 1
-    """How many tasks run at once."""
+    """How many tasks run at once; a task may take several."""
+
+    resources: ClassVar[dict[str, float]] = {}
+    """What it has for its tasks beside slots, such as ``{"gpu": 2, "mem_gb": 12}``: granted and returned exactly."""
+
+    rate: str | None = None
+    """Most tasks per time that it is to be given, such as ``5/s`` or ``600/min``; no limit when None."""
 
     agent_id: str | None = None
     """Name in the pool; made up when None. Settings and the command line win over it."""
 
     attributes: ClassVar[dict[str, Value]] = {}
     """What tasks can require or prefer of any capability of this agent, such as ``{"gpu": 24}``."""
+
+    accepts: ClassVar[str | Sequence[Clause | str]] = ()
+    """Which tasks it takes, by their `capability`, `priority`, `fairness_key` and `tags`: all conditions must be met.
+
+    ``"fairness_key != batch, priority >= HIGH"``, or a sequence of conditions; `bus.requirement_text` has the grammar.
+    """
 
     capabilities: ClassVar[dict[str, tuple[str, Capability]]] = {}
     """What it can do, read from its methods: by `name version`, the method's name and its definition."""
@@ -40,6 +54,7 @@ class Agent:
         for hook in _HOOKS:
             _check_hook(cls, hook)
         cls.capabilities = collect(cls)
+        read_acceptance(cls, cls.accepts)
 
     async def on_start(self) -> None:
         """Load models, open connections. The agent signs in when this returns; if it raises, the process ends."""

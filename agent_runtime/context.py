@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 
+from agent_runtime.outcome import plain
+
 LOG: Final = logging.getLogger("callboard.task")
 NOTE_LIMIT: Final = 1000
 
@@ -25,7 +27,7 @@ _CHECKPOINT: Final = _Checkpoint()
 class TaskContext:
     """One attempt of one task. All of it may be used from threads."""
 
-    __slots__ = ("_cancelled", "_deadline_ms", "_log", "_progress", "attempt", "metadata", "task_id")
+    __slots__ = ("_cancelled", "_deadline_ms", "_extend", "_log", "_progress", "attempt", "metadata", "task_id")
 
     def __init__(
         self,
@@ -34,6 +36,7 @@ class TaskContext:
         metadata: Mapping[str, JsonValue],
         deadline_ms: float | None,
         progress: Callable[[float, str | None], None],
+        extend: Callable[[float], None],
     ) -> None:
         self.task_id = task_id
         self.attempt = attempt
@@ -42,6 +45,7 @@ class TaskContext:
         """What the submitter attached."""
         self._deadline_ms = deadline_ms
         self._progress = progress
+        self._extend = extend
         self._cancelled = False
         self._log: logging.LoggerAdapter[logging.Logger] | None = None
 
@@ -65,7 +69,20 @@ class TaskContext:
         if not 0 <= fraction <= 1 or math.isnan(fraction):
             raise ValueError(f"progress is a fraction from 0 to 1, not {fraction!r}")
         if not self._cancelled:
-            self._progress(float(fraction), None if note is None else str(note)[:NOTE_LIMIT])
+            self._progress(float(fraction), None if note is None else plain(str(note), NOTE_LIMIT))
+        return _CHECKPOINT
+
+    def extend(self, seconds: float) -> Awaitable[None]:
+        """Let this attempt run `seconds` longer than its `run_timeout`; several calls add up.
+
+        For work that turns out to be long and is known to be alive. Without a `run_timeout` nothing changes. Await it
+        in an `async def`, as `progress`. Raises `ValueError` for a negative or endless time.
+        """
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"an extension is a number of seconds, 0 at least, not {seconds!r}")
+        if not self._cancelled and self._deadline_ms is not None:
+            self._deadline_ms += seconds * 1000
+            self._extend(float(seconds))
         return _CHECKPOINT
 
     @property

@@ -14,12 +14,15 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from agent_runtime.errors import AgentDefinitionError
+from bus.acceptance import TASK_FACTS, Acceptance
 from bus.messages import CapabilitySpec
-from bus.requirements import Value
+from bus.requirements import Clause, Value
+from bus.retries import RetryPolicy
 
 ATTRIBUTE: Final = "__callboard_capability__"
 _F = TypeVar("_F", bound=Callable[..., Any])
 _PARAMETERS_WITH_CONTEXT: Final = 3
+_ACCEPTANCE: Final[TypeAdapter[tuple[Clause, ...]]] = TypeAdapter(Acceptance)
 
 _VERSION: Final = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[A-Za-z0-9.]+)?")
 """PEP 440 without its looser spellings; `packaging` would cost every agent a megabyte to say the same."""
@@ -42,19 +45,28 @@ class Capability:
         "namespaces",
         "output",
         "output_type",
+        "policies",
         "spec",
         "takes_context",
         "version",
     )
 
     def __init__(
-        self, function: Callable[..., Any], name: str, version: str, *, exclusive: bool, attributes: dict[str, Value]
+        self,
+        function: Callable[..., Any],
+        name: str,
+        version: str,
+        *,
+        exclusive: bool,
+        attributes: dict[str, Value],
+        policies: dict[str, Any],
     ) -> None:
         self.function = function
         self.name = name
         self.version = version
         self.exclusive = exclusive
         self.attributes = attributes
+        self.policies = policies
         self.is_async = inspect.iscoroutinefunction(function)
         self.takes_context = False
         self.input_type: Any = Any
@@ -94,6 +106,7 @@ class Capability:
                 version=self.version,
                 attributes=self.attributes,
                 exclusive=self.exclusive,
+                **self.policies,
                 input_schema=_schema(self.input, "validation"),
                 output_schema=_schema(self.output, "serialization"),
             )
@@ -107,7 +120,16 @@ class Capability:
             ) from None
 
 
-def capability(name: str, *, version: str = "1.0", exclusive: bool = False, **attributes: Value) -> Callable[[_F], _F]:
+def capability(
+    name: str,
+    *,
+    version: str = "1.0",
+    exclusive: bool = False,
+    rate: str | None = None,
+    concurrency: int | None = None,
+    retry: RetryPolicy | None = None,
+    **attributes: Value,
+) -> Callable[[_F], _F]:
     """Make a method of an `Agent` something that tasks can ask for by `name`.
 
     The method takes the payload as its second parameter and, if it has a third, a `TaskContext`; both the payload and
@@ -120,6 +142,9 @@ def capability(name: str, *, version: str = "1.0", exclusive: bool = False, **at
     or prefer, such as ``languages=["en", "de"]``. An `exclusive` capability is cancelled by its agent when the agent
     can no longer be sure that the dispatcher still counts on it: it never runs twice at once, if it is an `async def`
     that ends when cancelled. Any other goes on through an outage.
+
+    `rate` (``10/s``) and `concurrency` limit its tasks in all agents of the pool together; where agents differ, the
+    strictest counts. `retry` says how its tasks are repeated that do not say it themselves.
     """
 
     def mark(function: _F) -> _F:
@@ -127,7 +152,8 @@ def capability(name: str, *, version: str = "1.0", exclusive: bool = False, **at
             raise AgentDefinitionError(
                 f"@capability({name!r})", f"{function!r} is not a method", "put it directly above `def` or `async def`"
             )
-        made = Capability(function, name, version, exclusive=exclusive, attributes=attributes)
+        policies: dict[str, Any] = {"rate": rate, "concurrency": concurrency, "retry": retry}
+        made = Capability(function, name, version, exclusive=exclusive, attributes=attributes, policies=policies)
         # Names that are local to where the class stands: without them, agents defined inside a function could
         # not use `from __future__ import annotations`.
         body = sys._getframe(1)  # noqa: SLF001 - pydantic resolves local names in the same way
@@ -157,6 +183,18 @@ def collect(owner: type) -> dict[str, tuple[str, Capability]]:
             )
         found[key] = (method, made)
     return found
+
+
+def read_acceptance(owner: type, accepts: object) -> tuple[Clause, ...]:
+    """Return the conditions on tasks that `accepts` is made of. Raises `AgentDefinitionError`."""
+    try:
+        return _ACCEPTANCE.validate_python(accepts)
+    except ValidationError as error:
+        raise AgentDefinitionError(
+            f"{owner.__qualname__}.accepts",
+            error.errors(include_url=False)[0]["msg"].removeprefix("Value error, "),
+            f"give conditions on {', '.join(TASK_FACTS)}, such as 'fairness_key != batch'",
+        ) from None
 
 
 def _refuse_bare_override(owner: type, method: str, where: str) -> None:

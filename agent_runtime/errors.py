@@ -1,9 +1,10 @@
-"""The errors that `agent_runtime` raises, and the one that a capability may raise to it.
+"""The errors that `agent_runtime` raises, and those that a capability may raise to it.
 
 CallboardError
 ├── AgentDefinitionError     an agent class is wrong; raised while the class is created
 ├── AgentLoadError           what was named as an agent cannot be loaded
-└── Reject                   raised by a capability: this task is wrong, do not try it again
+├── Reject                   raised by a capability: this task is wrong, do not try it again
+└── RetryLater               raised by a capability: not now, try again after a while
 """
 
 from pydantic import JsonValue
@@ -33,4 +34,18 @@ class Reject(CallboardError):  # noqa: N818 - authors raise it as a verb: `raise
 
     def __init__(self, message: str, details: JsonValue = None) -> None:
         self.details = details
+        super().__init__(message)
+
+
+class RetryLater(CallboardError):  # noqa: N818 - authors raise it as a verb: `raise RetryLater(after=30)`
+    """Raise this in a capability when the task cannot be done now: it is tried again `after` seconds at the earliest.
+
+    It takes the place of the backoff. The attempt counts, as any that did not succeed: with the last of them the task
+    has FAILED. Raises `ValueError` for a negative time.
+    """
+
+    def __init__(self, message: str = "not now", *, after: float) -> None:
+        if not 0 <= after <= 366 * 86_400:
+            raise ValueError(f"after is a number of seconds, 0 at least and a year at most, not {after!r}")
+        self.after = after
         super().__init__(message)

@@ -3,7 +3,7 @@
 An attempt is *settled* once: by what the pipeline comes to, or by a verdict from outside (cancelled, timed out, the
 agent stops), whichever is first; what comes after that is dropped. It has *ended* when no code of it runs any more. The
 two differ for code that does not stop when it is told to, a plain `def` in its thread above all: its verdict is
-reported after `PATIENCE_S`, and its slot stays taken until it has ended.
+reported after `PATIENCE_S`, and its slot stays taken until it has ended; meanwhile it is *overdue*.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -23,6 +24,7 @@ from agent_runtime.agent import Agent
 from agent_runtime.context import TaskContext
 from agent_runtime.definition import Capability
 from agent_runtime.inbox import Attempt, AttemptKey
+from agent_runtime.legible import why_illegible
 from agent_runtime.outcome import Outcome
 from bus.clock import wall_ms
 from bus.messages import MAX_BODY_BYTES
@@ -48,6 +50,7 @@ class Pipeline:
         settled: Callable[["Execution", Outcome, float], None],
         ended: Callable[["Execution"], None],
         progress: Callable[[AttemptKey, float, str | None], None],
+        extended: Callable[[AttemptKey, float], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.loop_thread = threading.get_ident()
@@ -55,15 +58,22 @@ class Pipeline:
         self.settled = settled
         self.ended = ended
         self.progress = progress
+        self.extended = extended
         self._known: dict[str, list[Operation]] = {}
         for method, capability in agent.capabilities.values():
             self._known.setdefault(capability.name, []).append(Operation(capability, getattr(agent, method)))
 
-    def find(self, name: str, versions: str | None) -> "Operation | None":
-        """Return the method for a capability; of several versions the latest that fits the range."""
+    def find(self, name: str, versions: str | None, exactly: str | None = None) -> "Operation | None":
+        """Return the method for a capability: of version `exactly`, else the latest that fits the range.
+
+        The leader says `exactly` which version it has matched, for only that one has the attributes that were asked
+        for. Another one will not do: None then, as for a name that is unknown.
+        """
         known = self._known.get(name)
         if known is None:
             return None
+        if exactly is not None:
+            return next((operation for operation in known if operation.capability.version == exactly), None)
         if len(known) == 1:  # the leader has compared the version
             return known[0]
         from packaging.specifiers import SpecifierSet  # noqa: PLC0415 - most agents never need it
@@ -106,18 +116,24 @@ class Execution:
         "_began",
         "_begun",
         "_context",
+        "_extended",
         "_pipeline",
+        "_run_timeout",
         "_settled",
         "_task",
+        "_timeout",
         "_timers",
         "_verdict",
         "attempt",
         "operation",
+        "overdue",
     )
 
     def __init__(self, pipeline: Pipeline, attempt: Attempt) -> None:
         self.attempt = attempt
-        self.operation = pipeline.find(attempt.task["capability"], attempt.task.get("version"))
+        self.operation = pipeline.find(attempt.task["capability"], attempt.task.get("version"), attempt.version)
+        self.overdue = False
+        """True once it was reported without its code, which goes on and keeps the slot."""
         self._pipeline = pipeline
         self._began = time.monotonic()
         self._verdict: Outcome | None = None
@@ -125,14 +141,13 @@ class Execution:
         self._begun = False
         self._task: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
+        self._timeout: asyncio.TimerHandle | None = None
+        self._extended = 0.0
         # As the submitter wrote it: the leader takes numbers in a text for numbers, too.
         given = attempt.task.get("run_timeout")
-        timeout = None if given is None else float(given)
-        if timeout is not None:
-            self._timers.append(pipeline.loop.call_later(timeout, self.stop, outcome.timed_out(timeout)))
-        deadline = None if timeout is None else wall_ms() + timeout * 1000
+        self._run_timeout = None if given is None else float(given)
         metadata: Mapping[str, Any] = attempt.task.get("metadata") or {}
-        self._context = TaskContext(*attempt.key, metadata, deadline, self._progress)
+        self._context = TaskContext(*attempt.key, metadata, None, self._progress, self._extend)
 
     @property
     def exclusive(self) -> bool:
@@ -140,8 +155,12 @@ class Execution:
         return self.operation is not None and self.operation.capability.exclusive
 
     def start(self) -> None:
-        """Begin. With eager tasks (Python 3.12 on) it may have settled and ended when this returns."""
+        """Begin; its time runs from here. With eager tasks (Python 3.12 on) it may have ended when this returns."""
         loop = self._pipeline.loop
+        self._began = time.monotonic()
+        if (timeout := self._run_timeout) is not None:
+            self._timeout = loop.call_later(timeout, self._time_is_over)
+            self._context._deadline_ms = wall_ms() + timeout * 1000  # noqa: SLF001 - the two are one
         work: Coroutine[Any, Any, None] = self._run()
         if EAGER:
             self._task = asyncio.Task(work, loop=loop, eager_start=True)  # type: ignore[call-arg, unused-ignore]
@@ -154,7 +173,7 @@ class Execution:
             return
         self._verdict = verdict
         self._context._cancel()  # noqa: SLF001 - the two are one
-        self._timers.append(self._pipeline.loop.call_later(PATIENCE_S, self._settle, verdict))
+        self._timers.append(self._pipeline.loop.call_later(PATIENCE_S, self._give_up, verdict))
         # A task that is cancelled before its first step never runs any of its code, our `finally` included: the slot
         # would be lost. It finds the verdict by itself.
         if self._begun and self._task is not None:
@@ -163,37 +182,54 @@ class Execution:
     async def _run(self) -> None:
         self._begun = True
         try:
-            self._settle(self._verdict or await self._steps())
+            self._settle(await self._found())
         except asyncio.CancelledError:
             # Without a verdict nobody told it to stop: it awaited something that was cancelled.
             self._settle(outcome.failed("CancelledError", "the method ended by a cancellation of its own"))
             raise
         finally:
-            for timer in self._timers:
-                timer.cancel()
+            for timer in (self._timeout, *self._timers):
+                if timer is not None:
+                    timer.cancel()
             self._pipeline.ended(self)
 
-    async def _steps(self) -> Outcome:
-        operation = self.operation
-        if operation is None:
-            return outcome.failed("UnknownCapability", f"this agent has no {self.attempt.task['capability']}")
+    async def _found(self) -> Outcome:
+        """Return what it comes to, whatever the user's code raises: the border to it is here.
+
+        No exception may pass but a cancellation, or the attempt would never be reported and the task run for ever. So
+        `SystemExit` and `KeyboardInterrupt`, too, end the attempt and not the agent: an agent's process takes its
+        signals by handlers, and what is raised here was raised by the method.
+        """
+        if self._verdict is not None:
+            return self._verdict
         try:
-            payload = operation.decode(self.attempt.task.get("payload"))
+            return await self._steps()
+        except asyncio.CancelledError:
+            raise
+        except GeneratorExit:
+            if not self._pipeline.loop.is_running():
+                raise  # the coroutine is closed because the loop is: there is nobody to tell
+            return outcome.failed("GeneratorExit", "the method raised what only closes generators")
+        except BaseException as error:  # noqa: BLE001 - see above
+            return outcome.raised(error)
+
+    async def _steps(self) -> Outcome:
+        task, version, operation = self.attempt.task, self.attempt.version, self.operation
+        if operation is None:
+            what = f"{task['capability']} {version or ''}".strip()
+            return outcome.failed("UnknownCapability", f"this agent has no {what}")
+        try:
+            payload = operation.decode(task.get("payload"))
         except ValidationError as error:
             return outcome.invalid_input(operation.capability.name, error)
-        except Exception as error:  # noqa: BLE001 - a validator of the user's that raises what is not for validators
-            return outcome.raised(error)
-        return await self._call(operation, payload)
-
-    async def _call(self, operation: Operation, payload: Any) -> Outcome:  # noqa: ANN401 - the user's own type
-        try:
-            result = await self._invoke(operation, payload)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the border to the user's code
-            return outcome.raised(error)
+        result = await self._invoke(operation, payload)
         try:
             output = operation.encode(result)
         except Exception as error:  # noqa: BLE001 - so with the user's validators and serializers
             return outcome.invalid_output(operation.capability.name, error)
+        return self._checked(operation, output)
+
+    def _checked(self, operation: "Operation", output: bytes) -> Outcome:
         if len(output) > MAX_OUTPUT_BYTES:
             return outcome.failed(
                 "OutputTooLarge",
@@ -201,6 +237,8 @@ class Execution:
                 "store the data elsewhere and return a reference to it",
                 retryable=False,
             )
+        if why := why_illegible(output):
+            return outcome.illegible_output(operation.capability.name, why)
         return Outcome(TaskStatus.COMPLETED, output)
 
     async def _invoke(self, operation: Operation, payload: Any) -> Any:  # noqa: ANN401 - the user's own types
@@ -213,7 +251,7 @@ class Execution:
         return await self._in_thread(operation.call, arguments)
 
     async def _in_thread(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401
-        future = self._pipeline.threads.submit(contextvars.copy_context().run, call, *arguments)
+        future = self._pipeline.threads.submit(contextvars.copy_context().run, _called, call, arguments)
         waiter = asyncio.wrap_future(future)
         try:
             return await asyncio.shield(waiter)
@@ -225,14 +263,36 @@ class Execution:
             raise
 
     def _progress(self, fraction: float, note: str | None) -> None:
+        self._in_loop(partial(self._note, fraction, note))
+
+    def _extend(self, seconds: float) -> None:
+        self._in_loop(partial(self._run_longer, seconds))
+
+    def _in_loop(self, call: Callable[[], None]) -> None:
         if threading.get_ident() == self._pipeline.loop_thread:
-            self._note(fraction, note)
+            call()
         else:
-            self._pipeline.loop.call_soon_threadsafe(self._note, fraction, note)
+            self._pipeline.loop.call_soon_threadsafe(call)
+
+    def _run_longer(self, seconds: float) -> None:
+        if self._settled or self._timeout is None:
+            return
+        self._extended += seconds
+        self._timeout.cancel()
+        self._timeout = self._pipeline.loop.call_at(self._timeout.when() + seconds, self._time_is_over)
+        self._pipeline.extended(self.attempt.key, self._extended)
+
+    def _time_is_over(self) -> None:
+        self.stop(outcome.timed_out((self._run_timeout or 0.0) + self._extended))
 
     def _note(self, fraction: float, note: str | None) -> None:
         if not self._settled:
             self._pipeline.progress(self.attempt.key, fraction, note)
+
+    def _give_up(self, verdict: Outcome) -> None:
+        """Report the verdict without the code, which does not stop."""
+        self.overdue = not self._settled
+        self._settle(verdict)
 
     def _settle(self, found: Outcome) -> None:
         if self._settled:
@@ -240,3 +300,13 @@ class Execution:
         self._settled = True
         self._context._cancel()  # noqa: SLF001 - from here on nothing of it counts
         self._pipeline.settled(self, self._verdict or found, time.monotonic() - self._began)
+
+
+def _called(call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401
+    """Call a method in its thread, as a coroutine would."""
+    try:
+        return call(*arguments)
+    except (StopIteration, GeneratorExit) as error:
+        # What awaits a future takes these two for its own: before Python 3.12 it would wait for ever after the one, and
+        # be closed without a word by the other.
+        raise RuntimeError(f"the method raised {type(error).__name__}") from error

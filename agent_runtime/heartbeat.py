@@ -18,9 +18,9 @@ from pydantic_core import from_json, to_json
 
 from agent_runtime.exit_codes import ExitCode
 from agent_runtime.inbox import AttemptKey
-from agent_runtime.link import LINK_ERRORS, Link
+from agent_runtime.link import Link
 from agent_runtime.observer import RuntimeObserver
-from bus.connection import connect_blocking
+from bus.connection import SERVER_ERRORS, connect_blocking
 from bus.ids import SessionId
 from bus.messages import VERSION
 from bus.names import DATA_FIELD, PoolNames
@@ -29,6 +29,13 @@ LOG: Final = logging.getLogger("callboard.agent")
 
 STUCK_S: Final = 2.0
 COMMAND_TIMEOUT_S: Final = 1.0
+KEPT_BEATS: Final = 100_000
+"""Most heartbeats of a pool that wait to be read: with no dispatcher they would take 1.5 GB a day for 100 agents.
+
+Trimming unread entries would lose work in any other stream. Here only an agent's latest beat counts, and the oldest go
+first. So many are unread only when nobody has read for long; and a leader that comes counts an agent's silence from its
+own coming, up to the oldest entry that it has not read: whoever lives beats again within an interval, and whoever does
+not is rightly lost."""
 _FIELD: Final = DATA_FIELD.encode()
 
 
@@ -44,6 +51,7 @@ class Heartbeat:
         *,
         interval: float,
         holding: Callable[[], list[AttemptKey]],
+        occupied: Callable[[], int],
         cursors: Callable[[], tuple[str, str]],
         link: Link,
         observer: RuntimeObserver,
@@ -56,6 +64,7 @@ class Heartbeat:
         self._session = session
         self._interval = interval
         self._holding = holding
+        self._occupied = occupied
         self._cursors = cursors
         self._link = link
         self._observer = observer
@@ -112,13 +121,14 @@ class Heartbeat:
                 "holding": self._holding(),
                 "inbox": self._cursors()[0],
                 "lag": round(self._lag, 4),
+                "occupied": self._occupied(),
                 "draining": self.draining,
             }
         )
         sent = time.monotonic()
         try:
-            self._redis.xadd(self._stream, {DATA_FIELD: body})
-        except LINK_ERRORS as error:
+            self._redis.xadd(self._stream, {DATA_FIELD: body}, maxlen=KEPT_BEATS, approximate=True)
+        except SERVER_ERRORS as error:
             self._link.failed("heartbeat", error)
             self._observer.heartbeat(False)  # noqa: FBT003 - the protocol's outcome
             return
@@ -150,7 +160,7 @@ class Heartbeat:
         cursor = self._cursors()[1]
         try:
             entries: list[Any] = self._redis.xrange(self._control, min=f"({cursor}", count=1000) or []
-        except LINK_ERRORS as error:
+        except SERVER_ERRORS as error:
             self._link.failed("heartbeat", error)
             return
         for _, fields in entries:

@@ -19,14 +19,16 @@ to one agent, and therefore more than a reader that starts over can find."""
 
 
 class Attempt:
-    """One assignment, as it was read: `task` is the submission's JSON."""
+    """One assignment, as it was read: `task` is the submission's JSON, `version` that of the capability to run."""
 
-    __slots__ = ("begun", "key", "score", "task")
+    __slots__ = ("begun", "key", "score", "slots", "task", "version")
 
-    def __init__(self, task_id: str, number: int, score: int, task: dict[str, Any]) -> None:
+    def __init__(self, task_id: str, number: int, score: int, task: dict[str, Any], version: str | None = None) -> None:
         self.key: AttemptKey = (task_id, number)
         self.score = score
         self.task = task
+        self.slots = int(task.get("slots", 1))
+        self.version = version
         self.begun = False
         """Taken out of the inbox: to be run, handed back, or because it was cancelled."""
 
@@ -56,6 +58,15 @@ class Inbox:
         self._waiting += 1
         return True
 
+    def head(self) -> Attempt | None:
+        """Return what `take` would, without taking it."""
+        while self._heap:
+            attempt = self._heap[0][2]
+            if not attempt.begun:
+                return attempt
+            heapq.heappop(self._heap)
+        return None
+
     def take(self) -> Attempt | None:
         """Return the attempt of the lowest score that is not yet begun, the earlier of equals; it counts as begun."""
         while self._heap:
@@ -66,13 +77,22 @@ class Inbox:
                 return attempt
         return None
 
-    def withdraw(self, key: AttemptKey) -> bool:
-        """Take back an attempt that is not yet begun, and stop holding it; False if there is none."""
+    def take_back(self, key: AttemptKey) -> bool:
+        """Take an attempt that is not yet begun, to hand it back; False if there is none.
+
+        It counts as begun from here on, so that nobody else takes it; it is held until the report of it is stored.
+        """
         attempt = self._held.get(key)
         if attempt is None or attempt.begun:
             return False
         attempt.begun = True  # it stays in the heap until its turn, and is passed over then
         self._waiting -= 1
+        return True
+
+    def withdraw(self, key: AttemptKey) -> bool:
+        """Drop an attempt that is not yet begun, and stop holding it; False if there is none."""
+        if not self.take_back(key):
+            return False
         self.release((key,))
         return True
 

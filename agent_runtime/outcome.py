@@ -1,13 +1,18 @@
-"""How an attempt ended, and what is told of it when it did not end well: bounded, JSON, and safe to send."""
+"""How an attempt ended, and what is told of it when it did not end well: bounded, JSON, safe to send and to read.
+
+Nothing here raises, whatever the user's objects do when they are asked for their text: an attempt that ended badly must
+not end worse.
+"""
 
 import traceback
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
-from agent_runtime.errors import Reject
+from agent_runtime.errors import Reject, RetryLater
+from agent_runtime.legible import why_illegible_details
 from bus.states import FailureReason, TaskStatus
 
 _TYPE_LIMIT: Final = 200
@@ -30,6 +35,8 @@ class Outcome(NamedTuple):
     error: dict[str, Any] | None = None
     reason: FailureReason | None = None
     retryable: bool = True
+    retry_after: float | None = None
+    """Seconds until the next attempt, where the capability has said so."""
 
 
 def failed(
@@ -41,13 +48,13 @@ def failed(
     details: Any = None,  # noqa: ANN401 - opaque JSON
 ) -> Outcome:
     """Return a failure that the runtime itself has found."""
-    error = {"type": _text(kind, _TYPE_LIMIT), "message": _text(message, _MESSAGE_LIMIT), "details": _json(details)}
+    error = {"type": plain(kind, _TYPE_LIMIT), "message": plain(message, _MESSAGE_LIMIT), "details": _json(details)}
     return Outcome(TaskStatus.FAILED, error=error, reason=reason, retryable=retryable)
 
 
 def cancelled(why: str) -> Outcome:
     """Return the outcome of an attempt that was told to stop."""
-    return Outcome(TaskStatus.CANCELLED, error={"type": "Cancelled", "message": _text(why, _MESSAGE_LIMIT)})
+    return Outcome(TaskStatus.CANCELLED, error={"type": "Cancelled", "message": plain(why, _MESSAGE_LIMIT)})
 
 
 def timed_out(seconds: float) -> Outcome:
@@ -74,9 +81,15 @@ def invalid_input(capability: str, error: ValidationError) -> Outcome:
 
 def invalid_output(capability: str, error: Exception) -> Outcome:
     """Return the outcome of a method that did not return what it declares."""
-    found, shown = (_errors(error), _first(error)) if isinstance(error, ValidationError) else (None, repr(error))
+    found, shown = (_errors(error), _first(error)) if isinstance(error, ValidationError) else (None, _shown(error))
     message = f"{capability} did not return what its annotation says: {shown}"
     return failed("InvalidOutput", message, retryable=False, details=found)
+
+
+def illegible_output(capability: str, why: str) -> Outcome:
+    """Return the outcome of a method whose output is JSON that nobody can read."""
+    message = f"{capability} returned what cannot be read back from JSON ({why}): return less deep data, or a text"
+    return failed("InvalidOutput", message, retryable=False)
 
 
 def raised(error: BaseException) -> Outcome:
@@ -86,17 +99,18 @@ def raised(error: BaseException) -> Outcome:
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
         message = str(error)
-    except Exception as problem:  # noqa: BLE001 - the user's __str__; nothing of it may end the worker
+    except BaseException as problem:  # noqa: BLE001 - the user's __str__; nothing of it may end the worker
         message = f"(its text cannot be had: {type(problem).__name__})"
     told: dict[str, Any] = {
-        "type": _text("Reject" if rejected else name, _TYPE_LIMIT),
-        "message": _text(message, _MESSAGE_LIMIT),
+        "type": plain("Reject" if rejected else name, _TYPE_LIMIT),
+        "message": plain(message, _MESSAGE_LIMIT),
     }
     if isinstance(error, Reject):
         told["details"] = _json(error.details)
         return Outcome(TaskStatus.FAILED, error=told, reason=FailureReason.REJECTED, retryable=False)
     told["traceback"] = _traceback(error)
-    return Outcome(TaskStatus.FAILED, error=told, reason=FailureReason.ERROR)
+    after = error.after if isinstance(error, RetryLater) else None
+    return Outcome(TaskStatus.FAILED, error=told, reason=FailureReason.ERROR, retry_after=after)
 
 
 def _traceback(error: BaseException) -> str:
@@ -105,10 +119,10 @@ def _traceback(error: BaseException) -> str:
     while first is not None and first.tb_frame.f_code.co_filename.endswith(_OURS):
         first = first.tb_next
     lines = traceback.format_exception(type(error), error, first or error.__traceback__, limit=-_FRAMES_LIMIT)
-    return _text("".join(lines), _TRACEBACK_LIMIT, keep_end=True)
+    return plain("".join(lines), _TRACEBACK_LIMIT, keep_end=True)
 
 
-def _text(text: str, limit: int, *, keep_end: bool = False) -> str:
+def plain(text: str, limit: int, *, keep_end: bool = False) -> str:
     """Return `text` within `limit` characters and without lone surrogates, which JSON cannot carry."""
     if len(text) > limit:
         text = f"…{text[1 - limit :]}" if keep_end else f"{text[: limit - 1]}…"
@@ -120,14 +134,25 @@ def _text(text: str, limit: int, *, keep_end: bool = False) -> str:
 
 
 def _json(details: Any) -> Any:  # noqa: ANN401 - opaque JSON in, opaque JSON out
-    """Return `details` if they can be sent and are not huge, else a text about them."""
+    """Return `details`, or a text about them, as plain JSON that can be sent, can be read, and is not huge."""
     if details is None:
         return None
     try:
-        size = len(to_json(details, inf_nan_mode="constants"))
-    except ValueError:
-        return _text(repr(details), _MESSAGE_LIMIT)
-    return details if size <= _DETAILS_LIMIT else f"(left out: {size:,} bytes of JSON)"
+        body = to_json(details, inf_nan_mode="constants")
+    except Exception:  # noqa: BLE001 - whatever the user's objects raise while they are read
+        return _shown(details)
+    if len(body) > _DETAILS_LIMIT:
+        return f"(left out: {len(body):,} bytes of JSON)"
+    if why := why_illegible_details(body):
+        return f"(left out: {why})"
+    return from_json(body)  # the user's own objects may have changed when the report is written
+
+
+def _shown(thing: object) -> str:
+    try:
+        return plain(repr(thing), _MESSAGE_LIMIT)
+    except Exception as problem:  # noqa: BLE001 - the user's __repr__
+        return f"(a {type(thing).__name__} that cannot be shown: {type(problem).__name__})"
 
 
 def _errors(error: ValidationError) -> list[Any]:

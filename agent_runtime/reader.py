@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
-from agent_runtime.backoff import Backoff
-from agent_runtime.link import LINK_ERRORS, Link
-from bus.connection import BLOCK_MS, Redis
+from agent_runtime.link import Link
+from bus.backoff import Backoff
+from bus.connection import BLOCK_MS, SERVER_ERRORS, Redis
 from bus.ids import SessionId
 from bus.messages import VERSION
 from bus.names import DATA_FIELD, PoolNames
@@ -64,7 +64,7 @@ class Reader:
                     count=READ_COUNT,
                     block=BLOCK_MS,
                 )
-            except LINK_ERRORS as error:
+            except SERVER_ERRORS as error:
                 self._link.failed("reader", error)
                 self.cursor = self.control_cursor = BEGINNING
                 await asyncio.sleep(self._backoff.next())

@@ -13,13 +13,13 @@ from typing import Final, NamedTuple
 
 from pydantic_core import to_json
 
-from agent_runtime.backoff import Backoff
 from agent_runtime.inbox import AttemptKey
-from agent_runtime.link import LINK_ERRORS, Link
+from agent_runtime.link import Link
 from agent_runtime.observer import RuntimeObserver
 from agent_runtime.outcome import Outcome
+from bus.backoff import Backoff
 from bus.clock import wall_ms
-from bus.connection import Redis
+from bus.connection import SERVER_ERRORS, Redis
 from bus.messages import MAX_BODY_BYTES, VERSION
 from bus.names import DATA_FIELD
 from bus.states import TaskStatus
@@ -60,7 +60,8 @@ class Reporter:
         self._link = link
         self._observer = observer
         self._room = limit - len(self._head) - sum(len(section) + 2 for section in _SECTIONS) - 1
-        self._updates: dict[AttemptKey, tuple[float | None, float | None, str | None]] = {}
+        self._updates: dict[AttemptKey, dict[str, float | str | None]] = {}
+        """What was said of each attempt since the last flush, by the names of `bus.messages.TaskUpdate`."""
         self._ends: list[_Item] = []
         self._then: dict[AttemptKey, Callable[[], None]] = {}
         self._outgoing: deque[_Entry] = deque()
@@ -71,16 +72,17 @@ class Reporter:
 
     def started(self, key: AttemptKey, then: Callable[[], None] | None = None) -> None:
         """Say that an attempt has begun; `then` is called once that, or the attempt's end, is stored."""
-        self._updates[key] = (wall_ms() / 1000, None, None)
+        self._say(key, started_at=wall_ms() / 1000)
         if then is not None:
             self._then[key] = then
-        self._wake()
 
     def progress(self, key: AttemptKey, fraction: float, note: str | None) -> None:
         """Say how far an attempt is; only the latest word is sent."""
-        started_at = self._updates[key][0] if key in self._updates else None
-        self._updates[key] = (started_at, fraction, note)
-        self._wake()
+        self._say(key, progress=fraction, note=note)
+
+    def extended(self, key: AttemptKey, seconds: float) -> None:
+        """Say that an attempt may run so much longer than its run_timeout, counted together."""
+        self._say(key, extend=seconds)
 
     def finished(self, key: AttemptKey, found: Outcome, seconds: float) -> None:
         """Say how an attempt ended."""
@@ -110,6 +112,10 @@ class Reporter:
             if not self._work.is_set():
                 self._idle.set()
 
+    def _say(self, key: AttemptKey, **words: float | str | None) -> None:
+        self._updates.setdefault(key, {}).update(words)
+        self._wake()
+
     def _wake(self) -> None:
         self._work.set()
         self._idle.clear()
@@ -118,7 +124,7 @@ class Reporter:
         began = time.perf_counter()
         try:
             await self._redis.xadd(self._stream, {DATA_FIELD: entry.body})
-        except LINK_ERRORS as error:
+        except SERVER_ERRORS as error:
             self._link.failed("reporter", error)
             await asyncio.sleep(self._backoff.next())
             return
@@ -131,7 +137,7 @@ class Reporter:
             call()
 
     def _collect(self) -> None:
-        items: list[_Item] = [(0, key, _update(key, *said)) for key, said in self._updates.items()]
+        items: list[_Item] = [(0, key, _update(key, said)) for key, said in self._updates.items()]
         items += self._ends
         self._updates.clear()
         self._ends = []
@@ -155,9 +161,9 @@ class Reporter:
         return _Entry(b",".join(parts) + b"}", [key for place, key, _ in items if place], len(items), then)
 
 
-def _update(key: AttemptKey, started_at: float | None, progress: float | None, note: str | None) -> bytes:
-    said = {"task_id": key[0], "attempt": key[1], "started_at": started_at, "progress": progress, "note": note}
-    return to_json({name: value for name, value in said.items() if value is not None})
+def _update(key: AttemptKey, said: dict[str, float | str | None]) -> bytes:
+    words = {name: value for name, value in said.items() if value is not None}
+    return to_json({"task_id": key[0], "attempt": key[1], **words})
 
 
 def _result(key: AttemptKey, found: Outcome, seconds: float) -> bytes:
@@ -176,6 +182,7 @@ def _result(key: AttemptKey, found: Outcome, seconds: float) -> bytes:
         "error": found.error,
         "reason": found.reason,
         "retryable": found.retryable,
+        "retry_after": found.retry_after,
         "duration": round(seconds, 6),
     }
     return to_json({name: value for name, value in told.items() if value is not None}, inf_nan_mode="constants")

@@ -1,17 +1,14 @@
 """Settings of an agent's process; read by the composition root only."""
 
-import re
 from datetime import timedelta
-from typing import Final, Self
+from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bus.connection import resolve_url
 from bus.durations import Duration
-from bus.ids import AGENT_ID_PATTERN, DEFAULT_POOL, check_pool
-
-_AGENT_ID: Final = re.compile(AGENT_ID_PATTERN)
+from bus.ids import DEFAULT_POOL, check_agent_id, check_pool
 
 
 class AgentSettings(BaseSettings):
@@ -35,10 +32,7 @@ class AgentSettings(BaseSettings):
     @field_validator("agent_id")
     @classmethod
     def _agent_id_fits_into_a_key(cls, agent_id: str | None) -> str | None:
-        if agent_id is not None and not _AGENT_ID.match(agent_id):
-            msg = f"agent id {agent_id!r}: use 1-128 letters, digits and . _ @ -, beginning with a letter or digit"
-            raise ValueError(msg)
-        return agent_id
+        return None if agent_id is None else check_agent_id(agent_id)
 
     @model_validator(mode="after")
     def _lease_outlasts_heartbeats(self) -> Self:

@@ -1,7 +1,11 @@
-"""What runs and what waits in one agent: never more than `size` at once, the lowest score first."""
+"""What runs and what waits in one agent: never more than `size` at once, the lowest score first.
+
+All of it happens in the event loop, step by step: an attempt leaves the inbox either to be begun, or to be handed back,
+or to be dropped, by whichever asks first, and never by two of these.
+"""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from agent_runtime import outcome
@@ -16,15 +20,30 @@ LEASE_IN_DOUBT: Final = "its agent could not confirm its lease in time, and the 
 
 
 class Slots:
-    """The account of one agent's slots. Used from the event loop only."""
+    """The account of one agent's slots. Used from the event loop only, the number `occupied` apart.
 
-    def __init__(self, *, size: int, inbox: Inbox, reporter: Reporter, observer: RuntimeObserver) -> None:
+    `occupied_changed` is called when another slot is found to be occupied, or one is free again.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        inbox: Inbox,
+        reporter: Reporter,
+        observer: RuntimeObserver,
+        occupied_changed: Callable[[], None],
+    ) -> None:
         self.size = size
+        self.occupied = 0
+        """Slots in which code of attempts still runs whose end was reported without it: the leader thinks them free."""
+        self._occupied_changed = occupied_changed
         self._inbox = inbox
         self._reporter = reporter
         self._observer = observer
         self._pipeline: Pipeline
         self._running: dict[AttemptKey, Execution] = {}
+        self._used = 0
         self._filling = False
         self._closed = False
         self._empty = asyncio.Event()
@@ -38,12 +57,13 @@ class Slots:
     @property
     def used(self) -> int:
         """Slots in which code runs now."""
-        return len(self._running)
+        return self._used
 
     def receive(self, assignments: Iterable[dict[str, Any]]) -> None:
         """Take what was read: begin what fits, keep the rest. When closed, everything goes back at once."""
         for given in assignments:
-            self._inbox.add(Attempt(given["task_id"], given["attempt"], given["score"], given["task"]))
+            task_id, number, score = given["task_id"], given["attempt"], given["score"]
+            self._inbox.add(Attempt(task_id, number, score, given["task"], given.get("version")))
         if self._closed:
             self._hand_back()
         else:
@@ -57,7 +77,7 @@ class Slots:
     def stored(self, keys: Sequence[AttemptKey]) -> None:
         """Stop holding attempts whose end the server has acknowledged; called by the reporter, once for each flush."""
         self._inbox.release(keys)
-        self._observer.slots(len(self._running), self.size)
+        self._observer.slots(self._used, self.size)
 
     def cancel(self, key: AttemptKey, why: str) -> None:
         """Stop an attempt, or drop it if it has not begun; unknown ones are ended already."""
@@ -66,6 +86,11 @@ class Slots:
         execution = self._running.get(key)
         if execution is not None:
             execution.stop(outcome.cancelled(why))
+
+    def recall(self, key: AttemptKey) -> None:
+        """Hand back an attempt that has not begun. Any other has been, or will be, reported as begun or ended."""
+        if self._inbox.take_back(key):
+            self._reporter.returned(key)
 
     def cancel_exclusive(self) -> None:
         """Stop all attempts of exclusive capabilities: they may be given to others any moment."""
@@ -82,12 +107,17 @@ class Slots:
     def settled(self, execution: Execution, found: Outcome, seconds: float) -> None:
         """Report the end of an attempt; called by the pipeline, once for each."""
         task = execution.attempt.task
+        if execution.overdue:
+            self._occupy(execution.attempt.slots)
         self._reporter.finished(execution.attempt.key, found, seconds)
         self._observer.finished(task["capability"], found.status, found.reason or "", seconds)
 
     def ended(self, execution: Execution) -> None:
         """Free a slot; called by the pipeline when no code of the attempt runs any more."""
         del self._running[execution.attempt.key]
+        self._used -= execution.attempt.slots
+        if execution.overdue:
+            self._occupy(-execution.attempt.slots)
         if not self._running:
             self._empty.set()
         if not self._closed:
@@ -98,12 +128,15 @@ class Slots:
             return
         self._filling = True
         running, size = self._running, self.size
-        while len(running) < size and (attempt := self._inbox.take()) is not None:
+        # In the order of the scores, strictly: a task of many slots is not starved by small ones behind it.
+        while (attempt := self._inbox.head()) is not None and self._used + attempt.slots <= size:
+            self._inbox.take()
             execution = Execution(self._pipeline, attempt)
             if execution.exclusive and self.lease_in_doubt:
                 self._reporter.returned(attempt.key)
                 continue
             running[attempt.key] = execution
+            self._used += attempt.slots
             self._empty.clear()
             self._observer.started(attempt.task["capability"])
             if attempt.key[1] == 1:
@@ -114,6 +147,10 @@ class Slots:
                 # counts only what it was told of. So from the second on it is told first: poison comes to an end.
                 self._reporter.started(attempt.key, execution.start)
         self._filling = False
+
+    def _occupy(self, more: int) -> None:
+        self.occupied += more
+        self._occupied_changed()
 
     def _hand_back(self) -> None:
         for key in self._inbox.take_all():

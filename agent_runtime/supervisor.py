@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from agent_runtime.backoff import Backoff
 from agent_runtime.exit_codes import ExitCode
+from bus.backoff import Backoff
 from bus.lifeline import TiedProcess, spawn_tied
 
 LOG: Final = logging.getLogger("callboard.agent")

@@ -54,7 +54,12 @@ class AgentKit:
         await self.agent.on_start()
         self._threads = ThreadPoolExecutor(max(1, self.agent.slots), thread_name_prefix="callboard-kit")
         self._pipeline = Pipeline(
-            self.agent, threads=self._threads, settled=self._settled, ended=self._ended, progress=self._progressed
+            self.agent,
+            threads=self._threads,
+            settled=self._settled,
+            ended=self._ended,
+            progress=self._progressed,
+            extended=lambda _key, _seconds: None,
         )
         return self
 

@@ -6,34 +6,28 @@ process signed in with its agent id (superseded: nothing it could still say woul
 
 import asyncio
 import logging
-import os
-import platform
-import socket
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from pydantic import JsonValue, ValidationError
-from pydantic_core import to_json
+from pydantic import JsonValue
 
 from agent_runtime.agent import Agent
-from agent_runtime.backoff import Backoff
-from agent_runtime.errors import AgentDefinitionError
 from agent_runtime.execution import PATIENCE_S, Pipeline
 from agent_runtime.exit_codes import ExitCode
 from agent_runtime.heartbeat import Heartbeat
 from agent_runtime.inbox import AttemptKey, Inbox
-from agent_runtime.link import LINK_ERRORS, Link
+from agent_runtime.link import Link
 from agent_runtime.observer import SILENT, RuntimeObserver
 from agent_runtime.reader import Reader
+from agent_runtime.registration import Registration, registration_of
 from agent_runtime.reporter import Reporter
 from agent_runtime.settings import AgentSettings
 from agent_runtime.slots import Slots
 from bus.connection import connect
 from bus.ids import check_pool, new_nonce, new_session
-from bus.messages import Register, Unregister
-from bus.names import DATA_FIELD, PoolNames
+from bus.names import PoolNames
 
 LOG: Final = logging.getLogger("callboard.agent")
 
@@ -43,7 +37,6 @@ FAREWELL_S: Final = 3.0
 """How long a stopping agent tries to deliver its last reports; then the dispatcher learns of its end by the lease."""
 TASK_THREADS: Final = "callboard-task"
 """What the names of the threads begin with in which plain `def` methods run."""
-_REPLY_S: Final = 1.0
 
 
 class Worker:
@@ -61,7 +54,6 @@ class Worker:
         *,
         metadata: Mapping[str, JsonValue] | None = None,
     ) -> None:
-        self._metadata = metadata or {}
         self.agent = agent
         self.agent_id = settings.agent_id or agent.agent_id or f"{type(agent).__name__.lower()}-{new_nonce()[-12:]}"
         self.session = new_session()
@@ -73,11 +65,9 @@ class Worker:
         self._code = ExitCode.STOPPED
         self._told = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._unregistered = asyncio.Event()
-        self._acknowledged = asyncio.Event()
         self._lease_s = settings.lease.total_seconds()
         self._size = settings.slots or agent.slots
-        self._registration = self._make_registration()
+        self._message = registration_of(agent, self.agent_id, self.session, settings, metadata or {})
 
     async def run(self, stop: asyncio.Event) -> ExitCode:
         """Work until `stop` is set or the session ends otherwise; return what the supervisor should do.
@@ -111,7 +101,26 @@ class Worker:
             link=link,
             observer=observer,
         )
-        self._slots = Slots(size=size, inbox=self._inbox, reporter=self._reporter, observer=observer)
+        self._registration = Registration(self._redis, self._names.registrations, self._message, link)
+        self._heartbeat = Heartbeat(
+            settings.redis_url,
+            self._names,
+            self.agent_id,
+            self.session,
+            interval=settings.heartbeat_interval.total_seconds(),
+            holding=self._inbox.holding,
+            occupied=lambda: self._slots.occupied,
+            cursors=lambda: (self._reader.cursor, self._reader.control_cursor),
+            link=link,
+            observer=observer,
+        )
+        self._slots = Slots(
+            size=size,
+            inbox=self._inbox,
+            reporter=self._reporter,
+            observer=observer,
+            occupied_changed=self._heartbeat.beat_now,
+        )
         self._slots.use(
             Pipeline(
                 self.agent,
@@ -119,6 +128,7 @@ class Worker:
                 settled=self._slots.settled,
                 ended=self._slots.ended,
                 progress=self._reporter.progress,
+                extended=self._reporter.extended,
             )
         )
         self._reader = Reader(
@@ -130,17 +140,6 @@ class Worker:
             instructed=self._instructed,
             link=link,
         )
-        self._heartbeat = Heartbeat(
-            settings.redis_url,
-            self._names,
-            self.agent_id,
-            self.session,
-            interval=settings.heartbeat_interval.total_seconds(),
-            holding=self._inbox.holding,
-            cursors=lambda: (self._reader.cursor, self._reader.control_cursor),
-            link=link,
-            observer=observer,
-        )
 
     # --- the way of a session
 
@@ -149,7 +148,7 @@ class Worker:
             loops = [
                 group.create_task(self._reader.run(), name="reader"),
                 group.create_task(self._reporter.run(), name="reporter"),
-                group.create_task(self._stay_registered(), name="registration"),
+                group.create_task(self._registration.run(), name="registration"),
                 group.create_task(self._beat_and_watch_lease(), name="lease"),
                 group.create_task(self._heed(stop), name="stop"),
             ]
@@ -162,25 +161,6 @@ class Worker:
     async def _heed(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self._end(ExitCode.STOPPED, hurry=True)
-
-    async def _stay_registered(self) -> None:
-        """Sign in, at the start and whenever the leader says that it does not know us."""
-        body = self._registration.model_dump_json().encode()
-        self._unregistered.set()
-        backoff = Backoff(base=0.1, cap=2.0)
-        wait = _REPLY_S
-        while True:
-            await self._unregistered.wait()
-            try:
-                await self._redis.xadd(self._names.registrations, {DATA_FIELD: body})
-            except LINK_ERRORS as error:
-                self._link.failed("registration", error)
-                await asyncio.sleep(backoff.next())
-                continue
-            self._link.works("registration")
-            backoff.reset()
-            # Without a leader the message waits in its stream: sending it again soon would only lengthen that.
-            wait = _REPLY_S if await _within(wait, self._acknowledged.wait()) else min(2 * wait, 10 * _REPLY_S)
 
     async def _beat_and_watch_lease(self) -> None:
         await self.ready.wait()
@@ -214,11 +194,7 @@ class Worker:
     async def _say_farewell(self) -> None:
         await self._reporter.wait_until_idle()
         await self._heartbeat.stop()
-        body = to_json(Unregister(agent_id=self.agent_id, session=self.session, reason=self._code.name.lower()))
-        try:
-            await self._redis.xadd(self._names.registrations, {DATA_FIELD: body})
-        except LINK_ERRORS as error:
-            LOG.warning("could not sign out (%s): the dispatcher will take this agent for lost", error)
+        await self._registration.sign_out(self._code.name.lower())
 
     async def _close(self) -> None:
         self._slots.abandon()
@@ -234,16 +210,16 @@ class Worker:
     def _instructed(self, message: dict[str, Any]) -> None:
         match message["type"]:
             case "registered":
-                self._unregistered.clear()
-                self._acknowledged.set()
+                self._registration.acknowledged()
                 if not self.ready.is_set():
                     LOG.info("agent %s is signed in", self.agent_id)
                     self.ready.set()
             case "reregister":
-                self._acknowledged.clear()
-                self._unregistered.set()
+                self._registration.forgotten()
             case "cancel":
                 self._slots.cancel((message["task_id"], message["attempt"]), message.get("reason") or "cancelled")
+            case "recall":
+                self._slots.recall((message["task_id"], message["attempt"]))
             case "drain":
                 self._end(ExitCode.STOPPED, hurry=False)
             case "restart":
@@ -260,30 +236,6 @@ class Worker:
         self._told.set()
         if hurry:
             self._hurry.set()
-
-    def _make_registration(self) -> Register:
-        try:
-            return Register(
-                agent_id=self.agent_id,
-                session=self.session,
-                capabilities=tuple(capability.spec for _, capability in self.agent.capabilities.values()),
-                slots=self._size,
-                attributes=dict(self.agent.attributes),
-                metadata={
-                    "host": socket.gethostname(),
-                    "pid": os.getpid(),
-                    "python": platform.python_version(),
-                    **self._metadata,
-                },
-                heartbeat_interval=self._settings.heartbeat_interval.total_seconds(),
-                lease=self._lease_s,
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            part = ".".join(str(step) for step in first["loc"])
-            raise AgentDefinitionError(
-                type(self.agent).__qualname__, f"its {part} cannot be registered", first["msg"]
-            ) from None
 
 
 async def _within(seconds: float, what: Awaitable[object]) -> bool:

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from bus.errors import (
         BusUnavailableError,
         CallboardError,
+        ClientClosedError,
+        NoLeaderError,
         PayloadTooLargeError,
+        RequirementSyntaxError,
         SubmissionError,
         TaskCancelledError,
         TaskFailedError,
@@ -20,11 +23,13 @@ if TYPE_CHECKING:
         TaskTimeoutError,
         UnknownAgentError,
         UnknownTaskError,
+        UnreadableTaskError,
     )
     from bus.handle import TaskHandle
     from bus.messages import TaskError, TaskResult, TaskUpdate
     from bus.records import AgentInfo, AgentWorkload, Task, TaskCreate, TaskInDB, TaskQueueStatus
-    from bus.requirements import Condition, Operator, Preference
+    from bus.requirement_text import format_requirement, parse_requirement
+    from bus.requirements import AnyOf, Condition, Operator, Preference, TaskRequirement
     from bus.states import AgentHealth, AgentStatus, FailureReason, TaskPriority, TaskStatus
 
 _HOMES: Final = {
@@ -32,7 +37,10 @@ _HOMES: Final = {
     "bus.errors": (
         "BusUnavailableError",
         "CallboardError",
+        "ClientClosedError",
+        "NoLeaderError",
         "PayloadTooLargeError",
+        "RequirementSyntaxError",
         "SubmissionError",
         "TaskCancelledError",
         "TaskFailedError",
@@ -40,11 +48,13 @@ _HOMES: Final = {
         "TaskTimeoutError",
         "UnknownAgentError",
         "UnknownTaskError",
+        "UnreadableTaskError",
     ),
     "bus.handle": ("TaskHandle",),
     "bus.messages": ("TaskError", "TaskResult", "TaskUpdate"),
     "bus.records": ("AgentInfo", "AgentWorkload", "Task", "TaskCreate", "TaskInDB", "TaskQueueStatus"),
-    "bus.requirements": ("Condition", "Operator", "Preference"),
+    "bus.requirement_text": ("format_requirement", "parse_requirement"),
+    "bus.requirements": ("AnyOf", "Condition", "Operator", "Preference", "TaskRequirement"),
     "bus.states": ("AgentHealth", "AgentStatus", "FailureReason", "TaskPriority", "TaskStatus"),
 }
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
@@ -54,14 +64,18 @@ __all__ = [
     "AgentInfo",
     "AgentStatus",
     "AgentWorkload",
+    "AnyOf",
     "BusUnavailableError",
     "CallboardError",
     "Client",
+    "ClientClosedError",
     "Condition",
     "FailureReason",
+    "NoLeaderError",
     "Operator",
     "PayloadTooLargeError",
     "Preference",
+    "RequirementSyntaxError",
     "SubmissionError",
     "Task",
     "TaskCancelledError",
@@ -73,12 +87,16 @@ __all__ = [
     "TaskOutcomeError",
     "TaskPriority",
     "TaskQueueStatus",
+    "TaskRequirement",
     "TaskResult",
     "TaskStatus",
     "TaskTimeoutError",
     "TaskUpdate",
     "UnknownAgentError",
     "UnknownTaskError",
+    "UnreadableTaskError",
+    "format_requirement",
+    "parse_requirement",
 ]
 
 

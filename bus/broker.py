@@ -11,28 +11,15 @@ blocked read is harmless, because an entry whose delivery was lost stays pending
 import asyncio
 import logging
 import struct
-from typing import Final
+from typing import Any, Final
 
 from faststream.redis import RedisBroker
 from faststream.redis.exceptions import StreamGroupNotFoundError
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import (
-    ClusterDownError,
-    MasterDownError,
-    NoPermissionError,
-    ReadOnlyError,
-    ResponseError,
-    TryAgainError,
-)
-from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
-)
-from redis.exceptions import (
-    TimeoutError as RedisTimeoutError,
-)
+from redis.exceptions import NoPermissionError, ResponseError
 
-from bus.connection import resolve_url, socket_options
+from bus.connection import CONNECTION_ERRORS, resolve_url, socket_options
 from bus.socket_connection import connection_class
 
 _RETRY_CAP: Final = 0.5
@@ -40,16 +27,9 @@ _RETRY_BASE: Final = 0.02
 _RETRIES: Final = 240
 """About a minute of tries; then FastStream logs the error, sleeps five seconds, and the next minute begins."""
 
-_PASSING: Final = (
-    RedisConnectionError,
-    RedisTimeoutError,
-    # Replies of a server in a failover. FastStream would repeat the read at once, without end and without a pause.
-    ClusterDownError,
-    MasterDownError,
-    NoPermissionError,
-    ReadOnlyError,
-    TryAgainError,
-)
+_PASSING: Final[tuple[type[Any], ...]] = (*CONNECTION_ERRORS, NoPermissionError)
+"""After any of these FastStream would repeat the read at once, without end and without a pause; so after a missing
+permission, too, which only an operator can lift."""
 
 _MAGIC: Final = b"\x89BIN\r\n\x1a\n"
 _HEADER: Final = struct.Struct(">8sHII")

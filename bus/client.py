@@ -15,19 +15,21 @@ from typing import Any, Final, Self, TypedDict, TypeVar, Unpack, overload
 
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
-from bus.connection import CONNECTION_ERRORS, Redis, connect, resolve_url
-from bus.errors import BusUnavailableError, SubmissionError, UnknownAgentError, UnknownTaskError
+from bus.connection import BLOCK_MS, CONNECTION_ERRORS, Redis, connect, resolve_url
+from bus.errors import BusUnavailableError, NoLeaderError, SubmissionError, UnknownAgentError, UnknownTaskError
+from bus.explanations import Explanation
 from bus.handle import TaskHandle
 from bus.ids import DEFAULT_POOL, ClientId, TaskId, check_pool, new_client_id, task_pool
 from bus.ledger_view import LedgerView
 from bus.limits import Limit
-from bus.messages import AgentCommand, CancelTasks, Reprioritise
+from bus.messages import AgentCommand, CancelTasks, Explain, Plan, Reply, Reprioritise, TaskFields
 from bus.names import DATA_FIELD, PoolNames
 from bus.records import AgentInfo, Task, TaskCreate, TaskInDB, TaskQueueStatus
-from bus.requirements import Condition, Preference
+from bus.requirements import AnyOf, Condition, Preference
 from bus.retries import RetryPolicy
 from bus.states import TaskPriority, TaskStatus
 from bus.submission import Submission, in_calls, send, submission_of
+from bus.submitter import Submitter
 from bus.waiting import Outcomes, Waiter
 
 T = TypeVar("T")
@@ -36,6 +38,8 @@ SUBMIT_AHEAD: Final = 1000
 """Tasks that `submit_many` takes from its iterable before it sends them."""
 MAX_CONNECTIONS: Final = 16
 """Commands of one client that are under way at a time; each pool that results are awaited in takes one of them."""
+ANSWER_S: Final = 3.0
+"""How long the leader may take to answer a question: a take-over fits into it."""
 ACCEPTED_POLL_S: Final = 0.02
 IDS_PER_MESSAGE: Final = 1000
 
@@ -45,7 +49,7 @@ class TaskOptions(TypedDict, total=False):
 
     version: str | None
     priority: TaskPriority
-    requires: Sequence[Condition | str]
+    requires: Sequence[Condition | AnyOf | str]
     prefers: Sequence[Preference | str]
     run_timeout: float | None
     queue_timeout: float | None
@@ -77,6 +81,7 @@ class Client:
         self.pool = check_pool(pool)
         self._id: ClientId = new_client_id()
         self._redis: Redis = connect(self.url, name=f"callboard-client-{self._id}", max_connections=MAX_CONNECTIONS)
+        self._submitter = Submitter(self._redis, self.url)
         self._outcomes: dict[str, Outcomes] = {}
         self._foreign: set[TaskId] = set()
         """Tasks that this client did not submit itself: the leader must be asked to tell of them."""
@@ -95,7 +100,8 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections. Tasks go on; whoever still waits for one is cancelled."""
+        """Close the connections. Tasks go on; whoever still submits or waits for one is cancelled."""
+        await self._submitter.close()
         for outcomes in self._outcomes.values():
             await outcomes.close()
         self._outcomes.clear()
@@ -124,7 +130,8 @@ class Client:
     ) -> TaskHandle[Any]:
         """Publish one task; returns when the server has stored it.
 
-        `capability` is a name, or the method of an agent that has it: then the handle's result comes back as what the
+        `capability` is a name, or a name with all that is asked of an agent, ``translate>=2[lang contains de]`` (see
+        `bus.requirement_text`), or the method of an agent that has it: then the handle's result comes back as what the
         method returns. `payload` is JSON or a pydantic model. With a `key` that was used before, nothing is submitted
         and the handle is that of the existing task.
 
@@ -136,8 +143,8 @@ class Client:
         except ValidationError as error:
             raise SubmissionError(_first_problem(error)) from error
         names, submission = submission_of(task, self.pool, self._id)
-        known = await send(self._redis, self.url, names, [submission])
-        return self._handle(names, submission.task_id, known=bool(known), output=_output_of(capability))
+        known = await self._submitter.submit(names, submission)
+        return self._handle(names, submission.task_id, known=known, output=_output_of(capability))
 
     async def submit_many(self, tasks: Iterable[TaskCreate]) -> list[TaskHandle[Any]]:
         """Publish many tasks, hundreds in one round trip; returns their handles, in order, when all are stored.
@@ -191,10 +198,9 @@ class Client:
 
     # --- waiting
 
-    async def _wait_for(self, waiter: Waiter) -> None:
-        names = self._names_of(waiter.task_id)
+    def _wait_for(self, waiter: Waiter) -> None:
         watch = waiter.task_id in self._foreign
-        await self._outcomes_of(names).wait_for([waiter], watch=watch)
+        self._outcomes_of(self._names_of(waiter.task_id)).wait_for(waiter, watch=watch)
         self._foreign.discard(waiter.task_id)
 
     async def as_completed(self, handles: Iterable[TaskHandle[T]]) -> AsyncIterator[TaskHandle[T]]:
@@ -210,7 +216,7 @@ class Client:
                 hook = partial(_note, ended, handle)
                 hooks.append((handle, hook))
                 handle.waiter.outcome.add_done_callback(hook)
-                await self._wait_for(handle.waiter)
+                self._wait_for(handle.waiter)
             for _ in waiting:
                 yield await ended.get()
         finally:
@@ -250,6 +256,45 @@ class Client:
         """Ask that tasks have another priority; returns when the request is stored. Ended ones stay as they are."""
         for names, part in self._parts(task_ids):
             await self._command(names, Reprioritise(task_ids=part, priority=priority))
+
+    async def explain(self, task_id: str, *, timeout: float = ANSWER_S) -> Explanation:
+        """Ask the leader why a task waits, in numbers, or why it is where it is.
+
+        Raises `UnknownTaskError` for a task that has ended or was never accepted (`get` tells of the ended), and
+        `NoLeaderError` when nobody answers within `timeout` seconds.
+        """
+        names = self._names_of(task_id)
+        me = new_client_id()
+        found = await self._question(names, Explain(task_id=TaskId(task_id), reply_to=me), me, timeout)
+        if found is None:
+            raise UnknownTaskError(task_id)
+        return found
+
+    async def plan(self, task: TaskCreate, *, timeout: float = ANSWER_S) -> Explanation:
+        """Ask the leader what would become of a task if it were submitted now: who could run it, and what is missing.
+
+        Raises `NoLeaderError` when nobody answers within `timeout` seconds.
+        """
+        names = self._names(task.pool)
+        me = new_client_id()
+        fields = TaskFields.model_validate(task.model_dump(include=set(TaskFields.model_fields)))
+        found = await self._question(names, Plan(task=fields, reply_to=me), me, timeout)
+        assert found is not None, "a plan is always explained"  # noqa: S101 - what the leader's answer has
+        return found
+
+    async def _question(
+        self, names: PoolNames, asked: Explain | Plan, me: ClientId, timeout: float
+    ) -> Explanation | None:
+        """Ask, and read the one answer from a stream of its own, which is gone in a minute."""
+        await self._command(names, asked)
+        stream = names.replies(me)
+        until = monotonic() + timeout
+        while (left := until - monotonic()) > 0:
+            read = self._redis.xread({stream: "0-0"}, count=1, block=max(1, min(BLOCK_MS, int(left * 1000))))
+            reply: Any = await self._ask(read)
+            for _, entries in reply or ():
+                return Reply.model_validate_json(entries[0][1][DATA_FIELD.encode()]).explanation
+        raise NoLeaderError(names.pool, timeout)
 
     async def list_tasks(
         self, status: TaskStatus | None = None, *, limit: int = 100, pool: str | None = None
@@ -314,7 +359,8 @@ class Client:
 
 def _output_of(capability: object) -> TypeAdapter[Any] | None:
     definition = getattr(capability, "__callboard_capability__", None)
-    return None if definition is None else TypeAdapter(definition.output_type)
+    output: TypeAdapter[Any] | None = getattr(definition, "output", None)
+    return output
 
 
 def _note(ended: asyncio.Queue[TaskHandle[T]], handle: TaskHandle[T], _: object) -> None:
@@ -324,4 +370,5 @@ def _note(ended: asyncio.Queue[TaskHandle[T]], handle: TaskHandle[T], _: object)
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"])
-    return f"{where}: {problem['msg']}" if where else problem["msg"]
+    text = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {text}" if where else text

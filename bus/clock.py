@@ -1,7 +1,8 @@
-"""The one place that asks the operating system for the time.
+"""What time it is: the one place that asks for the wall clock's, and the server's as seen from here.
 
 Times that processes compare are milliseconds since the epoch by the *server's* clock (stream entry ids, the
-leader's `ServerClock`); this module's wall clock only makes ids and log lines, and decides nothing.
+leader's `ServerClock`); this module's wall clock only makes ids and what is shown, and decides nothing. How long
+something takes in one process is measured with `time.monotonic` or the event loop's clock, wherever that is needed.
 """
 
 import time

@@ -12,22 +12,34 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.connection import DefaultParser
 from redis.retry import Retry
 
+from bus.outage import CONNECTION_ERRORS, SERVER_ERRORS, telling_parser
 from bus.socket_connection import connection_class
+
+__all__ = [
+    "BLOCK_MS",
+    "CONNECTION_ERRORS",
+    "SERVER_ERRORS",
+    "Redis",
+    "connect",
+    "connect_blocking",
+    "resolve_url",
+    "socket_options",
+]
 
 DEFAULT_PORT: Final = 6390
 DEFAULT_URL: Final = f"redis://127.0.0.1:{DEFAULT_PORT}/0"
 URL_VARIABLE: Final = "CALLBOARD_REDIS_URL"
-
-CONNECTION_ERRORS: Final = (redis.ConnectionError, redis.TimeoutError, OSError)
-"""What a command raises when the server is away: the outcome of a write is unknown then."""
 
 BLOCK_MS: Final = 1000
 """How long a read may wait at the server: well below the socket's timeout and half a leader's lease."""
 
 SOCKET_TIMEOUT: Final = 5.0
 CONNECT_TIMEOUT: Final = 3.0
+
+_PARSER: Final = telling_parser(DefaultParser)
 
 Redis = redis.asyncio.Redis
 """The asynchronous client that the whole of Callboard uses; replies are bytes."""
@@ -75,5 +87,6 @@ def connect_blocking(url: str | None = None, *, name: str, timeout: float) -> re
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
         retry=Retry(NoBackoff(), 0),
+        parser_class=_PARSER,
         decode_responses=False,
     )

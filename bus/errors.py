@@ -8,11 +8,20 @@ CallboardError
 │   ├── TaskFailedError
 │   ├── TaskCancelledError
 │   └── TaskTimeoutError     it failed by a timeout, or the caller's own wait ran out
+├── RequirementSyntaxError   a requirement that was given as a text cannot be read
+├── ClientClosedError        its client was closed while somebody waited, or before
+├── NoLeaderError            a question that only the leader can answer was not answered in time
 ├── UnknownTaskError         the ledger has no such task
+├── UnreadableTaskError      the ledger has the task, and this program cannot read its record
 └── UnknownAgentError        the pool knows no such agent
 """
 
+from typing import Final
+
 from bus.messages import TaskError
+
+_SHOWN: Final = 40
+"""Characters of a wrong text that are shown on either side of where it is wrong."""
 
 
 class CallboardError(Exception):
@@ -45,6 +54,45 @@ class PayloadTooLargeError(SubmissionError):
         )
 
 
+class RequirementSyntaxError(CallboardError, ValueError):
+    """A text is no requirement; its own text is one line, a traceback shows the place with a caret below.
+
+    `column` counts from 1; `expected` says what may stand there; `what` says what the text should have been.
+    """
+
+    def __init__(self, text: str, column: int, expected: str, *, what: str, example: str) -> None:
+        self.text = text
+        self.column = column
+        self.expected = expected
+        at = column - 1
+        before, after = text[max(at - _SHOWN, 0) : at], text[at : at + _SHOWN]
+        self.add_note(f"{text}\n{' ' * at}^")
+        super().__init__(
+            f"{before + '^' + after!r} is not a {what}: column {column} (^): expected {expected}: write {example}"
+        )
+
+
+class ClientClosedError(CallboardError):
+    """A result was waited for through a client that is closed. The task goes on."""
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        super().__init__(
+            f"the client of task {task_id} is closed: await results inside of `async with Client()`, or ask another one"
+        )
+
+
+class NoLeaderError(CallboardError):
+    """Nobody answered a question that only the leader of a pool can answer."""
+
+    def __init__(self, pool: str, seconds: float) -> None:
+        self.pool = pool
+        super().__init__(
+            f"nobody who leads pool {pool!r} answered within {seconds:g} s: "
+            "does a dispatcher run (`callboard dispatcher`)?"
+        )
+
+
 class UnknownTaskError(CallboardError):
     """The ledger has no task of this id: it was never submitted, waits unread, or its retention is over."""
 
@@ -55,6 +103,17 @@ class UnknownTaskError(CallboardError):
         if unread:
             words = f"{unread:,} submissions wait to be read; does a dispatcher run (`callboard dispatcher`)?"
         super().__init__(f"no task {task_id}: {words}")
+
+
+class UnreadableTaskError(CallboardError):
+    """The record of a task cannot be read: written by a newer version, damaged, or not permitted to this client."""
+
+    def __init__(self, task_id: str, cause: str) -> None:
+        self.task_id = task_id
+        self.cause = cause
+        super().__init__(
+            f"the record of task {task_id} cannot be read ({cause}): is this program older than the dispatcher?"
+        )
 
 
 class UnknownAgentError(CallboardError):

@@ -1,10 +1,11 @@
 """A handle on one task: wait for its result, look at it, cancel it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Final, Generic, Protocol, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from bus.errors import TaskCancelledError, TaskFailedError, TaskOutcomeError, TaskTimeoutError
 from bus.ids import Pool, TaskId, task_pool
@@ -39,7 +40,7 @@ class TaskHandle(Generic[T]):
         self,
         owner: Owner,
         waiter: Waiter,
-        wait_for: Callable[[Waiter], Awaitable[None]],
+        wait_for: Callable[[Waiter], None],
         output: TypeAdapter[T] | None = None,
     ) -> None:
         self._owner = owner
@@ -67,9 +68,10 @@ class TaskHandle(Generic[T]):
 
         Raises `TaskFailedError`, `TaskCancelledError`, `TaskTimeoutError` (the task failed by a timeout of its own,
         `reason` says which; or yours ran out, then `reason` is None), `UnknownTaskError` (no such task, or its
-        retention is over).
+        retention is over), `UnreadableTaskError`, `ClientClosedError` (its client is closed).
         """
-        await self._wait_for(self._waiter)
+        if not self._waiter.outcome.done():
+            self._wait_for(self._waiter)
         try:
             async with asyncio.timeout(timeout):
                 outcome = await asyncio.shield(self._waiter.outcome)
@@ -79,7 +81,11 @@ class TaskHandle(Generic[T]):
             raise error_of(outcome)
         if self._output is None:
             return outcome.output  # type: ignore[return-value] # untyped handles are TaskHandle[Any]
-        return self._output.validate_python(outcome.output)
+        try:
+            return self._output.validate_python(outcome.output)
+        except ValidationError:
+            # Strict models and some types take less from Python objects than from JSON, and JSON is what it was.
+            return self._output.validate_json(to_json(outcome.output, inf_nan_mode="constants"))
 
     async def get(self) -> TaskInDB:
         """Return the task as the ledger has it now.
@@ -112,6 +118,3 @@ def error_of(outcome: Outcome) -> TaskOutcomeError:
         return TaskCancelledError(outcome.task_id, f"was cancelled{because}", reason=reason, error=error)
     kind = TaskTimeoutError if reason in _TIMEOUTS else TaskFailedError
     return kind(outcome.task_id, f"failed ({reason}){words}", reason=reason, error=error)
-
-
-AnyHandle = TaskHandle[Any]

@@ -25,7 +25,10 @@ SESSION_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
 CAPABILITY_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_./-]{0,127}$"
 
 _KEYED_RE: Final = re.compile(r"\.k[0-9a-f]{32}$")
+# Python's `$` also matches before a newline at the end; pydantic's (Rust's) does not. Hence `fullmatch`, always.
 _POOL_RE: Final = re.compile(POOL_PATTERN)
+_TASK_ID_RE: Final = re.compile(TASK_ID_PATTERN)
+_AGENT_ID_RE: Final = re.compile(AGENT_ID_PATTERN)
 DEFAULT_POOL: Final = Pool("default")
 
 
@@ -50,10 +53,18 @@ os.register_at_fork(after_in_child=_new.reseed)
 
 def check_pool(pool: str) -> Pool:
     """Return `pool` if it may be a pool's name, else raise `ValueError` with the rule."""
-    if not _POOL_RE.match(pool):
+    if not _POOL_RE.fullmatch(pool):
         msg = f"pool {pool!r}: use 1-32 of a-z, 0-9, '_' and '-', beginning with a letter or digit"
         raise ValueError(msg)
     return Pool(pool)
+
+
+def check_agent_id(agent_id: str) -> AgentId:
+    """Return `agent_id` if it may be an agent's id, else raise `ValueError` with the rule."""
+    if not _AGENT_ID_RE.fullmatch(agent_id):
+        msg = f"agent id {agent_id!r}: use 1-128 letters, digits and . _ @ -, beginning with a letter or digit"
+        raise ValueError(msg)
+    return AgentId(agent_id)
 
 
 def new_task_id(pool: Pool) -> TaskId:
@@ -79,11 +90,10 @@ def entry_task_id(pool: Pool, level: str, entry_id: str) -> TaskId:
 
 def task_pool(task_id: str) -> Pool:
     """Return the pool that `task_id` belongs to; raises `ValueError` if it is not a task's id."""
-    pool, dot, _ = task_id.partition(".")
-    if not dot:
+    if not _TASK_ID_RE.fullmatch(task_id):
         msg = f"{task_id!r} is not a task id: expected <pool>.<id>"
         raise ValueError(msg)
-    return check_pool(pool)
+    return Pool(task_id.partition(".")[0])
 
 
 def new_session() -> SessionId:

@@ -9,9 +9,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel
 
-from bus.ids import AGENT_ID_PATTERN, CAPABILITY_PATTERN, SESSION_PATTERN, TASK_ID_PATTERN
+from bus.acceptance import Acceptance
+from bus.explanations import Explanation
+from bus.ids import AGENT_ID_PATTERN, SESSION_PATTERN, TASK_ID_PATTERN
 from bus.limits import Limit, Rate
-from bus.requirements import AttributeName, Condition, Preference, Value, requirement_key
+from bus.requirements import AttributeName, CapabilityField, TaskRequirement, Value, requirement_key
 from bus.retries import RetryPolicy
 from bus.states import FailureReason, TaskPriority, TaskStatus
 
@@ -24,7 +26,6 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 TaskIdField = Annotated[str, Field(pattern=TASK_ID_PATTERN)]
 AgentIdField = Annotated[str, Field(pattern=AGENT_ID_PATTERN)]
 SessionField = Annotated[str, Field(pattern=SESSION_PATTERN)]
-CapabilityField = Annotated[str, Field(pattern=CAPABILITY_PATTERN)]
 Seconds = Annotated[float, Field(ge=0, le=366 * 86_400, allow_inf_nan=False)]
 Amount = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 Resources = Annotated[dict[AttributeName, Amount], Field(max_length=32)]
@@ -42,14 +43,10 @@ class Message(BaseModel):
 # --- clients → leader -------------------------------------------------------------------------------------------
 
 
-class TaskFields(BaseModel):
+class TaskFields(TaskRequirement):
     """What a task asks for, payload apart: shared by the wire and by `bus.TaskCreate`."""
 
-    capability: CapabilityField
-    version: str | None = Field(None, max_length=64, description="Range of capability versions, PEP 440: `>=2,<3`.")
     priority: TaskPriority = TaskPriority.MEDIUM
-    requires: tuple[Condition, ...] = Field((), max_length=32)
-    prefers: tuple[Preference, ...] = Field((), max_length=32)
     run_timeout: Seconds | None = Field(None, description="Longest time one attempt may run.")
     queue_timeout: Seconds | None = Field(None, description="Longest time it may wait for an agent.")
     progress_timeout: Seconds | None = Field(
@@ -110,8 +107,24 @@ class Reprioritise(Message):
     priority: TaskPriority
 
 
+class Explain(Message):
+    """Say on the replies stream of `reply_to` why a task waits, or why it is where it is."""
+
+    type: Literal["explain"] = "explain"
+    task_id: TaskIdField
+    reply_to: SessionField
+
+
+class Plan(Message):
+    """Say on the replies stream of `reply_to` what would become of such a task."""
+
+    type: Literal["plan"] = "plan"
+    task: TaskFields
+    reply_to: SessionField
+
+
 class WatchTasks(Message):
-    """Tell `reply_to` when these tasks end; answered at once for those that have."""
+    """Tell `reply_to` when these tasks end. Of those that have ended already nothing is told: their records say it."""
 
     type: Literal["watch"] = "watch"
     task_ids: tuple[TaskIdField, ...] = Field(min_length=1, max_length=1000)
@@ -127,7 +140,9 @@ class AgentCommand(Message):
 
 
 class Command(
-    RootModel[Annotated[CancelTasks | Reprioritise | WatchTasks | AgentCommand, Field(discriminator="type")]]
+    RootModel[
+        Annotated[CancelTasks | Reprioritise | Explain | Plan | WatchTasks | AgentCommand, Field(discriminator="type")]
+    ]
 ):
     """Anything on the commands stream."""
 
@@ -166,6 +181,7 @@ class Register(Message):
     resources: Resources = Field(default_factory=dict, description="What it has for its tasks: `{gpu: 2, mem_gb: 12}`.")
     rate: Rate | None = Field(None, description="Most tasks per time that it is to be given: `5/s`.")
     attributes: dict[str, Value] = Field(default_factory=dict)
+    accepts: Acceptance = Field((), description="Conditions on tasks: it gets only those that meet all of them.")
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     heartbeat_interval: Seconds = 1.0
     lease: Seconds = Field(5.0, ge=0.1)
@@ -362,7 +378,9 @@ class Outcome(BaseModel):
 class Reply(Message):
     """Outcomes for one client."""
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Outcome, ...] = ()
+    explanation: Explanation | None = Field(None, description="Answer to `explain` or `plan`.")
+    unknown: bool = Field(default=False, description="What was asked about is not live: see its record.")
 
 
 class Transition(BaseModel):

@@ -139,6 +139,11 @@ class PoolNames:
         """Counter: the highest epoch that any leader of this pool ever had."""
         return f"{self.root}epoch"
 
+    @property
+    def committed(self) -> str:
+        """String: which call of the commit script was the latest; a leader that repeats it changes nothing."""
+        return f"{self.root}committed"
+
     def notes(self, kind: str) -> str:
         """Hash: what leaders of this pool have to remember beside tasks and agents, by kind (`tombstones`)."""
         return f"{self.root}notes:{kind}"

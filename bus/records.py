@@ -9,14 +9,17 @@ The record of a task is one hash of five fields (few fields keep a million waiti
 - ``entry``: id of its latest assignment in its agent's stream, so that it can be taken back.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 from bus.ids import POOL_PATTERN
-from bus.messages import CapabilityField, CapabilitySpec, SubmitTask, TaskError, TaskFields
-from bus.requirements import Value, capability_name
+from bus.messages import CapabilitySpec, SubmitTask, TaskError, TaskFields
+from bus.requirement_text import parse_requirement
+from bus.requirements import CapabilityField, Clause, TaskRequirement, Value, capability_name, is_capability_name
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
 
 
@@ -47,7 +50,10 @@ class AttemptRecord:
     assigned_at: int
     ended_at: int
     outcome: Annotated[
-        str, Field(description="`error`, `timeout`, `agent_lost`, `returned`, `cancelled` or `completed`.")
+        str,
+        Field(
+            description="`completed`, `cancelled`, a `FailureReason`; `returned` or `undelivered` if it was not begun."
+        ),
     ]
     started_at: int | None = None
     error: TaskError | None = None
@@ -76,6 +82,9 @@ class Run(BaseModel):
 class TaskCreate(TaskFields):
     """A task to submit: what `Client.submit_many` takes, field by field as `Client.submit` does.
 
+    `capability` may be a text that says more, ``translate>=2[lang contains de]``: its conditions and preferences come
+    before those of `requires` and `prefers`, and its range of versions excludes a `version`.
+
     Valid by construction: what is wrong with a task is said where it is made, by pydantic's `ValidationError`.
     """
 
@@ -84,6 +93,34 @@ class TaskCreate(TaskFields):
     capability: Annotated[CapabilityField, BeforeValidator(capability_name)]
     payload: Any = Field(None, description="JSON, or a pydantic model.")
     pool: Annotated[str, Field(pattern=POOL_PATTERN)] | None = Field(None, description="The client's pool if absent.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:  # noqa: ANN401 - whatever was given, before it is validated
+        capability = given.get("capability") if isinstance(given, dict) else None
+        if not isinstance(capability, str) or is_capability_name(capability):
+            return given
+        try:
+            return _merged(parse_requirement(capability), given)
+        except ValueError as error:
+            problem = InitErrorDetails(type="value_error", loc=("capability",), input=capability, ctx={"error": error})
+            raise ValidationError.from_exception_data(cls.__name__, [problem]) from None
+
+
+def _merged(asked: TaskRequirement, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a task with what its capability's text asks for among them."""
+    fields = {**given, "capability": asked.capability}
+    if asked.version is not None:
+        if given.get("version") is not None:
+            raise ValueError(
+                f"the version is given twice, as {asked.version!r} and {given['version']!r}: leave one out"
+            )
+        fields["version"] = asked.version
+    for name, items in (("requires", asked.requires), ("prefers", asked.prefers)):
+        more = given.get(name, ())
+        if items and isinstance(more, Iterable) and not isinstance(more, str | bytes | dict):
+            fields[name] = (*items, *more)
+    return fields
 
 
 class Task(BaseModel):
@@ -161,6 +198,7 @@ class AgentRecord(BaseModel):
     rate: str | None = None
     capabilities: tuple[CapabilitySpec, ...]
     attributes: dict[str, Value] = Field(default_factory=dict)
+    accepts: tuple[Clause, ...] = ()
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     heartbeat_interval: float = 1.0
     lease: float = 5.0

@@ -1,24 +1,54 @@
-"""What a task asks of an agent, beyond the capability's name: attribute conditions, required or preferred.
+"""What a task asks of an agent: a capability, a range of its versions, conditions on attributes, preferences.
 
-Only the vocabulary is here; whether an agent meets a condition is decided in one place, `dispatcher.core.match`.
+Only the vocabulary is here. How people write it is `bus.requirement_text`; whether an agent meets it is decided in one
+place, `dispatcher.core.match`.
 """
 
-import json
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from bus.ids import CAPABILITY_PATTERN
+from bus.version_range import version_range
 
 Scalar = str | int | float | bool
 Value = Scalar | list[Scalar]
 """What an attribute may be."""
 
-AttributeName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
+ComparedScalar = str | int | Annotated[float, Field(allow_inf_nan=False)] | bool
+Compared = ComparedScalar | tuple[ComparedScalar, ...] | None
+"""What an attribute may be compared with."""
+
+MAX_RANGE: Final = 64
+MAX_CLAUSES: Final = 32
+MAX_WEIGHT: Final = 1000.0
+"""Limits of what is asked: characters of a range of versions, conditions, a preference's weight."""
+
+ATTRIBUTE_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$"
+AttributeName = Annotated[str, Field(pattern=ATTRIBUTE_PATTERN)]
+CapabilityField = Annotated[str, Field(pattern=CAPABILITY_PATTERN)]
+VersionRange = Annotated[Annotated[str, Field(max_length=MAX_RANGE)] | None, AfterValidator(version_range)]
+
+_NAME: Final = re.compile(CAPABILITY_PATTERN)
+
+AGENT_ID: Final = "agent.id"
+"""The attribute that every agent has and none can set: not on worker-3 is ``agent.id != worker-3``."""
 
 
 class Operator(StrEnum):
-    """How a condition compares an agent's attribute with its value."""
+    """How a condition compares an attribute with its value."""
 
     EQ = "=="
     NE = "!="
@@ -31,64 +61,127 @@ class Operator(StrEnum):
     EXISTS = "exists"  # the attribute is there at all
 
 
-_TEXT: Final = re.compile(
-    r"\s*([A-Za-z_][A-Za-z0-9_.-]*)\s*(==|!=|>=|<=|>|<|\bin\b|\bcontains\b|\bexists\b)\s*(.*?)\s*"
-)
+_EQUALITY: Final = frozenset({Operator.EQ, Operator.NE})
+
+
+def wanted_value(op: Operator, value: Compared) -> str | None:
+    """Say what `op` compares with if `value` is no such thing; None if all is well."""
+    if op is Operator.EXISTS:
+        return None
+    if op is Operator.IN:
+        return None if isinstance(value, tuple) else "a list, e.g. [eu, us]"
+    if op in _EQUALITY:
+        return "a value" if value is None else None
+    if value is None or isinstance(value, tuple):
+        return "one value"
+    return "a number or a text" if op is not Operator.CONTAINS and isinstance(value, bool) else None
 
 
 class Condition(BaseModel):
     """One comparison with an attribute of the capability (or, failing that, of the agent).
 
-    May be given as a text, too: ``gpu >= 16``, ``region == eu``, ``region in ["eu", "us"]``, ``languages contains de``,
-    ``gpu exists``. What is no JSON is taken as a string, also in a list: ``region in [eu, us]``.
+    May be given as a text, too: ``gpu >= 16``, ``region == eu``, ``region in [eu, us]``, ``languages contains de``,
+    ``gpu exists``. What is neither a number nor true or false is a string; `bus.requirement_text` has the grammar.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     attribute: AttributeName
     op: Operator = Operator.EQ
-    value: Scalar | tuple[Scalar, ...] | None = Field(
-        None, description="Compared with the attribute; not used by `exists`."
+    value: Compared = Field(
+        None, validate_default=True, description="Compared with the attribute; not used by `exists`."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:  # noqa: ANN401 - whatever was given, before it is validated
+        # Its fields, for pydantic takes no instance in the place of what was no instance.
+        return dict(cls._parsed(given)) if isinstance(given, str) else given
+
+    @classmethod
+    def _parsed(cls, text: str) -> "Condition":
+        from bus.requirement_text import parse_condition  # noqa: PLC0415 - it imports this module
+
+        return parse_condition(text)
+
+    @field_validator("value")
+    @classmethod
+    def _fits_the_operator(cls, value: Compared, info: ValidationInfo) -> Compared:
+        op = info.data.get("op")
+        if op is None or op is Operator.EXISTS:
+            return None
+        wanted = wanted_value(op, value)
+        if wanted is not None:
+            raise ValueError(f"`{info.data.get('attribute')} {op}` wants {wanted}")
+        return value
+
+
+class Preference(Condition):
+    """A condition that is not required: an agent that meets it scores `weight` more.
+
+    As a text: ``region ~ eu:10``, ``gpu ~ >= 16:2``; where a preference is meant anyway, ``region == eu`` will do.
+    """
+
+    weight: float = Field(1.0, gt=0, le=MAX_WEIGHT)
+
+    @classmethod
+    def _parsed(cls, text: str) -> "Preference":
+        from bus.requirement_text import parse_preference  # noqa: PLC0415 - the same
+
+        return parse_preference(text)
+
+
+class AnyOf(BaseModel):
+    """Several conditions of which one is enough. As a text: ``(gpu >= 16 | tpu exists)``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    any_of: tuple[Condition, ...] = Field(min_length=1, max_length=MAX_CLAUSES)
 
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, given: Any) -> Any:  # noqa: ANN401 - whatever was given, before it is validated
         if not isinstance(given, str):
             return given
-        found = _TEXT.fullmatch(given)
-        if found is None:
-            raise ValueError(f"{given!r} is not a condition: write `attribute operator value`, e.g. 'gpu >= 16'")
-        attribute, op, text = found.groups()
-        if op == Operator.EXISTS:
-            return {"attribute": attribute, "op": op}
-        return {"attribute": attribute, "op": op, "value": _value(text)}
+        from bus.requirement_text import parse_any_of  # noqa: PLC0415 - the same
 
-    @model_validator(mode="after")
-    def _in_wants_a_list(self) -> Self:
-        if self.op is Operator.IN and not isinstance(self.value, tuple):
-            raise ValueError(f"`{self.attribute} in` wants a list, e.g. [eu, us]")
-        return self
+        return dict(parse_any_of(given))
 
 
-def _value(text: str) -> object:
-    """Read a value as JSON, else as a string, or as a list of such."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        if text.startswith("[") and text.endswith("]"):
-            return [_value(part.strip()) for part in text[1:-1].split(",")]
-        return text
+def _kind(given: object) -> str | None:
+    if isinstance(given, str):
+        return "any_of" if given.lstrip().startswith("(") else "condition"
+    if isinstance(given, AnyOf) or (isinstance(given, dict) and "any_of" in given):
+        return "any_of"
+    if isinstance(given, Preference):
+        return None
+    return "condition" if isinstance(given, Condition | dict) else None
 
 
-class Preference(Condition):
-    """A condition that is not required: an agent that meets it scores `weight` more."""
+Clause = Annotated[
+    Annotated[Condition, Tag("condition")] | Annotated[AnyOf, Tag("any_of")],
+    Discriminator(
+        _kind,
+        custom_error_type="no_condition",
+        custom_error_message="write a condition such as 'gpu >= 16', or any of several: '(gpu >= 16 | tpu exists)'",
+    ),
+]
+"""What can be required: a condition, or any of several."""
 
-    weight: float = Field(1.0, gt=0, le=1000)
+
+class TaskRequirement(BaseModel):
+    """All that a task asks of an agent."""
+
+    model_config = ConfigDict(frozen=True)
+
+    capability: CapabilityField
+    version: VersionRange = Field(None, description="Range of capability versions, PEP 440: `>=2,<3`.")
+    requires: tuple[Clause, ...] = Field((), max_length=MAX_CLAUSES)
+    prefers: tuple[Preference, ...] = Field((), max_length=MAX_CLAUSES)
 
 
 def requirement_key(
-    capability: str, version: str | None, requires: tuple[Condition, ...], prefers: tuple[Preference, ...]
+    capability: str, version: str | None, requires: tuple[Clause, ...], prefers: tuple[Preference, ...]
 ) -> str:
     """Return a text that is the same for all tasks that ask the same of an agent."""
     parts = [capability, version or ""]
@@ -100,3 +193,8 @@ def capability_name(capability: object) -> object:
     """Return the name of a capability given by its method; anything else as it is."""
     definition = getattr(capability, "__callboard_capability__", None)
     return capability if definition is None else definition.name
+
+
+def is_capability_name(text: str) -> bool:
+    """Tell whether `text` is a capability's name and nothing more."""
+    return _NAME.fullmatch(text) is not None

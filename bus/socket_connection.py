@@ -1,4 +1,4 @@
-"""redis-py's connections with two things made better: cancelling, and packing.
+"""redis-py's connections with three things made better: cancelling, packing, and telling what a refusal means.
 
 *Cancelling.* redis-py wraps each write in `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that
 arrives as the write ends. (Of a hundred commands cancelled at random moments twenty to fifty went on as if nothing
@@ -8,21 +8,37 @@ needs no task per write.
 *Packing.* redis-py's asynchronous connections write each command with Python code, its synchronous ones with hiredis'
 C code when that is installed. A commit of a hundred tasks has 1,400 arguments: packing them was two fifths of all
 that a dispatcher under load did.
+
+*Telling.* Some replies that mean "not now" have no class of their own in redis-py: here they have, see `bus.outage`.
 """
 
 import asyncio
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import hiredis
 import redis.exceptions
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    DefaultParser,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+
+from bus.outage import telling_parser
+
+_PARSER: Final = telling_parser(DefaultParser)
 
 
 class _Improved(AbstractConnection):
     """Mixed into each kind of connection."""
+
+    def set_parser(self, parser_class: type[Any]) -> None:  # noqa: ARG002 - redis-py's signature
+        """Use the one parser that tells a passing refusal from a lasting one; it speaks every protocol."""
+        super().set_parser(_PARSER)
 
     def pack_command(self, *args: Any) -> list[bytes]:
         """Return the command in the server's protocol; as redis-py does it, but in C."""

@@ -4,11 +4,14 @@ The leader writes a task's outcome to the replies stream of whoever submitted or
 outcome itself. Replies are a fast path, not the truth: the stream is capped and short-lived, a reply may have been
 written before this client began to watch, a failover may have lost it. So a task that is waited for without news is
 looked up in the ledger again and again, at first soon and then every two seconds.
+
+Thousands may wait on the three loops here: nothing that one reply, one record or one refusal of the server says may end
+them. What cannot be read is logged; whoever waits for just that is told.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
@@ -16,13 +19,15 @@ from weakref import WeakValueDictionary
 
 from pydantic_core import from_json
 
-from bus.connection import BLOCK_MS, CONNECTION_ERRORS, Redis
-from bus.errors import UnknownTaskError
+from bus.backoff import Backoff
+from bus.connection import BLOCK_MS, CONNECTION_ERRORS, SERVER_ERRORS, Redis
+from bus.errors import CallboardError, ClientClosedError, UnknownTaskError, UnreadableTaskError
 from bus.ids import ClientId, TaskId
-from bus.messages import Outcome, WatchTasks
+from bus.messages import VERSION, Outcome, WatchTasks
 from bus.names import DATA_FIELD, PoolNames
+from bus.outage import is_refusal
 from bus.records import Guard, Run
-from bus.states import TaskPriority, TaskStatus
+from bus.states import TaskPriority
 
 LOG = logging.getLogger("callboard.client")
 
@@ -32,7 +37,8 @@ LOOK_EVERY_S: Final = 2.0
 LOOK_AT_ONCE: Final = 500
 """Most tasks looked up in one round trip; the others have their turn in the next."""
 UNKNOWN_AFTER_S: Final = 5.0
-RECONNECT_MAX_S: Final = 1.0
+WATCH_AT_ONCE: Final = 1000
+"""Most tasks of one `WatchTasks`: as many as it takes."""
 TICK_S: Final = 0.25
 
 _DATA: Final = DATA_FIELD.encode()
@@ -52,14 +58,17 @@ class Waiter:
 
 
 class Outcomes:
-    """The outcomes of one client's tasks in one pool. Its two loops run from the first `wait_for` to `close`."""
+    """The outcomes of one client's tasks in one pool. Its loops run from the first `wait_for` to `close`."""
 
     def __init__(self, redis: Redis, names: PoolNames, client_id: ClientId) -> None:
         self._redis = redis
         self._names = names
         self._client_id = client_id
         self._stream = names.replies(client_id)
+        self._cursor = b"0-0"
         self._waiters: WeakValueDictionary[TaskId, Waiter] = WeakValueDictionary()
+        self._unwatched: list[TaskId] = []
+        self._watch_wanted = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
 
     def waiter(self, task_id: TaskId) -> Waiter:
@@ -69,110 +78,189 @@ class Outcomes:
             waiter = self._waiters[task_id] = Waiter(task_id)
         return waiter
 
-    async def wait_for(self, waiters: Iterable[Waiter], *, watch: bool) -> None:
-        """Start to look out for the outcomes of `waiters`; `watch` asks the leader to tell this client of them."""
-        now = monotonic()
-        fresh = [waiter for waiter in waiters if not waiter.waited_for and not waiter.outcome.done()]
-        for waiter in fresh:
-            waiter.waited_for = True
-            waiter.look_at = now if watch else now + LOOK_EVERY_S
+    def wait_for(self, waiter: Waiter, *, watch: bool) -> None:
+        """Start to look out for the outcome of `waiter`; `watch` has the leader asked to tell this client of it."""
         if not self._loops:
             self._loops = [
-                asyncio.create_task(self._read(), name="replies"),
-                asyncio.create_task(self._look(), name="look"),
+                asyncio.create_task(self._keep("read the replies", self._read), name="replies"),
+                asyncio.create_task(self._keep("look up tasks", self._look), name="look"),
+                asyncio.create_task(self._keep("ask for replies", self._watch), name="watch"),
             ]
-        if watch and fresh:
-            message = WatchTasks(task_ids=tuple(w.task_id for w in fresh), reply_to=self._client_id)
-            with suppress(*CONNECTION_ERRORS):  # looked up in the ledger then
-                await self._redis.xadd(self._names.commands, {DATA_FIELD: message.model_dump_json()})
+        if waiter.waited_for or waiter.outcome.done():
+            return
+        waiter.waited_for = True
+        now = monotonic()
+        waiter.look_at = now if watch else now + LOOK_EVERY_S
+        if watch:
+            self._unwatched.append(waiter.task_id)
+            self._watch_wanted.set()
 
     async def close(self) -> None:
-        """Stop the loops. Whoever still waits is cancelled."""
+        """Stop the loops. Whoever still waits is told so, by `ClientClosedError`."""
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         for waiter in list(self._waiters.values()):
-            waiter.outcome.cancel()
-        with suppress(*CONNECTION_ERRORS):
+            if not waiter.outcome.done():
+                waiter.outcome.set_exception(ClientClosedError(waiter.task_id))
+                waiter.outcome.exception()  # seen: nobody need be waiting
+        with suppress(*SERVER_ERRORS):  # it expires by itself
             await self._redis.delete(self._stream)
+
+    async def _keep(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
+        """Repeat `step` until cancelled, come what may."""
+        backoff = Backoff(base=0.05, cap=1.0)
+        away = False
+        while True:
+            try:
+                await step()
+            except Exception as error:
+                if is_refusal(error) or not isinstance(error, CONNECTION_ERRORS):
+                    LOG.exception("could not %s, trying on", what)
+                elif not away:
+                    away = True
+                    LOG.warning("the server does not serve, waiting goes on: %s", error)
+                await asyncio.sleep(backoff.next())
+            else:
+                away = False
+                backoff.reset()
 
     # --- replies
 
-    async def _read(self) -> None:
-        cursor: bytes = b"0-0"
-        pause = 0.0
-        while True:
-            try:
-                await asyncio.sleep(pause)
-                reply: Any = await self._redis.xread({self._stream: cursor}, count=READ_COUNT, block=BLOCK_MS)
-                pause = 0.0
-                for _, entries in reply or ():
-                    elsewhere = [waiter for _, fields in entries for waiter in self._take(fields[_DATA])]
-                    if elsewhere:
-                        await self._look_up(elsewhere)
-                    cursor = entries[-1][0]
-                    await self._redis.xtrim(self._stream, minid=cursor.decode(), approximate=False)
-            except CONNECTION_ERRORS as error:
-                if not pause:
-                    LOG.warning("the server does not answer, waiting goes on: %s", error)
-                pause = min(RECONNECT_MAX_S, max(0.05, pause * 2))
+    async def _watch(self) -> None:
+        """Ask for the tasks that somebody else has submitted: all of one moment in one message."""
+        await self._watch_wanted.wait()
+        while self._unwatched:
+            part = self._unwatched[:WATCH_AT_ONCE]
+            message = WatchTasks(task_ids=tuple(part), reply_to=self._client_id)
+            await self._redis.xadd(self._names.commands, {DATA_FIELD: message.model_dump_json()})
+            del self._unwatched[: len(part)]
+        self._watch_wanted.clear()
 
-    def _take(self, body: bytes) -> list[Waiter]:
-        """Take the outcomes of one entry; return who is told that his task's output is in the ledger only."""
+    async def _read(self) -> None:
+        reply: Any = await self._redis.xread({self._stream: self._cursor}, count=READ_COUNT, block=BLOCK_MS)
+        for _, entries in reply or ():
+            elsewhere: list[Waiter] = []
+            for entry_id, fields in entries:
+                self._cursor = entry_id
+                elsewhere += self._take(entry_id, fields)
+            if elsewhere:
+                await self._look_up(elsewhere)
+            await self._redis.xtrim(self._stream, minid=self._cursor.decode(), approximate=False)
+
+    def _take(self, entry_id: bytes, fields: dict[bytes, bytes]) -> list[Waiter]:
+        """Take the outcomes of one entry; return those whose output was too large to be told and is in the ledger."""
         elsewhere: list[Waiter] = []
-        for raw in from_json(body)["outcomes"]:
-            waiter = self._waiters.get(raw["task_id"])
-            if waiter is not None and not waiter.outcome.done():
+        try:
+            reply = from_json(fields[_DATA])
+            if (version := reply.get("v", VERSION)) > VERSION:
+                raise ValueError(f"it is of version {version}, and this client reads {VERSION}")  # noqa: TRY301
+            outcomes = list(reply["outcomes"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            LOG.error("cannot understand reply %s, looking in the ledger: %r", entry_id.decode(), error)  # noqa: TRY400
+            self._look_soon()
+            return elsewhere
+        unreadable = 0
+        for raw in outcomes:
+            try:
+                waiter = self._waiters.get(raw["task_id"])
+                if waiter is None or waiter.outcome.done():
+                    continue
                 if raw.get("output_in_ledger"):
                     elsewhere.append(waiter)
                 else:
                     waiter.outcome.set_result(Outcome.model_validate(raw))
+            except (ValueError, KeyError, TypeError) as error:
+                LOG.error("cannot understand an outcome, looking in the ledger: %r", error)  # noqa: TRY400
+                unreadable += 1
+        if unreadable:
+            self._look_soon()
         return elsewhere
 
     # --- the ledger
 
+    def _waiting(self) -> list[Waiter]:
+        return [w for w in list(self._waiters.values()) if w.waited_for and not w.outcome.done()]
+
+    def _look_soon(self) -> None:
+        for waiter in self._waiting():
+            waiter.look_at = 0.0
+
     async def _look(self) -> None:
         """Look up, from time to time, those that are waited for without news."""
-        while True:
-            await asyncio.sleep(TICK_S)
-            now = monotonic()
-            waiting = [w for w in list(self._waiters.values()) if w.waited_for and not w.outcome.done()]
-            due = sorted((w for w in waiting if w.look_at <= now), key=lambda w: w.look_at)[:LOOK_AT_ONCE]
-            if due:
-                with suppress(*CONNECTION_ERRORS):
-                    await self._look_up(due)
-                    for waiter in due:
-                        soon = monotonic() - waiter.added < LOOK_EVERY_S
-                        waiter.look_at = monotonic() + (FIRST_LOOK_S if soon else LOOK_EVERY_S)
+        await asyncio.sleep(TICK_S)
+        now = monotonic()
+        due = sorted((w for w in self._waiting() if w.look_at <= now), key=lambda w: w.look_at)[:LOOK_AT_ONCE]
+        if not due:
+            return
+        # Never due again at once, also when this fails: the others have their turn.
+        for waiter in due:
+            waiter.look_at = now + (FIRST_LOOK_S if now - waiter.added < LOOK_EVERY_S else LOOK_EVERY_S)
+        await self._look_up(due)
 
     async def _look_up(self, due: list[Waiter]) -> None:
+        """Tell those of `due` whose tasks have ended, are unknown, or cannot be read.
+
+        The intake streams are counted *before* the records are read, in one pipeline, which the server runs in its
+        order. A submission leaves its stream in the same step that makes its record: whatever is in none of the streams
+        then has its record already when that is read. (Counted afterwards, a task that was accepted between the two
+        would be in neither.)
+        """
         names = self._names
         async with self._redis.pipeline(transaction=False) as pipe:
-            for waiter in due:
-                pipe.hmget(names.task(waiter.task_id), ["state", "run", "result"])
             for level in TaskPriority:
                 pipe.xlen(names.submissions(level))
-            rows: list[Any] = await pipe.execute()
-        unread = sum(rows[len(due) :])
-        for waiter, (state, run, result) in zip(due, rows, strict=False):
-            if state is None:
-                overdue = monotonic() - waiter.added > UNKNOWN_AFTER_S
-                if overdue and not unread and not waiter.outcome.done():
-                    waiter.outcome.set_exception(UnknownTaskError(waiter.task_id))
-                    waiter.outcome.exception()  # seen: nobody need be waiting
-                continue
-            guard = Guard.parse(state.decode())
-            if guard.status.terminal and not waiter.outcome.done():
-                waiter.outcome.set_result(_outcome(waiter.task_id, guard.status, run, result))
+            for waiter in due:
+                pipe.hmget(names.task(waiter.task_id), ["state", "run", "result"])
+            rows: list[Any] = await pipe.execute(raise_on_error=False)
+        unread, records = rows[: len(TaskPriority)], rows[len(TaskPriority) :]
+        for row in rows:
+            if isinstance(row, Exception) and not is_refusal(row):
+                raise row
+        for waiter, row in zip(due, records, strict=True):
+            if not waiter.outcome.done():
+                self._judge(waiter, row, unread)
+
+    def _judge(self, waiter: Waiter, row: Any, unread: list[Any]) -> None:  # noqa: ANN401 - see `_outcome`
+        try:
+            found = _outcome(waiter.task_id, row)
+        except UnknownTaskError as error:
+            # A count that was refused is no nothing: then nobody is told that a task is unknown.
+            if unread == [0] * len(unread) and monotonic() - waiter.added > UNKNOWN_AFTER_S:
+                self._give_up(waiter, error)
+        except Exception as error:
+            LOG.exception("cannot read the record of task %s", waiter.task_id)
+            self._give_up(waiter, UnreadableTaskError(waiter.task_id, str(error) or repr(error)))
+        else:
+            if found is not None:
+                waiter.outcome.set_result(found)
+
+    def _give_up(self, waiter: Waiter, error: CallboardError) -> None:
+        self._waiters.pop(waiter.task_id, None)  # a new handle may try anew
+        waiter.outcome.set_exception(error)
+        waiter.outcome.exception()  # seen: nobody need be waiting
 
 
-def _outcome(task_id: TaskId, status: TaskStatus, run: bytes, result: bytes | None) -> Outcome:
+def _outcome(task_id: TaskId, row: Any) -> Outcome | None:  # noqa: ANN401 - what the server says, an error included
+    """Return the outcome that a record's state, run and result tell, just as the leader tells it; None before the end.
+
+    Raises `UnknownTaskError` if there is no record, and almost anything if it cannot be read.
+    """
+    if isinstance(row, Exception):
+        raise row
+    state, run, result = row
+    if state is None:
+        raise UnknownTaskError(task_id)
+    guard = Guard.parse(state.decode())
+    if not guard.status.terminal:
+        return None
     told = Run.model_validate_json(run)
-    last = told.attempts[-1] if told.attempts else None
+    # Only an attempt that ended with its task was ended by it: a task may also be cancelled, or expire, between two.
+    last = told.attempts[-1] if told.attempts and told.attempts[-1].ended_at == told.finished_at else None
     return Outcome(
         task_id=task_id,
-        status=status,
-        attempt=last.attempt if last else 0,
+        status=guard.status,
+        attempt=guard.attempt,
         agent_id=last.agent_id if last else None,
         output=None if result is None else from_json(result),
         error=told.error,

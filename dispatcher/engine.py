@@ -141,7 +141,8 @@ class Engine:
                 group.create_task(self._renew(), name="renew")
                 group.create_task(self._watch_horizon(), name="horizon")
         except ExceptionGroup as ends:
-            raise gravest(ends) from ends
+            end = gravest(ends)
+            raise end from end.__cause__
 
     # --- deciding
 

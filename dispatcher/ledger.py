@@ -7,8 +7,8 @@ finds agents as they were and reads the same input again, so that it decides onc
 (Were an agent stored as lost before its tasks are freed, nobody would free them.) An instruction that goes unsent by
 this is made up for: the agent's next heartbeat shows that it holds what it should not.
 
-A call whose reply was lost is sent again: the script recognises its own effect. Any other doubt (a fence, a conflict)
-is answered by loading the ledger anew, never by guessing.
+A call whose reply was lost is sent again: the script knows the latest call by its number. Any other doubt (a fence, a
+conflict) is answered by loading the ledger anew, never by guessing.
 """
 
 from collections import Counter
@@ -35,6 +35,9 @@ LARGE_OUTPUT: Final = 16 * 1024
 """Outputs above it are not repeated in replies: who waits is told to read the ledger."""
 REPLY_BYTES: Final = 256 * 1024
 """Outcomes for one client are written in entries of about this size at most."""
+
+REPLY_TTL_MS: Final = 60_000
+"""How long the answer to a question may be fetched."""
 
 STANDING_TTL_MS: Final = 60_000
 
@@ -91,6 +94,18 @@ class _Part:
         self.answers = [one for one in self.answers if one.task_id not in known]
 
 
+@dataclass(slots=True)
+class _Commit:
+    """A pass that is being stored."""
+
+    decisions: Decisions
+    number: int
+    parts: list[_Part]
+    at: int = 0
+    """The part whose outcome is not known yet."""
+    known: list[str] = field(default_factory=list)
+
+
 def in_parts(decisions: Decisions) -> list[_Part]:
     """Cut a pass into parts that one call may take; what concerns none of its tasks is in the last."""
     changes = decisions.changes
@@ -126,6 +141,7 @@ class _Call:
         "acks",
         "agents",
         "events",
+        "id",
         "keys",
         "messages",
         "n_acks",
@@ -147,6 +163,7 @@ class _Call:
         self.notes: list[Arg] = []
         self.n_tasks = self.n_acks = self.n_messages = self.n_agents = self.n_notes = 0
         self.events: bytes = b""
+        self.id = ""
 
     def key(self, name: str) -> int:
         """Return the position of `name` in KEYS, adding it if it is new."""
@@ -165,38 +182,37 @@ class Ledger:
         self._names = names
         self._limits = limits or LedgerLimits()
         n = names
-        self._fixed = [n.leader, n.pending, n.delayed, n.leases, n.finished, n.dead, n.events, n.agents]
+        self._fixed = [n.leader, n.pending, n.delayed, n.leases, n.finished, n.dead, n.events, n.agents, n.committed]
+        self._latest = _Commit(Decisions(), 0, [])
 
     async def commit(self, lead: Lead, decisions: Decisions, inputs: Inputs, now: int) -> list[str]:
         """Store `decisions` and consume `inputs`; return the ids of tasks that were to be new but exist.
 
         Nothing is written or said of those: a submission that is read a second time, after its task has ended, is
         news only to the scheduler's memory. Raises `FencedError`, `ConflictError`, or redis-py's connection errors,
-        after which the same call may be repeated: what was stored stays stored once.
+        after which the very same decisions may be committed again: it goes on where it was, and all is stored once.
         """
-        known: list[str] = []
-        *parts, last = in_parts(decisions)
-        for part in parts:
-            known += await self._store(part, None, None, lead, now)
-        return known + await self._store(last, decisions, inputs, lead, now)
-
-    async def _store(
-        self, part: _Part, rest: Decisions | None, inputs: Inputs | None, lead: Lead, now: int
-    ) -> list[str]:
-        known: list[str] = []
+        if self._latest.decisions is not decisions:
+            self._latest = _Commit(decisions, self._latest.number + 1, in_parts(decisions))
+        work = self._latest
         while True:
-            call = self._render(part, rest, inputs, lead, now)
+            part, last = work.parts[work.at], work.at == len(work.parts) - 1
+            call = self._render(part, decisions if last else None, inputs if last else None, lead, now)
+            call.id = f"{lead.epoch}/{work.number}/{work.at}"
             status, *told = await COMMIT.run(self._redis, call.keys, self._arguments(call, lead, now))
-            if status == b"OK":
-                return known
             if status == b"FENCED":
                 raise FencedError(told[0].decode())
             if status == b"CONFLICT":
                 msg = f"task {told[0].decode()}: the ledger has {told[1].decode() or 'no record'}"
                 raise ConflictError(msg)
-            found = {part.changes[position - 1].task_id for position in told}
-            known += found
-            part.drop(found)
+            if status == b"KNOWN":
+                found = {part.changes[position - 1].task_id for position in told}
+                work.known += found
+                part.drop(found)
+            elif last:
+                return work.known
+            else:
+                work.at += 1
 
     def _arguments(self, call: _Call, lead: Lead, now: int) -> list[Arg]:
         limits = self._limits
@@ -209,6 +225,7 @@ class Ledger:
             bounded(limits.events_cap, limits.events_bytes, len(call.events)),
             limits.events_retention_ms,
             limits.assignments_ttl_ms,
+            call.id,
             call.n_tasks,
             call.n_acks,
             call.n_messages,
@@ -230,6 +247,8 @@ class Ledger:
         self._answers(call, part.answers, outputs)
         if rest is not None:
             self._instructions(call, rest.instructions)
+            for reply in rest.replies:
+                self._message(call, self._names.replies(reply.client_id), REPLY_TTL_MS, 0, reply.body)
             self._agents(call, rest.agents, now)
             for note in rest.notes:
                 call.n_notes += 1

@@ -41,7 +41,7 @@ LOG = logging.getLogger("callboard.dispatcher")
 
 STAND_BY_S: Final = 0.5
 PAUSE_S: Final = 0.1
-PAUSE_MAX_S: Final = 30.0
+PAUSE_MAX_S: Final = 10.0
 LASTING_MS: Final = 60_000
 """A term that ends badly after so long is no sign that the next will."""
 GIVE_BACK_S: Final = 1.0
@@ -139,6 +139,9 @@ class PoolDispatcher:
                 if self._outage is None:
                     LOG.warning("pool %s: the server does not serve, trying on: %s", self.pool, error)
                 self._outage = str(error)
+                await self._give_back()
+                await _wait(stop, STAND_BY_S)
+                continue
             except Exception as error:  # noqa: BLE001 - of this pool, and the process has others
                 self._defect(error)
             else:
@@ -155,7 +158,9 @@ class PoolDispatcher:
         if isinstance(error, DefectError):
             if error.certain:
                 self._culprits |= dict.fromkeys(error.suspects, f"the leader fails on it: {cause!r}")
-                LOG.error("pool %s: %s goes to rejected: the leader has failed on it twice", self.pool, error.suspects)
+                for ref in error.suspects:
+                    LOG.error("%s: entry %s goes to rejected, the leader has failed on it twice", *ref)
+                self._failures = 0
             else:
                 self._suspects |= error.suspects
 
@@ -169,7 +174,9 @@ class PoolDispatcher:
 
     def _pause_s(self, lasted_ms: float) -> float:
         """Return how long to wait before the next try: longer each time, until a term has lasted."""
-        self._failures = 0 if lasted_ms > LASTING_MS else min(self._failures + 1, 10)
+        if lasted_ms > LASTING_MS:
+            self._failures = 0
+        self._failures = min(self._failures + 1, 10)
         return min(PAUSE_MAX_S, PAUSE_S * (1 << self._failures)) * (0.75 + random.random() / 2)
 
     async def _term(self, lead: Lead, stop: asyncio.Event, settled: Callable[[], None]) -> None:
@@ -232,7 +239,8 @@ class PoolDispatcher:
                 for loop in loops:
                     loop.cancel()
         except ExceptionGroup as ends:
-            raise gravest(ends) from ends
+            end = gravest(ends)
+            raise end from end.__cause__
 
     async def _read(self, settled: Callable[[], None]) -> None:
         await self._intake.start()
@@ -271,6 +279,7 @@ class PoolDispatcher:
         while True:
             await asyncio.sleep(STANDING_EVERY_S)
             turn += 1
+            self._ailment = None
             try:
                 await self._stand_once(engine, prune=turn % PRUNE_EVERY == 0)
             except (*CONNECTION_ERRORS, RedisError):

@@ -39,11 +39,20 @@ class Salvaged(NamedTuple):
     """Raw bytes and the reason, for each item that could not be read."""
 
 
-def split(raw: bytes) -> tuple[list[bytes], bool]:
-    """Return the elements of a JSON array, or the members of an object, as they are; and whether its end was found."""
+class Split(NamedTuple):
+    """A JSON array or object, taken apart."""
+
+    parts: list[bytes]
+    """Its elements, or its members, as they are."""
+    rest: bytes | None
+    """What follows them where its end was not found, or behind its end; None if it is whole."""
+
+
+def split(raw: bytes) -> Split:
+    """Take a JSON array or object apart at its top, without parsing it."""
     found: list[bytes] = []
     if raw.lstrip()[:1] not in (b"{", b"["):
-        return found, False
+        return Split(found, raw)
     depth = start = 0
     for token in _TOKEN.finditer(raw):
         text = token[0]
@@ -55,7 +64,7 @@ def split(raw: bytes) -> tuple[list[bytes], bool]:
             if len(text) >= depth:
                 end = token.start() + depth - 1
                 last = raw[start:end].strip()
-                return [*found, last] if last else found, not raw[end + 1 :].strip()
+                return Split([*found, last] if last else found, raw[end + 1 :].strip() or None)
             depth -= len(text)
         elif text == b",":
             if depth == 1:
@@ -63,30 +72,38 @@ def split(raw: bytes) -> tuple[list[bytes], bool]:
                 start = token.end()
         elif len(text) == 1:
             break  # a string that does not end
-    return found, False
+    return Split(found, raw[start:])
 
 
 def members(raw: bytes) -> tuple[dict[str, bytes], bool]:
-    """Return the members of a JSON object, each value as it is; and whether nothing had to be left out."""
+    """Return the members of a JSON object, each value as it is; and whether nothing had to be left out.
+
+    Where the object is cut off in an array, what there is of that array is among them.
+    """
     if len(raw) > MAX_BYTES or raw.lstrip()[:1] != b"{":
         return {}, False
-    parts, whole = split(raw)
+    parts, rest = split(raw)
+    whole = rest is None
     found: dict[str, bytes] = {}
     for part in parts:
-        head = _MEMBER.match(part)
-        name = None if head is None else _name(head[1])
-        if head is None or name is None:
-            whole = False
-        else:
-            found[name] = part[head.end() :]
+        whole &= _member(part, found)
+    if rest is not None:
+        cut: dict[str, bytes] = {}
+        _member(rest, cut)
+        found |= {name: value for name, value in cut.items() if value[:1] == b"["}
     return found, whole
 
 
-def _name(raw: bytes) -> str | None:
+def _member(raw: bytes, found: dict[str, bytes]) -> bool:
+    head = _MEMBER.match(raw)
     try:
-        return str(from_json(raw))
+        name = None if head is None else str(from_json(head[1]))
     except ValueError:
-        return None
+        return False
+    if head is None or name is None:
+        return False
+    found[name] = raw[head.end() :]
+    return True
 
 
 def salvage_report(body: bytes, reason: str) -> Salvaged | None:
@@ -130,14 +147,16 @@ def salvage_report(body: bytes, reason: str) -> Salvaged | None:
 
 
 def _items(model: type[M], raw: bytes, set_aside: list[tuple[bytes, str]]) -> tuple[list[M], bool]:
-    parts, whole = split(raw) if raw[:1] == b"[" else ([], False)
+    if raw[:1] != b"[":
+        return [], False
+    parts, rest = split(raw)
     good: list[M] = []
-    for part in parts:
+    for part in parts if rest is None else [*parts, rest]:
         try:
             good.append(model.model_validate_json(part))
         except ValidationError as error:
             set_aside.append((part, in_words(error)))
-    return good, whole
+    return good, rest is None
 
 
 def _failed(raw: bytes, why: str) -> TaskResult | None:

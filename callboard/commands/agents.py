@@ -5,6 +5,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from bus.records import AgentInfo
+from bus.requirement_text import format_clause
 from callboard.connecting import connected
 from callboard.labels import is_internal
 from callboard.moments import moment
@@ -70,6 +71,7 @@ async def get(agent_id: _AgentId, /, *, pool: _Pool = None, redis_url: RedisUrl 
         ("signed in", moment(info.registered_at)),
         ("heartbeat", f"each {info.heartbeat_interval:g} s, lost after {info.lease:g} s"),
         *((f"attribute {name}", json_text(value)) for name, value in info.attributes.items()),
+        ("accepts", ", ".join(map(format_clause, info.accepts)) or None),
         *((name, value) for name, value in info.metadata.items() if not is_internal(name)),
         *((f"capability {spec.name}", f"{spec.version} {json_text(spec.attributes)}") for spec in info.capabilities),
     ]

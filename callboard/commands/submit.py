@@ -24,7 +24,9 @@ _Texts = list[str] | None
 
 
 async def submit(  # noqa: PLR0913 - one per option
-    capability: Annotated[str, Parameter(help="Name of the capability that is to do it.")],
+    capability: Annotated[
+        str, Parameter(help="Capability that is to do it, e.g. 'translate>=2[lang contains de, region ~ eu:10]'.")
+    ],
     payload: Annotated[
         str | None, Parameter(allow_leading_hyphen=True, help="Payload as JSON; - takes one per line from stdin.")
     ] = None,
@@ -37,10 +39,12 @@ async def submit(  # noqa: PLR0913 - one per option
     version: Annotated[str | None, Parameter(help="Versions of the capability that will do, e.g. '>=1.2'.")] = None,
     priority: Annotated[TaskPriority, Parameter(help="How urgent it is.")] = TaskPriority.MEDIUM,
     requires: Annotated[
-        _Texts, Parameter(metavar="CONDITION", help="Condition, e.g. 'gpu >= 16'; may be repeated.")
+        _Texts,
+        Parameter(metavar="CONDITION", help="E.g. 'gpu >= 16' or '(gpu >= 16 | tpu exists)'; may be repeated."),
     ] = None,
     prefers: Annotated[
-        _Texts, Parameter(metavar="CONDITION", help="Condition that is better met; may be repeated.")
+        _Texts,
+        Parameter(metavar="CONDITION", help="Better met, but not required, e.g. 'region ~ eu:10'; may be repeated."),
     ] = None,
     key: Annotated[str | None, Parameter(help="A second task with this key is not submitted.")] = None,
     fairness_key: Annotated[str | None, Parameter(help="Tasks of different keys take turns.")] = None,

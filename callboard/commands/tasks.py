@@ -4,10 +4,13 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
+from pydantic import ValidationError
 
-from bus.records import Task, TaskInDB
+from bus.explanations import Explanation
+from bus.records import Task, TaskCreate, TaskInDB
 from bus.states import TaskPriority, TaskStatus
 from callboard.connecting import check_task_id, connected
+from callboard.failures import UsageError
 from callboard.moments import ago, moment
 from callboard.options import AsJson, RedisUrl, Seconds
 from callboard.outcomes import show_outcome
@@ -153,3 +156,47 @@ async def reprioritise(
     else:
         print_line(f"asked for {len(task_ids)} task{'s' * (len(task_ids) != 1)} to be {priority}")
     return 0
+
+
+@tasks.command
+async def explain(task_id: _TaskId, /, *, redis_url: RedisUrl = None, json: AsJson = False) -> int:
+    """Say why a task waits, in numbers, or why it is where it is. Only a dispatcher that leads can answer."""
+    check_task_id(task_id)
+    async with connected(redis_url) as bus:
+        found = await bus.explain(task_id)
+    _show_explanation(found, as_json=json)
+    return 0
+
+
+@tasks.command
+async def plan(
+    capability: Annotated[str, Parameter(help="What it requires: `text.count`, `translate>=2[lang contains de]`.")],
+    /,
+    *,
+    priority: Annotated[TaskPriority, Parameter(help="How urgent it is.")] = TaskPriority.MEDIUM,
+    slots: Annotated[int, Parameter(help="Slots that it takes.")] = 1,
+    fairness_key: Annotated[str | None, Parameter(help="Whose it is.")] = None,
+    pool: _Pool = None,
+    redis_url: RedisUrl = None,
+    json: AsJson = False,
+) -> int:
+    """Say what would become of a task if it were submitted now, without submitting it."""
+    fields = {"capability": capability, "priority": priority, "slots": slots, "fairness_key": fairness_key}
+    try:
+        task = TaskCreate.model_validate(fields)
+    except ValidationError as error:
+        text = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{text}: `callboard tasks plan --help` shows what it takes") from None
+    async with connected(redis_url, pool) as bus:
+        found = await bus.plan(task)
+    _show_explanation(found, as_json=json)
+    return 0
+
+
+def _show_explanation(found: Explanation, *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    rows: list[tuple[str, object]] = [("status", found.status), ("why", found.text)]
+    rows += [("agents", f"{group.count} {group.why}") for group in found.groups]
+    print_rows(f"task {found.task_id}" if found.task_id else "such a task", rows)

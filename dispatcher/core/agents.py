@@ -55,6 +55,7 @@ def sign_in(board: Board, message: Register, at: int) -> None:
         registered_at=at,
         lease_ms=int(message.lease * 1000),
         attributes=dict(message.attributes),
+        accepts=message.accepts,
         metadata=dict(message.metadata),
         heartbeat_interval=message.heartbeat_interval,
         retired=retired,
@@ -69,7 +70,7 @@ def sign_in(board: Board, message: Register, at: int) -> None:
             fresh.status = AgentStatus.DRAINING
     elif agent is not None:
         breaker.forget(board, agent)
-    board.fleet.add(fresh)
+    board.add_agent(fresh)
     board.throttle(fresh)
     _hand_over(board, fresh, tasks)
     board.horizon_timers.set(at + fresh.lease_ms, TimerKind.LEASE, fresh.id, fresh.life)
@@ -277,7 +278,7 @@ def unknown(board: Board, agent_id: str, session: str) -> AgentState:
         life=board.new_life(),
     )
     agent.status = AgentStatus.ERROR
-    board.fleet.add(agent)
+    board.add_agent(agent)
     board.horizon_timers.set(board.now + STAND_IN_MS, TimerKind.LEASE, agent_id, agent.life)
     return agent
 

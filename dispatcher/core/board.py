@@ -62,7 +62,7 @@ class Board:
         if len(fleet.classes) >= fleet.sweep_at:
             for cls in fleet.sweep():
                 order.forget(cls)
-        order.push(task, fleet.class_of(task.terms.requirement))
+        order.push(task, fleet.class_of(task.terms))
 
     def _means_something(self, kind: TimerKind, subject: str, mark: int) -> bool:
         """Tell whether a timer may still do anything when it rings; in doubt it may."""
@@ -114,6 +114,18 @@ class Board:
         if reason is not None:
             self.draft.notes.append(Note(NoteKind.TOMBSTONE, task_id, None))
         return reason
+
+    def add_agent(self, agent: AgentState) -> None:
+        """Let `agent` be considered; if it asks of tasks what nobody has asked, those that wait are sorted anew."""
+        asked = self.fleet.asked
+        self.fleet.add(agent)
+        if self.fleet.asked == asked:
+            return
+        waiting = [task for task in self.tasks.values() if task.line is not None]
+        for task in waiting:
+            self.order.leave(task)
+        for task in waiting:
+            self.enqueue(task)
 
     def live(self, task_id: str) -> TaskState | None:
         """Return a task that has not ended, not even in this pass; None otherwise."""

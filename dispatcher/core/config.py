@@ -47,6 +47,8 @@ class SchedulerConfig:
     """How long an agent that did not read its assignments goes without."""
     forget_agent_ms: int = 3_600_000
     """How long a stopped or lost agent stays listed."""
+    placements_per_pass: int = 2_000
+    """Most tasks placed in one pass, for the same reason as below."""
     timers_per_pass: int = 500
     """Most timers that ring in one pass: a pass must be over long before the leader's lease."""
     tombstone_ms: int = 60_000

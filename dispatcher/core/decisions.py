@@ -103,6 +103,14 @@ class Answer:
 
 
 @dataclass(slots=True)
+class Reply:
+    """The answer to a question, as JSON of `bus.messages.Reply`, for the client that asked."""
+
+    client_id: str
+    body: bytes
+
+
+@dataclass(slots=True)
 class TaskTransition:
     """One step of a task, for the events; written as `bus.messages.Transition`."""
 
@@ -164,6 +172,7 @@ class Decisions:
     notes: list[Note] = field(default_factory=list)
     instructions: list[Instruct] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
     transitions: list[TaskTransition] = field(default_factory=list)
     agent_transitions: list[AgentTransition] = field(default_factory=list)
     accepted: list[Accepted] = field(default_factory=list)
@@ -187,4 +196,11 @@ class Decisions:
         )
 
     def __len__(self) -> int:
-        return len(self.changes) + len(self.agents) + len(self.notes) + len(self.instructions) + len(self.answers)
+        return (
+            len(self.changes)
+            + len(self.agents)
+            + len(self.notes)
+            + len(self.instructions)
+            + len(self.answers)
+            + len(self.replies)
+        )

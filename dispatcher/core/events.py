@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from bus.messages import (
     AgentCommand,
     CancelTasks,
+    Explain,
     Heartbeat,
+    Plan,
     Register,
     Report,
     Reprioritise,
@@ -52,7 +54,7 @@ class Duplicate:
 class Commanded:
     """A client or operator wants something."""
 
-    command: CancelTasks | Reprioritise | WatchTasks | AgentCommand
+    command: CancelTasks | Reprioritise | Explain | Plan | WatchTasks | AgentCommand
     at: int
 
 

@@ -6,16 +6,18 @@ to date when an agent comes, goes or changes, so a placement costs a few word-wi
 bits, and the backlog plays no part.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from bus.requirement_text import format_clause
+from bus.requirements import Value
 from bus.states import AgentHealth, TaskPriority
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.limits import Gate, rate_gate
-from dispatcher.core.match import find_capability, preference_weight
+from dispatcher.core.match import accepts, facts_asked, find_capability, preference_weight
 from dispatcher.core.model import AgentState
-from dispatcher.core.terms import Requirement
+from dispatcher.core.terms import Requirement, Terms
 
 if TYPE_CHECKING:
     from dispatcher.core.order import Line
@@ -35,13 +37,18 @@ FEW: Final = 4
 as good: the "power of two choices" (Mitzenmacher, 2001)."""
 
 
+ClassKey = tuple[Requirement, tuple[tuple[str, str], ...]]
+
+
 class RequirementClass:
     """All waiting tasks with one requirement, and the agents that meet it."""
 
-    __slots__ = ("blocked", "by_priority", "gates", "mask", "parked", "preferred", "requirement", "waiting")
+    __slots__ = ("blocked", "by_priority", "facts", "gates", "mask", "parked", "preferred", "requirement", "waiting")
 
-    def __init__(self, requirement: Requirement) -> None:
+    def __init__(self, requirement: Requirement, facts: Mapping[str, Value]) -> None:
         self.requirement = requirement
+        self.facts = facts
+        """What its tasks have in common of what any agent asks of tasks."""
         self.gates = requirement.gates
         """All limits that its tasks count for, those of their capability included."""
         self.mask = 0
@@ -64,7 +71,9 @@ class Fleet:
     def __init__(self, config: SchedulerConfig) -> None:
         self._config = config
         self.agents: dict[str, AgentState] = {}
-        self.classes: dict[Requirement, RequirementClass] = {}
+        self.classes: dict[ClassKey, RequirementClass] = {}
+        self.asked: frozenset[str] = frozenset()
+        """Facts of tasks that any agent asks for: tasks that differ in them are of different classes."""
         self.durations: dict[str, float] = {}
         """Moving average of the run time of each capability, in milliseconds."""
         self.gained = 0
@@ -87,6 +96,7 @@ class Fleet:
             agent.index = len(self._by_index)
             self._by_index.append(agent)
         self.agents[agent.id] = agent
+        self.asked |= facts_asked(agent.accepts)
         for cls in self.classes.values():
             self._match(cls, agent)
         self._limit(agent)
@@ -157,11 +167,17 @@ class Fleet:
 
     # --- classes
 
-    def class_of(self, requirement: Requirement) -> RequirementClass:
-        """Return the class of `requirement`, making it if it is new."""
-        cls = self.classes.get(requirement)
+    def class_of(self, terms: Terms) -> RequirementClass:
+        """Return the class of tasks with these terms, making it if it is new."""
+        requirement = terms.requirement
+        facts: dict[str, Value] = {}
+        key: ClassKey = (requirement, ())
+        if self.asked:
+            facts = {name: value for name, value in terms.facts.items() if name in self.asked}
+            key = (requirement, tuple((name, repr(value)) for name, value in facts.items()))
+        cls = self.classes.get(key)
         if cls is None:
-            cls = self.classes[requirement] = RequirementClass(requirement)
+            cls = self.classes[key] = RequirementClass(requirement, facts)
             for agent in self.agents.values():
                 self._match(cls, agent)
             cls.gates = (*requirement.gates, *self._capability_gates.get(requirement.capability, ()))
@@ -182,16 +198,18 @@ class Fleet:
 
     def sweep(self) -> list[RequirementClass]:
         """Forget classes in which nobody waits, and return them: requirements may be as many as tasks."""
-        idle = [cls for cls in self.classes.values() if not cls.waiting]
-        for cls in idle:
-            del self.classes[cls.requirement]
+        idle = {key: cls for key, cls in self.classes.items() if not cls.waiting}
+        for key in idle:
+            del self.classes[key]
         self.sweep_at = max(KEPT_CLASSES, 2 * len(self.classes))
-        return idle
+        return list(idle.values())
 
     def _match(self, cls: RequirementClass, agent: AgentState) -> None:
         capability = find_capability(agent, cls.requirement)
         bit = 1 << agent.index
         if capability is None or capability.name in agent.shut or not agent.could_fit(cls.requirement):
+            return
+        if agent.accepts and not accepts(agent.accepts, cls.facts):
             return
         cls.mask |= bit
         weight = preference_weight(agent, capability, cls.requirement)
@@ -313,9 +331,7 @@ def _agents(number: int) -> str:
 
 def _describe(requirement: Requirement) -> str:
     parts = [f"version {requirement.version}"] if requirement.version else []
-    parts += [
-        f"{c.attribute} {c.op.value} {'' if c.value is None else c.value}".strip() for c in requirement.conditions
-    ]
+    parts += [format_clause(clause) for clause in requirement.conditions]
     if requirement.slots > 1:
         parts.append(f"{requirement.slots} slots")
     parts += [f"{much / 1000:g} {name}" for name, much in requirement.resources]

@@ -42,7 +42,8 @@ def assign(board: Board, task: TaskState, agent: AgentState, estimate_ms: float 
     """PENDING → ASSIGNED: a new attempt, on `agent`."""
     _move(task, TaskStatus.ASSIGNED)
     task.attempt += 1
-    task.current = Attempt(agent, agent.session, board.now)
+    eligible = board.fleet.class_of(task.terms).mask.bit_count()
+    task.current = Attempt(agent, agent.session, board.now, eligible=eligible, room=agent.free)
     _enter(board, task, task.current, agent, estimate_ms)
     gates = task.current.gates
     if gates or agent.gates:
@@ -52,7 +53,7 @@ def assign(board: Board, task: TaskState, agent: AgentState, estimate_ms: float 
         breaker.placed(board, agent, task.terms.requirement.capability)
     board.touch(task)
     board.tell(task)
-    if agent.used > agent.slots:
+    if agent.free < 0:
         board.watch(agent)
     due = max(task.enqueued_at, task.not_before)
     board.draft.placed.append(Placed(task.id, task.terms.requirement.capability, max(0, board.now - due)))
@@ -213,7 +214,7 @@ def resume(board: Board, task: TaskState, agent: AgentState) -> None:
     if task.status is TaskStatus.RUNNING:
         current.heard_at = board.now
         _arm_timeouts(board, task, current)
-    elif agent.used > agent.slots:
+    elif agent.free < 0:
         board.watch(agent)
 
 
@@ -292,7 +293,7 @@ def _enter(board: Board, task: TaskState, current: Attempt, agent: AgentState, e
     for name, much in requirement.resources:
         agent.granted[name] = agent.granted.get(name, 0) + much
     board.order.hold(task)
-    current.gates = board.fleet.class_of(requirement).gates
+    current.gates = board.fleet.class_of(task.terms).gates
     if current.gates:
         board.limits.hold(current.gates)
     if agent.status is AgentStatus.IDLE:

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from bus.messages import CapabilitySpec, TaskError
 from bus.records import AttemptRecord
-from bus.requirements import Value
+from bus.requirements import Clause, Value
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
 from dispatcher.core.limits import Gate, rate_gate
 from dispatcher.core.terms import Requirement, Terms
@@ -46,6 +46,25 @@ class Attempt:
     """The agent was asked to hand it back."""
     gates: tuple[Gate, ...] = ()
     """The limits that it counts for."""
+    eligible: int = 0
+    """Agents that could have had it."""
+    room: int = 0
+    """Free slots that its agent had then."""
+
+    @property
+    def why(self) -> str:
+        """Say why it went where it is."""
+        if not self.eligible:
+            return "as the ledger has it; the leader that placed it is no more"
+        others = (
+            "the only one that could do it" if self.eligible == 1 else f"the best of {self.eligible} that could do it"
+        )
+        room = (
+            f"it had {self.room} free slot{'s' * (self.room != 1)}"
+            if self.room > 0
+            else "short work, ahead of its slots"
+        )
+        return f"{others}; {room}"
 
 
 @dataclass(slots=True, eq=False)
@@ -132,6 +151,8 @@ class AgentState:
     registered_at: int
     lease_ms: int
     attributes: dict[str, Value] = field(default_factory=dict)
+    accepts: tuple[Clause, ...] = ()
+    """Conditions on the tasks that it is given, see `match.accepts`."""
     metadata: dict[str, JsonValue] = field(default_factory=dict)
     heartbeat_interval: float = 1.0
     retired: tuple[str, ...] = ()

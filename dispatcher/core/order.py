@@ -20,7 +20,7 @@ at, since a pass ends as soon as all that wait are blocked: its cost does not gr
 
 from collections import deque
 from heapq import heappop, heappush, heapreplace
-from itertools import count
+from itertools import count, takewhile
 from typing import TYPE_CHECKING, Final
 
 from bus.states import TaskPriority
@@ -132,6 +132,12 @@ class Line:
         if late and (not fifo or late[0][0] < fifo[0].enqueued_at):
             return late[0][2]
         return fifo[0] if fifo else None
+
+    def before(self, score: int) -> int:
+        """Return how many tasks have a lower score; as soon as one has not, those behind it are not looked at."""
+        in_order = takewhile(lambda task: task.score < score, self._fifo)
+        late = (entry[2] for entry in self._late if entry[2].score < score)
+        return len({task.id for task in (*in_order, *late) if task.line is self})
 
     def leave(self, task: "TaskState") -> None:
         """Let `task` wait no more; what is left of it is dropped when it comes up, or when there is much of it."""
@@ -289,6 +295,19 @@ class Order:
         self._served = max(self._served, share.served)
         share.served += task.terms.requirement.slots / share.weight
         return task
+
+    def ahead_of(self, task: "TaskState") -> int:
+        """Return how many waiting tasks of the same class have a lower score than `task`; costs a look at each."""
+        line, score = task.line, task.score
+        if line is None:
+            return 0
+        same = [
+            other
+            for share in self._shares.values()
+            for lane in share.lanes.values()
+            if (other := lane.lines.get(line.cls)) is not None
+        ]
+        return sum(other.before(score) for other in same)
 
     # --- running work
 

@@ -53,4 +53,4 @@ def _unbegun(agent: AgentState) -> list[TaskState]:
 
 def _somebody_else(board: Board, task: TaskState) -> bool:
     fleet = board.fleet
-    return fleet.choose(fleet.class_of(task.terms.requirement), None, board.rng) is not None
+    return fleet.choose(fleet.class_of(task.terms), None, board.rng) is not None

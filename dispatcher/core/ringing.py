@@ -36,7 +36,7 @@ def _expire(board: Board, task_id: str, why: dict[Requirement, str]) -> None:
     requirement = task.terms.requirement
     words = why.get(requirement)
     if words is None:
-        words = why[requirement] = board.fleet.why_waiting(board.fleet.class_of(requirement))
+        words = why[requirement] = board.fleet.why_waiting(board.fleet.class_of(task.terms))
     lifecycle.expire(board, task, words)
 
 

@@ -9,12 +9,13 @@ from collections.abc import Iterable
 
 from pydantic_core import from_json
 
-from bus.messages import CancelTasks, Reprioritise, WatchTasks
+from bus import messages
+from bus.messages import CancelTasks, Explain, Plan, Reprioritise, WatchTasks
 from bus.states import FailureReason, TaskPriority, TaskStatus
-from dispatcher.core import agents, breaker, lifecycle, reports, ringing
+from dispatcher.core import agents, breaker, explain, lifecycle, reports, ringing
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
-from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind
+from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind, Reply
 from dispatcher.core.events import (
     Beat,
     Blind,
@@ -39,6 +40,8 @@ class Scheduler:
 
     def __init__(self, config: SchedulerConfig | None = None, *, seed: int = 0) -> None:
         self.board = Board(config or SchedulerConfig(), seed)
+        self._unfinished = False
+        """True when the last pass could have placed more."""
 
     # --- a pass
 
@@ -57,8 +60,10 @@ class Scheduler:
 
     @property
     def next_due(self) -> int | None:
-        """When the next timer rings (ms), perhaps in the past: a pass rings only so many; None if none will."""
+        """When the next timer rings (ms), perhaps in the past: a pass does only so much; None if none will."""
         board = self.board
+        if self._unfinished:
+            return board.now
         overdue = board.horizon_timers.next_due
         if overdue is not None and overdue <= board.horizon:
             return overdue
@@ -78,7 +83,7 @@ class Scheduler:
             self._remember(note)
         for agent in fleet:
             agent.life = board.new_life()
-            board.fleet.add(agent)
+            board.add_agent(agent)
             board.throttle(agent)
             board.horizon_timers.set(now + agent.lease_ms, TimerKind.LEASE, agent.id, agent.life)
             board.horizon_timers.set(now, TimerKind.SESSION, agent.id)
@@ -187,6 +192,8 @@ class Scheduler:
             case Reprioritise():
                 for task_id in command.task_ids:
                     self._reprioritise(task_id, command.priority)
+            case Explain() | Plan():
+                self._explain(command)
             case WatchTasks():
                 for task_id in command.task_ids:
                     self._watch(task_id, command.reply_to)
@@ -219,6 +226,15 @@ class Scheduler:
         if waits:
             board.enqueue(task)
 
+    def _explain(self, asked: Explain | Plan) -> None:
+        board = self.board
+        answer = messages.Reply(unknown=True)
+        if isinstance(asked, Plan):
+            answer = messages.Reply(explanation=explain.plan(board, asked.task))
+        elif (task := board.live(asked.task_id)) is not None:
+            answer = messages.Reply(explanation=explain.explain(board, task))
+        board.draft.replies.append(Reply(asked.reply_to, answer.model_dump_json().encode()))
+
     def _watch(self, task_id: str, client_id: str | None) -> None:
         task = self.board.live(task_id)
         if task is None or client_id is None or client_id in task.listeners:
@@ -235,7 +251,9 @@ class Scheduler:
             gained, fleet.gained = fleet.gained, 0
             for cls in [c for c in order.blocked if c.mask & gained]:
                 order.open(cls)
-        while not fleet.full and (line := order.best()) is not None:
+        left = board.config.placements_per_pass
+        while left and not fleet.full and (line := order.best()) is not None:
+            left -= 1
             cls = line.cls
             closed = board.limits.closed(cls.gates, board.now) if cls.gates else None
             if closed is not None:
@@ -251,6 +269,7 @@ class Scheduler:
                 order.block(cls)
                 continue
             lifecycle.assign(board, order.take(line), agent, estimate)
+        self._unfinished = not left
 
     # --- what operators see
 

@@ -6,8 +6,9 @@ A million waiting tasks are mostly alike, and their leader remembers of each onl
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from bus.acceptance import CAPABILITY, FAIRNESS_KEY, PRIORITY, TAGS
 from bus.messages import TaskHeader
-from bus.requirements import Condition, Preference
+from bus.requirements import Clause, Preference, Value
 from bus.retries import RetryPolicy
 from bus.states import TaskPriority
 from dispatcher.core.config import SchedulerConfig
@@ -30,7 +31,7 @@ class Requirement:
     key: str
     capability: str = field(compare=False)
     version: str | None = field(default=None, compare=False)
-    conditions: tuple[Condition, ...] = field(default=(), compare=False)
+    conditions: tuple[Clause, ...] = field(default=(), compare=False)
     preferences: tuple[Preference, ...] = field(default=(), compare=False)
     slots: int = field(default=1, compare=False)
     resources: tuple[tuple[str, int], ...] = field(default=(), compare=False)
@@ -55,6 +56,17 @@ class Terms:
     estimate_ms: float | None = None
     reply_to: str | None = None
     retry: RetryPolicy | None = None
+    tags: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> dict[str, Value]:
+        """What agents may ask of the task, by the names in `bus.acceptance`; what it has not is left out."""
+        found: dict[str, Value] = {CAPABILITY: self.requirement.capability, PRIORITY: self.priority}
+        if self.fairness_key is not None:
+            found[FAIRNESS_KEY] = self.fairness_key
+        if self.tags:
+            found[TAGS] = [*self.tags]
+        return found
 
 
 class TermsBook:
@@ -82,6 +94,7 @@ class TermsBook:
             header.fairness_key,
             header.estimated_duration,
             header.reply_to,
+            header.tags,
         )
         terms = self._known.get(key)
         if terms is None:
@@ -113,6 +126,7 @@ class TermsBook:
             fairness_key=header.fairness_key,
             estimate_ms=None if header.estimated_duration is None else header.estimated_duration * 1000,
             reply_to=header.reply_to,
+            tags=header.tags,
         )
 
 

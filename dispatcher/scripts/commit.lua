@@ -1,19 +1,20 @@
 -- Purpose: store what one pass of the scheduler decided, and consume the input that it came from.
 --
--- Guarantee: all or nothing. Every check stands before the first write, for Redis does not roll back: the leader's
--- token (fence), then each task's guard. A task that already has its new guard is left as it is, so a commit that is
--- repeated because its reply was lost changes nothing and answers OK. A task that was to be new and exists otherwise stops the
--- call: what was decided of it is void, and so is what was to be said of it. An input entry is acknowledged and deleted in the
--- same step as its effect is stored.
+-- Guarantee: all or nothing, and once. Every check stands before the first write, for Redis does not roll back: the leader's
+-- token (fence), then whether this very call was made before (its reply was lost: it changes nothing and answers OK), then
+-- each task's guard. A task that was to be new and exists stops the call: what was decided of it is void, and so is what was
+-- to be said of it. An input entry is acknowledged and deleted in the same step as its effect is stored.
 --
 -- KEYS  1 leader  2 pending  3 delayed  4 leases  5 finished  6 dead  7 events  8 agents (index)
---       9.. any further key, referred to by its position in KEYS
+--       9 the latest call
+--       10.. any further key, referred to by its position in KEYS
 -- ARGV  1 token of the leader            2 consumer group
 --       3 now (ms)                       4 retention of finished tasks (ms)
 --       5 body for events ('' for none)  6 length at which events is capped
 --       7 age at which events are dropped (ms), counted back from the entry that is written
 --       8 time to live of assignments streams (ms), from their last entry on
---       9 number of tasks  10 number of acks  11 number of messages  12 number of agents  13 number of notes
+--       9 id of this call
+--       10 number of tasks  11 number of acks  12 number of messages  13 number of agents  14 number of notes
 --       then per task, 13 values:
 --         key, id, guard before ('' = must not exist), guard after, place (w d a f x), score there, run,
 --         spec ('' = keep), output ('' = none), key of the stream to release its entry from (0 = none),
@@ -32,15 +33,19 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return { 'FENCED', redis.call('GET', KEYS[1]) or '' }
 end
 
-local tasks, acks, messages = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
-local agents, notes = tonumber(ARGV[12]), tonumber(ARGV[13])
-local STRIDE = 13
-local FIRST = 14
+if redis.call('GET', KEYS[9]) == ARGV[9] then
+  return { 'OK' }
+end
 
-local todo, entries, done, known = {}, {}, 0, { 'KNOWN' }
+local tasks, acks, messages = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
+local agents, notes = tonumber(ARGV[13]), tonumber(ARGV[14])
+local STRIDE = 13
+local FIRST = 15
+
+local entries, known = {}, { 'KNOWN' }
 for i = 1, tasks do
   local at = FIRST + (i - 1) * STRIDE
-  local before, after = ARGV[at + 2], ARGV[at + 3]
+  local before = ARGV[at + 2]
   local found
   if ARGV[at + 9] ~= '0' then
     local pair = redis.call('HMGET', KEYS[tonumber(ARGV[at])], 'state', 'entry')
@@ -48,14 +53,11 @@ for i = 1, tasks do
   else
     found = redis.call('HGET', KEYS[tonumber(ARGV[at])], 'state')
   end
-  if (found or '') == before then
-    todo[i] = true
-  elseif found == after then
-    done = done + 1
-  elseif before == '' then
+  if (found or '') ~= before then
+    if before ~= '' then
+      return { 'CONFLICT', ARGV[at + 1], found or '' }
+    end
     known[#known + 1] = i
-  else
-    return { 'CONFLICT', ARGV[at + 1], found or '' }
   end
 end
 
@@ -66,58 +68,56 @@ end
 local index = { w = KEYS[2], d = KEYS[3], a = KEYS[4] }
 local given = {}
 for i = 1, tasks do
-  if todo[i] then
-    local at = FIRST + (i - 1) * STRIDE
-    local key, id = KEYS[tonumber(ARGV[at])], ARGV[at + 1]
-    local place, score, spec, output = ARGV[at + 4], ARGV[at + 5], ARGV[at + 7], ARGV[at + 8]
-    if entries[i] then
-      redis.call('XDEL', KEYS[tonumber(ARGV[at + 9])], entries[i])
+  local at = FIRST + (i - 1) * STRIDE
+  local key, id = KEYS[tonumber(ARGV[at])], ARGV[at + 1]
+  local place, score, spec, output = ARGV[at + 4], ARGV[at + 5], ARGV[at + 7], ARGV[at + 8]
+  if entries[i] then
+    redis.call('XDEL', KEYS[tonumber(ARGV[at + 9])], entries[i])
+  end
+  local handover = ARGV[at + 10]
+  if handover ~= '0' then
+    local body = spec
+    if body == '' then
+      body = redis.call('HGET', key, 'spec') or 'null'
     end
-    local handover = ARGV[at + 10]
-    if handover ~= '0' then
-      local body = spec
-      if body == '' then
-        body = redis.call('HGET', key, 'spec') or 'null'
-      end
-      local stream = KEYS[tonumber(handover)]
-      local entry = redis.call('XADD', stream, '*', '__data__', ARGV[at + 11] .. body .. '}')
-      given[stream] = true
-      if spec ~= '' then
-        redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6], 'spec', spec, 'entry', entry)
-      else
-        redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6], 'entry', entry)
-      end
-    elseif spec ~= '' then
-      redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6], 'spec', spec)
-    elseif output ~= '' then
-      redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6], 'result', output)
+    local stream = KEYS[tonumber(handover)]
+    local entry = redis.call('XADD', stream, '*', '__data__', ARGV[at + 11] .. body .. '}')
+    given[stream] = true
+    if spec ~= '' then
+      redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6], 'spec', spec, 'entry', entry)
     else
-      redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6])
+      redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6], 'entry', entry)
     end
-    if ARGV[at + 12] ~= '0' then
-      redis.call('DEL', KEYS[tonumber(ARGV[at + 12])])
+  elseif spec ~= '' then
+    redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6], 'spec', spec)
+  elseif output ~= '' then
+    redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6], 'result', output)
+  else
+    redis.call('HSET', key, 'state', ARGV[at + 3], 'run', ARGV[at + 6])
+  end
+  if ARGV[at + 12] ~= '0' then
+    redis.call('DEL', KEYS[tonumber(ARGV[at + 12])])
+  end
+  local was = string.sub(ARGV[at + 2], 1, 1)
+  if was == 'P' and place ~= 'w' then
+    redis.call('ZREM', KEYS[2], id)
+  end
+  if was == 'P' and place ~= 'd' then
+    redis.call('ZREM', KEYS[3], id)
+  end
+  if (was == 'A' or was == 'R') and place ~= 'a' then
+    redis.call('ZREM', KEYS[4], id)
+  end
+  if index[place] then
+    if not (place == 'a' and was == 'A' and handover == '0') then
+      redis.call('ZADD', index[place], score, id)
     end
-    local was = string.sub(ARGV[at + 2], 1, 1)
-    if was == 'P' and place ~= 'w' then
-      redis.call('ZREM', KEYS[2], id)
+  else
+    redis.call('ZADD', KEYS[5], score, id)
+    if place == 'x' then
+      redis.call('ZADD', KEYS[6], score, id)
     end
-    if was == 'P' and place ~= 'd' then
-      redis.call('ZREM', KEYS[3], id)
-    end
-    if (was == 'A' or was == 'R') and place ~= 'a' then
-      redis.call('ZREM', KEYS[4], id)
-    end
-    if index[place] then
-      if not (place == 'a' and was == 'A' and handover == '0') then
-        redis.call('ZADD', index[place], score, id)
-      end
-    else
-      redis.call('ZADD', KEYS[5], score, id)
-      if place == 'x' then
-        redis.call('ZADD', KEYS[6], score, id)
-      end
-      redis.call('PEXPIRE', key, ARGV[4])
-    end
+    redis.call('PEXPIRE', key, ARGV[4])
   end
 end
 for stream in pairs(given) do
@@ -167,9 +167,10 @@ for _ = 1, notes do
   end
   at = at + 3
 end
-if ARGV[5] ~= '' and (tasks == 0 or done < tasks) then
+if ARGV[5] ~= '' then
   local entry = redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[6], '*', '__data__', ARGV[5])
   local oldest = tonumber(string.match(entry, '^%d+')) - tonumber(ARGV[7])
   redis.call('XTRIM', KEYS[7], 'MINID', '~', string.format('%.0f', math.max(0, oldest)))
 end
+redis.call('SET', KEYS[9], ARGV[9])
 return { 'OK' }

@@ -12,6 +12,7 @@ from bus.messages import (
     Heartbeat,
     Instruction,
     Message,
+    RecallAttempt,
     Register,
     Registered,
     Registration,
@@ -86,6 +87,7 @@ class HandLeader:
         attempt: int = 1,
         score: int = 0,
         session: str | None = None,
+        matched: str | None = None,
         **fields: Any,
     ) -> str:
         """Give the agent one task; return the task's id."""
@@ -97,6 +99,7 @@ class HandLeader:
             session=session or signed.session,
             score=score,
             assigned_at=0,
+            version=matched,
             task=task,
         )
         await self.redis.xadd(self.names.assignments(signed.agent_id), {"__data__": message.model_dump_json()})
@@ -107,6 +110,10 @@ class HandLeader:
             signed.agent_id,
             CancelAttempt(session=signed.session, task_id=task_id, attempt=attempt, reason="not needed"),
         )
+
+    async def recall(self, signed: Register, task_id: str, *, attempt: int = 1) -> None:
+        note = RecallAttempt(session=signed.session, task_id=task_id, attempt=attempt)
+        await self.say(signed.agent_id, note)
 
     async def instruct(self, signed: Register, kind: str) -> None:
         note = Instruction.model_validate({"type": kind, "session": signed.session})
@@ -129,9 +136,9 @@ class HandLeader:
         return {update.task_id for report in self.reports for update in report.updates}
 
     @property
-    def returned(self) -> set[str]:
-        """Tasks that were handed back."""
-        return {back.task_id for report in self.reports for back in report.returned}
+    def returned(self) -> list[str]:
+        """Tasks that were handed back, as often as they were."""
+        return [back.task_id for report in self.reports for back in report.returned]
 
     async def result(self, task_id: str) -> TaskResult:
         """Wait for the result of a task."""

@@ -11,7 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from agent_runtime import Agent, AgentDefinitionError, TaskContext, capability
-from agent_runtime.definition import ATTRIBUTE, Capability
+from agent_runtime.definition import ATTRIBUTE, Capability, read_acceptance
+from bus import Condition
 
 if TYPE_CHECKING:
     from decimal import Decimal  # noqa: TC004 - the very mistake that a test is about
@@ -227,6 +228,30 @@ def test_a_type_that_pydantic_does_not_know_is_refused() -> None:
 def test_the_decorator_belongs_on_a_function() -> None:
     with pytest.raises(AgentDefinitionError, match=r"put it directly above `def`"):
         capability("x")(staticmethod(lambda: None))
+
+
+def test_what_an_agent_accepts_may_be_a_text_or_a_sequence() -> None:
+    class ByText(Counter):
+        accepts = "fairness_key != batch, (priority >= HIGH | tags contains gpu)"
+
+    class BySequence(Counter):
+        accepts = (Condition(attribute="capability", value="text.count"), "priority >= HIGH")
+
+    assert len(read_acceptance(ByText, ByText.accepts)) == len(read_acceptance(BySequence, BySequence.accepts)) == 2
+
+
+@pytest.mark.parametrize(
+    ("accepts", "complaint"),
+    [
+        ("fairness_key is batch", r"Wrong.accepts: 'fairness_key \^is batch' is not a condition: column 14"),
+        ("region == eu", r"Wrong.accepts: a task has no 'region': .* such as 'fairness_key != batch'"),
+        (["priority >= soon"], r"priority is one of LOW, MEDIUM, HIGH, URGENT"),
+        (7, r"Wrong.accepts: .*tuple"),
+    ],
+)
+def test_a_condition_on_tasks_that_is_none_is_refused(accepts: object, complaint: str) -> None:
+    with pytest.raises(AgentDefinitionError, match=complaint):
+        _define(accepts=accepts)
 
 
 @pytest.mark.parametrize("name", ["on_start", "on_stop"])

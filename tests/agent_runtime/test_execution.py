@@ -14,6 +14,7 @@ from agent_runtime.testing import AgentKit
 from bus.errors import TaskCancelledError, TaskFailedError, TaskTimeoutError
 from bus.messages import TaskError
 from bus.states import FailureReason
+from tests.support.waiting import eventually
 
 
 class Strict(BaseModel):
@@ -225,7 +226,7 @@ async def test_the_context_tells_of_the_task(caplog: pytest.LogCaptureFixture) -
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
 def test_progress_beyond_its_bounds_is_refused(fraction: float) -> None:
-    ctx = TaskContext("p.t", 1, {}, None, lambda _fraction, _note: None)
+    ctx = TaskContext("p.t", 1, {}, None, lambda _fraction, _note: None, lambda _seconds: None)
     with pytest.raises(ValueError, match="from 0 to 1"):
         ctx.progress(fraction)
 
@@ -246,6 +247,7 @@ async def test_a_thread_that_does_not_stop_is_reported_in_time_and_told() -> Non
             await kit.run("stubborn", 1, run_timeout=0.02)
         agent.gate.set()
         assert await kit.run("thread", 1)
+        await eventually(lambda: agent.seen)
     assert agent.seen == [True]
 
 
@@ -263,3 +265,38 @@ async def test_a_cancel_raises_cancelled() -> None:
 async def test_the_kit_must_be_open() -> None:
     with pytest.raises(RuntimeError, match="async with AgentKit"):
         await AgentKit(Stage()).run("same", 1)
+
+
+class Extended(Agent):
+    slots = 2
+
+    @capability("loop")
+    async def in_loop(self, task: float, ctx: TaskContext) -> bool:
+        before = ctx.deadline
+        await ctx.extend(task)
+        assert before is not None
+        assert ctx.deadline is not None
+        assert (ctx.deadline - before).total_seconds() == pytest.approx(task, abs=0.001)
+        await asyncio.sleep(0.3)
+        return ctx.cancelled
+
+    @capability("thread")
+    def in_thread(self, task: float, ctx: TaskContext) -> bool:
+        ctx.extend(task)
+        threading.Event().wait(0.3)
+        return ctx.cancelled
+
+
+@pytest.mark.parametrize("where", ["loop", "thread"])
+async def test_a_run_timeout_is_extended_from_within(where: str) -> None:
+    async with AgentKit(Extended()) as kit:
+        assert await kit.run(where, 30, run_timeout=0.1) is False
+        with pytest.raises(TaskTimeoutError, match="longer than its run_timeout"):
+            await kit.run(where, 0.1, run_timeout=0.1)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan")])
+async def test_an_extension_is_a_number_of_seconds(seconds: float) -> None:
+    async with AgentKit(Extended()) as kit:
+        with pytest.raises(TaskFailedError, match="an extension is a number of seconds"):
+            await kit.run("loop", seconds, run_timeout=9)

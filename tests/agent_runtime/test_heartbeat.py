@@ -26,6 +26,7 @@ class Kit:
         self.exits: list[int] = []
         self.exited = threading.Event()
         self.held: list[tuple[str, int]] = []
+        self.occupied = 0
         self.heart = Heartbeat(
             url,
             self.names,
@@ -33,6 +34,7 @@ class Kit:
             SessionId("s1"),
             interval=0.05,
             holding=lambda: list(self.held),
+            occupied=lambda: self.occupied,
             cursors=lambda: ("7-1", "0-0"),
             link=Link(url, SILENT),
             observer=SILENT,
@@ -111,3 +113,22 @@ async def test_beats_that_fail_confirm_nothing(pool: str) -> None:
     assert kit.heart.confirmed_at == confirmed
     async with asyncio.timeout(5):
         await kit.heart.stop()
+
+
+async def test_beats_that_nobody_reads_do_not_fill_the_server(
+    redis: Redis, kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent_runtime.heartbeat.KEPT_BEATS", 100)
+    async with redis.pipeline(transaction=False) as pipe:
+        for _ in range(1000):
+            pipe.xadd(kit.names.heartbeats, {"__data__": "{}"})
+        await pipe.execute()
+    kit.heart.start()
+
+    async def trimmed() -> bool:
+        return bool(await redis.xlen(kit.names.heartbeats) <= 200)  # whole nodes of a hundred go
+
+    await eventually(trimmed)
+    await eventually(lambda: kit.heart._seq >= 2)
+    entries: Any = await redis.xrevrange(kit.names.heartbeats, count=1)
+    assert Beat.model_validate_json(entries[0][1][b"__data__"]).seq >= 1

@@ -12,6 +12,7 @@ from agent_runtime.process import ExitCode
 from agent_runtime.settings import AgentSettings
 from agent_runtime.worker import Worker
 from bus.messages import Register, Unregister
+from bus.requirement_text import parse_clauses
 from bus.states import FailureReason, TaskStatus
 from tests.agent_runtime.conftest import StartWorker
 from tests.agent_runtime.leader import HandLeader
@@ -54,6 +55,19 @@ class Stage(Agent):
         await ctx.progress(0.5, "half way")
         await self.gate.wait()
         return task.text
+
+    @capability("alone", exclusive=True)
+    async def alone(self, task: Text) -> str:
+        self.entered.append(task.text)
+        return task.text
+
+    @capability("versions", version="1.0", languages=["de"])
+    async def one(self, task: None) -> str:
+        return "one"
+
+    @capability("versions", version="2.0", languages=["en"])
+    async def two(self, task: None) -> str:
+        return "two"
 
     @capability("thread")
     def thread(self, task: Text, ctx: TaskContext) -> bool:
@@ -329,6 +343,21 @@ async def test_a_run_timeout_of_nothing_frees_its_slot(leader: HandLeader, start
     assert (await leader.result(await leader.assign(signed, "b", {"text": "abc"}))).output == {"length": 3}
 
 
+async def test_an_agent_says_which_tasks_it_accepts(leader: HandLeader, start_worker: StartWorker) -> None:
+    class Choosy(Stage):
+        accepts = "fairness_key != batch, priority >= HIGH"
+
+    start_worker(Choosy())
+    assert (await leader.welcome()).accepts == parse_clauses("fairness_key != batch, priority >= HIGH")
+
+
+def test_what_an_agent_accepts_may_be_set_later_and_is_checked_then() -> None:
+    agent = Stage()
+    agent.accepts = "region == eu"  # type: ignore[misc]
+    with pytest.raises(AgentDefinitionError, match="a task has no 'region'"):
+        Worker(agent, AgentSettings())
+
+
 @pytest.mark.parametrize(("field", "value"), [("slots", 0), ("agent_id", "no spaces"), ("attributes", {"x": object()})])
 def test_an_agent_that_cannot_be_registered_is_refused_at_once(field: str, value: object) -> None:
     agent = Stage()
@@ -397,3 +426,118 @@ async def test_a_repeated_attempt_is_announced_before_it_is_begun(
     other = await leader.assign(signed, "b", {"text": "abc"}, attempt=2, capability="wait", run_timeout=0)
     assert (await leader.result(other)).reason is FailureReason.TIMEOUT
     assert (await leader.result(await leader.assign(signed, "c", {"text": "abc"}))).output == {"length": 3}
+
+
+async def test_a_recalled_attempt_goes_back_once_if_it_has_not_begun_and_only_then(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    agent = Stage()
+    start_worker(agent, slots=1)
+    signed = await leader.welcome()
+    first = await leader.assign(signed, "a", {"text": "a"}, capability="wait")
+    await leader.wait_started(first)
+    second = await leader.assign(signed, "b", {"text": "b"}, capability="wait")
+    third = await leader.assign(signed, "c", {"text": "c"}, capability="wait")
+    await leader.wait_for(lambda: leader.heartbeats and len(leader.heartbeats[-1].holding) == 3)
+    for task in (first, second, second, f"{leader.names.pool}.unknown"):
+        await leader.recall(signed, task)
+    await leader.wait_for(lambda: leader.returned)
+    await leader.wait_for(lambda: set(dict(leader.heartbeats[-1].holding)) == {first, third})
+    await leader.recall(signed, second)
+    agent.gate.set()
+    await leader.result(third)
+    assert (await leader.result(first)).output == "a"
+    assert leader.returned == [second]
+    assert agent.entered == ["a", "c"]
+
+
+@pytest.mark.parametrize("used", [0, 1])
+async def test_a_recall_in_the_very_step_of_its_assignment_finds_it_begun_or_not(
+    used: int, leader: HandLeader, start_worker: StartWorker
+) -> None:
+    agent = Stage()
+    running = start_worker(agent, slots=1)
+    signed = await leader.welcome()
+    await running.worker.ready.wait()
+    names = [f"{leader.names.pool}.{name}" for name in ("a", "b")][: used + 1]
+    for name in names:
+        entry = {"v": 1, "session": signed.session, "task_id": name, "attempt": 1}
+        task = {"capability": "wait", "payload": {"text": name}}
+        running.worker._slots.receive([{**entry, "score": 0, "task": task}])
+    running.worker._instructed({**entry, "type": "recall"})
+    agent.gate.set()
+    await leader.result(names[0])
+    await running.worker._reporter.wait_until_idle()
+    await leader.read()
+    assert leader.returned == names[1:]
+    assert agent.entered == names[:1]
+    assert set(leader.results) == {names[0]}
+
+
+async def test_the_version_that_was_matched_is_run_and_no_other(leader: HandLeader, start_worker: StartWorker) -> None:
+    start_worker(Stage())
+    signed = await leader.welcome()
+    for name, matched, said in (("a", "1.0", "one"), ("b", "2.0", "two"), ("c", None, "two")):
+        task = await leader.assign(signed, name, capability="versions", matched=matched)
+        assert (await leader.result(task)).output == said
+    wrong = await leader.result(await leader.assign(signed, "d", capability="versions", matched="3.0"))
+    assert wrong.error is not None
+    assert (wrong.error.type, wrong.retryable) == ("UnknownCapability", True)
+    assert "versions 3.0" in wrong.error.message
+
+
+async def test_a_slot_whose_code_does_not_stop_is_told_at_once_and_told_when_it_is_free(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    agent = Stage()
+    start_worker(agent, heartbeat_interval=60, lease=600)  # every beat but the first is one out of turn
+    signed = await leader.welcome()
+    task = await leader.assign(signed, "t", {"text": "x"}, capability="thread", run_timeout=0.05)
+    assert (await leader.result(task)).reason is FailureReason.TIMEOUT
+    await leader.wait_for(lambda: leader.heartbeats[-1].occupied == 1)
+    agent.thread_gate.set()
+    await leader.wait_for(lambda: leader.heartbeats[-1].occupied == 0)
+    assert [beat.occupied for beat in leader.heartbeats] == [0, 1, 0]
+
+
+async def test_code_that_stops_when_told_occupies_nothing(leader: HandLeader, start_worker: StartWorker) -> None:
+    start_worker(Stage())
+    signed = await leader.welcome()
+    task = await leader.assign(signed, "t", {"text": "x"}, capability="wait", run_timeout=0.05)
+    assert (await leader.result(task)).reason is FailureReason.TIMEOUT
+    seen = len(leader.heartbeats)
+    await leader.wait_for(lambda: len(leader.heartbeats) > seen + 2)
+    assert {beat.occupied for beat in leader.heartbeats} == {0}
+
+
+async def test_an_attempt_that_was_handed_back_never_times_out(leader: HandLeader, start_worker: StartWorker) -> None:
+    agent = Stage()
+    running = start_worker(agent, lease=60.0)
+    signed = await leader.welcome()
+    await running.worker.ready.wait()
+    running.worker._slots.lease_in_doubt = True
+    entry = {"v": 1, "session": signed.session, "attempt": 1, "score": 0}
+    names = [f"{leader.names.pool}.{name}" for name in ("alone", "thread")]
+    running.worker._slots.receive(
+        {**entry, "task_id": name, "task": {"capability": kind, "payload": {"text": kind}, "run_timeout": 0.02}}
+        for name, kind in zip(names, ("alone", "thread"), strict=True)
+    )
+    # The thread does not stop, so that its timeout is told as late as one of what has not begun would be, or later.
+    assert (await leader.result(names[1])).reason is FailureReason.TIMEOUT
+    assert leader.returned == [names[0]]
+    assert set(leader.results) == {names[1]}
+    assert agent.entered == ["thread"]
+
+
+async def test_a_refusal_of_the_server_is_told_as_an_error(
+    leader: HandLeader, start_worker: StartWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    start_worker(Stage())
+    signed = await leader.welcome()
+    await leader.redis.set(leader.names.results, "of a wrong type")
+    task = await leader.assign(signed, "a", {"text": "abc"})
+    await eventually(lambda: "WRONGTYPE" in caplog.text)
+    [told] = [record for record in caplog.records if "WRONGTYPE" in record.message]
+    assert told.levelname == "ERROR"
+    await leader.redis.delete(leader.names.results)
+    assert (await leader.result(task)).output == {"length": 3}

@@ -209,6 +209,11 @@ async def test_replies_that_were_lost_are_found_in_the_ledger(
         ({"delay": -1}, "delay"),
         ({"delay": float("inf")}, "delay"),
         ({"requires": ["gpu is big"]}, "not a condition"),
+        (
+            {"capability": "t.echo[gpu is big]"},
+            r"^capability: 't.echo\[gpu \^is big\]' is not a .* column 12",
+        ),
+        ({"capability": "t.echo>=2", "version": "<3"}, "given twice"),
         ({"pool": "No Pool"}, "pool"),
         ({"payload": {"f": test_a_waiting_task_says_why_it_waits}}, "not JSON"),
         ({"wat": 1}, "wat"),

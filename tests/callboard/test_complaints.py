@@ -39,6 +39,8 @@ def taken() -> Iterator[int]:
         (["submit", "a", "1", "--metadata", "x"], "name=value"),
         (["submit", "a", "1", "--requires", "gpu ~ 3"], "attribute operator value"),
         (["submit", "a b"], "capability"),
+        (["submit", "a[gpu is big]"], "'a[gpu ^is big]' is not a requirement: column 7"),
+        (["submit", "a>=2", "--version", "<3"], "the version is given twice"),
         (["submit", "a", "1", "--timeout", "3s"], "add --wait"),
         (["submit", "a", "1", "--file", "x.json"], "twice"),
         (["submit", "a", "--file", "missing.json"], "cannot read missing.json"),

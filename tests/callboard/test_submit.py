@@ -104,6 +104,19 @@ def test_what_is_asked_of_a_task_arrives(callboard: CommandLine, working: Comman
     working("tasks", "cancel", task_id)
 
 
+def test_all_that_is_asked_of_an_agent_may_stand_in_one_text(working: CommandLine) -> None:
+    found = working.submit("text.count>=1[agent.id != nobody, zone ~ eu:2]", '{"text": "a b"}', "--wait", "--json").json
+    assert (found["status"], found["output"]) == ("COMPLETED", {"words": 2})
+    more = ("--requires", "(gpu >= 16 | tpu exists)", "--prefers", "ram ~ >= 8:3")
+    task_id = working.submit("nobody.can>=2[gpu exists]", "1", *more).out.strip()
+    spec = working.record(task_id)["spec"]
+    either = [{"attribute": "gpu", "op": ">=", "value": 16}, {"attribute": "tpu", "op": "exists", "value": None}]
+    assert (spec["capability"], spec["version"]) == ("nobody.can", ">=2")
+    assert spec["requires"] == [{"attribute": "gpu", "op": "exists", "value": None}, {"any_of": either}]
+    assert spec["prefers"] == [{"attribute": "ram", "op": ">=", "value": 8, "weight": 3}]
+    working("tasks", "cancel", task_id)
+
+
 def test_cancelling(working: CommandLine) -> None:
     ids = [working.submit("nobody.can", "1").out.strip() for _ in range(2)]
     assert working("tasks", "cancel", *ids, "--reason", "no need", "--json").json == {
@@ -124,6 +137,28 @@ def test_another_priority(working: CommandLine) -> None:
         pass
     working("tasks", "cancel", task_id)
     assert "Choose from" in working("tasks", "reprioritise", "now", task_id).complaint(2)
+
+
+def test_why_a_task_waits(working: CommandLine) -> None:
+    task_id = working.submit("text.count>=9", '{"text": "a"}').out.strip()
+    working("tasks", "get", task_id)  # accepted
+    found = working("tasks", "explain", task_id, "--json").json
+    assert found["groups"] == [{"count": found["agents"], "why": "version 1.2 is not >=9"}]
+    assert "nearest is" in working("tasks", "explain", task_id).out
+    working("tasks", "cancel", task_id)
+    ended = working.submit("text.count", '{"text": "a"}', "--wait", "--json").json["id"]
+    assert "no task" in working("tasks", "explain", ended).complaint(1)
+
+
+def test_what_would_become_of_a_task(working: CommandLine) -> None:
+    assert "would go to" in working("tasks", "plan", "text.count>=1", "--pool", working.pool).out
+    assert "would wait" in working("tasks", "plan", "nobody.can", "--pool", working.pool).out
+    assert "column" in working("tasks", "plan", "text.count[", "--pool", working.pool).complaint(2)
+
+
+def test_a_question_that_nobody_can_answer(redis_url: str) -> None:
+    empty = CommandLine(redis_url, "tnobody", Path.cwd())
+    assert "does a dispatcher run" in empty("tasks", "plan", "x", "--pool", "tnobody").complaint(1)
 
 
 def test_listing(working: CommandLine) -> None:

@@ -18,15 +18,18 @@ BEAT = '{"agent_id":"a","session":"s","seq":%d}'
 
 
 class Sink:
-    """Keeps what the intake delivers; fails while `broken`."""
+    """Keeps what the intake delivers; fails while `broken`, and on the heartbeats of `poison`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *poison: int) -> None:
         self.batches: list[Batch[Any]] = []
         self.broken = False
+        self.poison = poison
 
     async def __call__(self, batch: Batch[Any]) -> None:
         if self.broken:
             raise RuntimeError("broken on purpose")
+        if any(isinstance(message, Heartbeat) and message.seq in self.poison for message in batch.messages):
+            raise RecursionError("too deep")
         self.batches.append(batch)
 
     @property
@@ -134,6 +137,20 @@ async def test_a_batch_that_the_sink_refuses_is_reported_and_tried_again(
         sink.broken = False
         await eventually(lambda: sink.seqs == [1], timeout=15)
         assert intake.problems() == []
+
+
+async def test_an_entry_that_cannot_be_taken_does_not_hold_those_that_were_read_with_it(
+    redis: Redis, redis_url: str, pool: str
+) -> None:
+    await write(redis, pool, *range(20))
+    sink = Sink(7, 11)
+    async with listening(redis_url, redis, pool, sink) as intake:
+        await eventually(lambda: sum(len(batch.entry_ids) for batch in sink.batches) == 20)
+        assert intake.problems() == []
+    assert sink.seqs == [n for n in range(20) if n not in (7, 11)]
+    rejected = [bad for batch in sink.batches for bad in batch.unreadable]
+    assert [(bad.raw.decode(), bad.poison) for bad in rejected] == [(BEAT % 7, True), (BEAT % 11, True)]
+    assert "RecursionError('too deep')" in rejected[0].reason
 
 
 async def test_it_stops_and_starts_again_and_leaves_its_unfinished_entries_to_the_next(

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from pydantic import BaseModel
 
-from agent_runtime import Agent, Reject, TaskContext, capability
+from agent_runtime import Agent, Reject, RetryLater, TaskContext, capability
 from bus import Client, FailureReason, TaskFailedError, TaskTimeoutError
 from tests.fundamentals.conftest import RunAgent
 
@@ -29,6 +29,12 @@ class Moody(Agent):
             raise Reject("an amount cannot be negative", {"euros": task.euros})
         return "paid"
 
+    @capability("when.it.is.open")
+    async def shop(self, task: None, ctx: TaskContext) -> int:
+        if ctx.attempt == 1:
+            raise RetryLater("closed", after=0.3)
+        return ctx.attempt
+
     @capability("forever")
     async def forever(self, task: None) -> None:
         await asyncio.Event().wait()
@@ -40,6 +46,24 @@ async def test_what_fails_is_tried_again(bus: Client, run_agent: RunAgent) -> No
     assert await handle.result(timeout=20) == 3
     record = await handle.get()
     assert [attempt.outcome for attempt in record.attempts] == ["error", "error", "completed"]
+
+
+async def test_a_capability_may_say_when_to_try_again(bus: Client, run_agent: RunAgent) -> None:
+    await run_agent(Moody())
+    handle = await bus.submit("when.it.is.open")
+    assert await handle.result(timeout=20) == 2
+    first, second = (await handle.get()).attempts
+    assert second.assigned_at - first.ended_at >= 290
+    assert first.error is not None
+    assert first.error.message == "closed"
+
+
+async def test_errors_of_some_types_are_not_worth_another_try(bus: Client, run_agent: RunAgent) -> None:
+    await run_agent(Moody())
+    handle = await bus.submit("third.time.lucky", retry={"never_for": ["ConnectionError"]})
+    with pytest.raises(TaskFailedError, match="not yet"):
+        await handle.result(timeout=20)
+    assert (await handle.get()).attempt == 1
 
 
 async def test_after_the_last_attempt_the_error_comes_back(bus: Client, run_agent: RunAgent) -> None:

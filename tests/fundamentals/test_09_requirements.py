@@ -18,6 +18,7 @@ class Translator(Agent):
 
 
 class NewTranslator(Agent):
+    agent_id = "new"
     slots = 4
     attributes = {"region": "us", "gpu": 24}  # noqa: RUF012 - as an author would write it
 
@@ -30,8 +31,8 @@ async def test_each_requirement_finds_the_agent_that_meets_it(bus: Client, run_a
     await run_agent(Translator())
     await run_agent(NewTranslator())
 
-    async def done_by(**options: Unpack[TaskOptions]) -> str:
-        handle = await bus.submit("translate", "x", **options)
+    async def done_by(capability: str = "translate", **options: Unpack[TaskOptions]) -> str:
+        handle = await bus.submit(capability, "x", **options)
         return str(await handle.result(timeout=10))
 
     assert await done_by(version=">=2") == "2.0"
@@ -39,4 +40,8 @@ async def test_each_requirement_finds_the_agent_that_meets_it(bus: Client, run_a
     assert await done_by(requires=["languages contains de"]) == "1.4"
     assert await done_by(requires=["gpu >= 16"]) == "2.0"
     assert await done_by(requires=['region in ["eu", "asia"]']) == "1.4"
+    assert await done_by(requires=["(gpu exists | region == asia)"]) == "2.0"
+    assert await done_by(requires=["agent.id != new"]) == "1.4"
     assert await done_by(prefers=["region == us"]) == "2.0"
+    assert await done_by("translate>=1,<2[languages contains de, region ~ us:10]") == "1.4"
+    assert await done_by("translate[languages contains en, region ~ us:10]") == "2.0"

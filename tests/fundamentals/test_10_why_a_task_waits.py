@@ -1,8 +1,7 @@
 """A task that waits says why."""
 
 from agent_runtime import Agent, capability
-from bus import Client
-from bus.handle import AnyHandle
+from bus import Client, TaskHandle
 from tests.fundamentals.conftest import RunAgent
 from tests.support.waiting import eventually
 
@@ -13,7 +12,7 @@ class Translator(Agent):
         return task
 
 
-async def reason(handle: AnyHandle) -> str:
+async def reason(handle: TaskHandle[str]) -> str:
     async def why() -> str | None:
         return (await handle.get()).waiting_because
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from redis.asyncio import Redis
 
 from bus import Client, TaskCreate, TaskStatus
@@ -32,6 +33,7 @@ async def dispatcher_process(url: str, pool: str, name: str) -> AsyncIterator[as
             await process.wait()
 
 
+@pytest.mark.timeout(240)
 async def test_of_a_hundred_thousand_submissions_none_is_lost_when_the_dispatcher_is_killed_among_them(
     redis: Redis, redis_url: str, pool: str
 ) -> None:

@@ -75,7 +75,7 @@ def test_why_nobody_fits_is_told() -> None:
     world = World()
     world.step(world.sign_in("a", CapabilitySpec(name="do", version="1.0")))
     world.step(world.task("do", version=">=2", requires=["gpu == true"]))
-    assert world.why() == ("1 agent offers 'do' in version 1.0, but none meets version >=2 and gpu == True")
+    assert world.why() == ("1 agent offers 'do' in version 1.0, but none meets version >=2 and gpu == true")
 
 
 def test_preferences_decide_between_agents_with_equal_room() -> None:
@@ -194,7 +194,7 @@ def test_requirements_that_nobody_waits_with_are_forgotten() -> None:
     world.step(waiting)
     for n in range(5_000):
         world.step(world.task(prefers=[f"n == {n}"]))
-    assert "nobody" in {requirement.capability for requirement in fleet.classes}
+    assert "nobody" in {cls.requirement.capability for cls in fleet.classes.values()}
     assert placed(world.step(world.sign_in("b", "nobody"))) == [(5_001, "b")]
 
 
@@ -203,3 +203,24 @@ def test_a_cancelled_task_leaves_its_line() -> None:
     world.step(*(world.task() for _ in range(3)))
     assert stops(world.step(world.cancel(1))) == []
     assert placed(world.step(world.sign_in(slots=3))) == [(2, "a"), (3, "a")]
+
+
+def test_an_agent_refuses_tasks_that_it_does_not_accept() -> None:
+    world = World()
+    choosy = world.sign_in("choosy", slots=8, accepts="fairness_key != batch, (priority >= HIGH | tags contains quick)")
+    world.step(choosy)
+    decisions = world.step(
+        world.task(fairness_key="batch", priority=TaskPriority.URGENT),
+        world.task(priority=TaskPriority.LOW),
+        world.task(priority=TaskPriority.LOW, tags=["quick"]),
+        world.task(priority=TaskPriority.HIGH),
+    )
+    assert sorted(placed(decisions)) == [(3, "choosy"), (4, "choosy")]
+    assert sorted(placed(world.step(world.sign_in("any", slots=8)))) == [(1, "any"), (2, "any")]
+
+
+def test_what_waits_is_sorted_anew_when_an_agent_asks_what_nobody_has_asked() -> None:
+    world = World()
+    world.step(*(world.task(fairness_key=key) for key in ("batch", "live", "batch")))
+    assert placed(world.step(world.sign_in("choosy", slots=8, accepts="fairness_key != batch"))) == [(2, "choosy")]
+    assert sorted(placed(world.step(world.sign_in("any", slots=8)))) == [(1, "any"), (3, "any")]

@@ -61,6 +61,14 @@ def test_however_many_timers_are_due_a_pass_rings_only_so_many(kind: str) -> Non
     assert [len(decisions.changes) for decisions in passes] == [500] * 4
 
 
+def test_however_much_room_there_is_a_pass_places_only_so_many() -> None:
+    world = World(placements_per_pass=100)
+    world.step(*(world.task() for _ in range(250)))
+    first = world.step(world.sign_in(slots=100_000))
+    rest = drain_of_timers(world.scheduler, world.now)
+    assert [len(placed(decisions)) for decisions in (first, *rest)][:3] == [100, 100, 50]
+
+
 def test_leases_that_are_due_are_bounded_too_and_asked_for_at_once() -> None:
     world = World(timers_per_pass=3)
     world.step(*(world.sign_in(f"a{n}") for n in range(8)))
@@ -214,7 +222,7 @@ def test_the_version_that_was_matched_is_told_where_an_agent_offers_several() ->
     world.step(world.sign_in("a", german, english, slots=3))
     decisions = world.step(world.task(requires=["languages contains de"]), world.task())
     versions = {change.task_id: change.handover.version for change in decisions.changes if change.handover}
-    assert versions == {task_id(1): "1.0", task_id(2): "1.0"}
+    assert versions == {task_id(1): "1.0", task_id(2): "2.0"}
 
 
 def test_an_agent_state_needs_no_more_than_its_record() -> None:

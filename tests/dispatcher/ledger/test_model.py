@@ -1,8 +1,9 @@
 """A random life of a pool, on the real scheduler, the real ledger and a real server, against a small model.
 
 The model knows what was submitted and what has ended; everything else is checked between the three accounts that there
-are of a pool: the records, the indexes, and the leader's memory. Leaders crash between and within passes, replies are
-lost, former leaders write on, agents vanish, come back, and say what is no longer true.
+are of a pool: the records, the indexes, and the leader's memory. Leaders crash between passes, within them, and
+between two calls that store one of them; replies are lost, former leaders write on, agents vanish, come back, and say
+what is no longer true.
 """
 
 import asyncio
@@ -41,13 +42,14 @@ from bus.names import DATA_FIELD, PoolNames
 from bus.records import Guard
 from bus.retries import RetryPolicy
 from bus.states import TaskPriority, TaskStatus
+from dispatcher import ledger as ledger_module
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.decisions import Decisions
 from dispatcher.core.events import Beat, Commanded, Duplicate, Event, Horizon, Reported, SignedIn, SignedOut, Submitted
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.leadership import Lead, Leadership
-from dispatcher.ledger import FencedError, Inputs, Ledger
-from dispatcher.loading import load_agents, load_tasks
+from dispatcher.ledger import FencedError, Inputs, Ledger, in_parts
+from dispatcher.loading import load_agents, load_notes, load_tasks
 from tests.support.server import RunningServer
 
 AGENTS = {"a": 1, "b": 2, "c": 3}
@@ -56,6 +58,38 @@ LEASE_S = 5.0
 START = 1_800_000_000_000
 
 agents = st.sampled_from(sorted(AGENTS))
+
+KINDS = (
+    "submit",
+    "submit",
+    "submit twice",
+    "submit again",
+    "cancel",
+    "cancel",
+    "cancel early",
+    "start",
+    "complete",
+    "fail",
+)
+
+
+class DiedError(Exception):
+    """The leader's process has ended, for the model."""
+
+
+class Mortal:
+    """A client whose process dies before the call after so many."""
+
+    def __init__(self, redis: Any, calls: int) -> None:
+        self._redis = redis
+        self._left = calls
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command, or die."""
+        if not self._left:
+            raise DiedError
+        self._left -= 1
+        return await self._redis.execute_command(*args, **options)
 
 
 class Pool(RuleBasedStateMachine):
@@ -77,6 +111,8 @@ class Pool(RuleBasedStateMachine):
         """The state in which each ended task was first seen."""
         self.cursor = "0-0"
         self.lose_reply = False
+        self.calls_to_live: int | None = None
+        """After so many calls of its next long pass the leader dies."""
         self.former: list[Lead] = []
         self.lead: Lead
         self.scheduler: Scheduler
@@ -103,7 +139,8 @@ class Pool(RuleBasedStateMachine):
         assert won is not None
         self.lead = won
         self.scheduler = Scheduler(self.config, seed=1)
-        self.scheduler.load(await load_agents(self.redis, self.names, self.now), (), self.now)
+        notes = await load_notes(self.redis, self.names)
+        self.scheduler.load(await load_agents(self.redis, self.names, self.now), (), self.now, notes)
         async for page in load_tasks(self.redis, self.names):
             self.scheduler.load((), page, self.now)
 
@@ -123,10 +160,20 @@ class Pool(RuleBasedStateMachine):
     def feed(self, *events: Event) -> Decisions:
         """Let the scheduler decide, and store it."""
         decisions = self.scheduler.step(events, self.now)
-        self.run(self._store(decisions))
+        try:
+            self.run(self._store(decisions))
+        except DiedError:
+            self.former.append(self.lead)
+            self.run(self._lead())
+            return self.feed(*events)  # they are not acknowledged, so they are read again
         return decisions
 
     async def _store(self, decisions: Decisions) -> None:
+        calls = len(in_parts(decisions))
+        if self.calls_to_live is not None and calls > 1:
+            calls, self.calls_to_live = min(self.calls_to_live, calls - 1), None
+            mortal: Any = Mortal(self.redis, calls)
+            await Ledger(mortal, self.names).commit(self.lead, decisions, Inputs(), self.now)
         duplicates = await self.ledger.commit(self.lead, decisions, Inputs(), self.now)
         if self.lose_reply:
             self.lose_reply = False
@@ -160,10 +207,36 @@ class Pool(RuleBasedStateMachine):
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         """Cancel a task, whatever its status."""
-        self.feed(Commanded(Command(CancelTasks(task_ids=(self._some(data),), reason="why")).root, self.now))
+        self.feed(self._cancel(self._some(data)))
 
     def _some(self, data: st.DataObject) -> TaskId:
         return data.draw(st.sampled_from(sorted(self.submitted)))
+
+    @rule(data=st.data(), kinds=st.lists(st.sampled_from(KINDS), min_size=2, max_size=8))
+    def all_at_once(self, data: st.DataObject, kinds: list[str]) -> None:
+        """Let one pass take what several clients and agents want, however that goes together."""
+        self.feed(*(event for kind in kinds for event in self._events(kind, data)))
+
+    def _events(self, kind: str, data: st.DataObject) -> list[Event]:
+        match kind:
+            case "submit" | "submit twice":
+                task_id = TaskId(f"{self.names.pool}.t{len(self.submitted)}")
+                self.submitted.add(task_id)
+                return [self._submission(task_id, TaskPriority.MEDIUM, 0, 2)] * (2 if kind == "submit twice" else 1)
+            case "cancel early":
+                return [self._cancel(TaskId(f"{self.names.pool}.t{len(self.submitted)}"))]
+            case "submit again" if self.submitted:
+                return [self._submission(self._some(data), TaskPriority.LOW, 0, 1)]
+            case "cancel" if self.submitted:
+                return [self._cancel(self._some(data))]
+            case "start" | "complete" | "fail" if self._at_work():
+                agent, task = data.draw(st.sampled_from(self._at_work()))
+                return [self._report(agent, task.id, task.attempt, kind)]
+            case _:
+                return []
+
+    def _cancel(self, task_id: TaskId) -> Event:
+        return Commanded(Command(CancelTasks(task_ids=(task_id,), reason="why")).root, self.now)
 
     # --- agents
 
@@ -213,8 +286,11 @@ class Pool(RuleBasedStateMachine):
         """Let an agent report on a task in its hands, truly or of an attempt that is over."""
         agent, task = data.draw(st.sampled_from(self._at_work()))
         attempt = task.attempt if what != "old" else max(1, task.attempt - 1)
+        self.feed(self._report(agent, task.id, attempt, what))
+
+    def _report(self, agent: str, task_id: str, attempt: int, what: str) -> Event:
         session = self.sessions.get(agent, "gone")
-        key = {"task_id": task.id, "attempt": attempt}
+        key: dict[str, Any] = {"task_id": task_id, "attempt": attempt}
         parts: dict[str, Any]
         match what:
             case "start" | "progress":
@@ -226,7 +302,7 @@ class Pool(RuleBasedStateMachine):
             case _:
                 retryable = what == "fail"
                 parts = {"results": (TaskResult(**key, status=TaskStatus.FAILED, retryable=retryable),)}
-        self.feed(Reported(Report(agent_id=agent, session=session, **parts), self.now))
+        return Reported(Report(agent_id=agent, session=session, **parts), self.now)
 
     def _at_work(self) -> list[tuple[str, Any]]:
         return [(agent, task) for agent in sorted(AGENTS) for task in self._held(agent)]
@@ -243,6 +319,11 @@ class Pool(RuleBasedStateMachine):
     def lose_a_reply(self) -> None:
         """Lose the reply of the next commit, so that it is sent again."""
         self.lose_reply = True
+
+    @rule(calls=st.integers(1, 4))
+    def die_within_a_pass(self, calls: int) -> None:
+        """Kill the leader when it has made some of the calls that store its next long pass."""
+        self.calls_to_live = calls
 
     @rule(within=st.booleans())
     def crash(self, *, within: bool) -> None:
@@ -278,7 +359,7 @@ class Pool(RuleBasedStateMachine):
         assert None not in records.values(), "a submitted task was lost"
         guards = {task_id: Guard.parse(state.decode()) for task_id, state in records.items()}
         await self._check_ends(records, guards)
-        self._check_memory(guards)
+        await self._check_memory(guards)
         await self._check_indexes(guards)
         await self._check_assignments(guards)
 
@@ -292,10 +373,11 @@ class Pool(RuleBasedStateMachine):
             self.said.update(t["task_id"] for t in told if TaskStatus(t["status"]).terminal)
         assert self.said == Counter(self.ends.keys()), "an end was told not once"
 
-    def _check_memory(self, guards: dict[TaskId, Guard]) -> None:
+    async def _check_memory(self, guards: dict[TaskId, Guard]) -> None:
         live = {task_id: str(guard) for task_id, guard in guards.items() if not guard.status.terminal}
         board = self.scheduler.board
         assert {task.id: task.guard for task in board.tasks.values()} == live
+        assert {note.field for note in await load_notes(self.redis, self.names)} == set(board.tombstones)
         for agent in board.fleet.agents.values():
             held = {task_id for task_id, guard in guards.items() if guard.agent_id == agent.id}
             assert set(agent.tasks) == held, "a slot was leaked"
@@ -338,8 +420,11 @@ def decoded(fields: dict[bytes, bytes]) -> Any:
 
 
 @pytest.mark.timeout(300)
-def test_whatever_happens_no_task_is_lost_and_none_ends_twice(redis_server: RunningServer) -> None:
+def test_whatever_happens_no_task_is_lost_and_none_ends_twice(
+    redis_server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Pool.url = redis_server.url
+    monkeypatch.setattr(ledger_module, "BATCH", 2)  # so that most passes take several calls
     run_state_machine_as_test(
         Pool,
         settings=settings(

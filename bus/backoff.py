@@ -1,4 +1,4 @@
-"""The one backoff of the runtime: exponential with full jitter.
+"""The one backoff: exponential with full jitter.
 
 Full jitter (a wait drawn between nothing and the bound) keeps a thousand agents that lost the same server from
 coming back in step; see M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.

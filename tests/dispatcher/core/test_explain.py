@@ -1,0 +1,126 @@
+"""Why a task waits, in numbers; where one that does not exist would go; why one that was placed is where it is."""
+
+import pytest
+
+from bus.explanations import Explanation
+from bus.messages import Command, Explain, Plan, Reply, TaskFields
+from dispatcher.core.events import Commanded
+from tests.dispatcher.core.world import World, placed, task_id
+
+
+def explained(world: World, number: int) -> Explanation:
+    """Ask about a task."""
+    asked = Commanded(Command(Explain(task_id=task_id(number), reply_to="me")).root, world.now)
+    (reply,) = world.step(asked).replies
+    assert reply.client_id == "me"
+    answer = Reply.model_validate_json(reply.body)
+    assert answer.explanation is not None
+    return answer.explanation
+
+
+def planned(world: World, **fields: object) -> Explanation:
+    """Ask about a task that does not exist."""
+    task = TaskFields.model_validate({"capability": "do", **fields})
+    (reply,) = world.step(Commanded(Command(Plan(task=task, reply_to="me")).root, world.now)).replies
+    answer = Reply.model_validate_json(reply.body).explanation
+    assert answer is not None
+    return answer
+
+
+def busy() -> World:
+    """Return a pool of twelve agents, none of which takes one more task with a graphics card."""
+    world = World()
+    for n in range(8):
+        world.step(world.sign_in(f"cpu{n}", slots=8, lease=3_600))
+    for n in range(2):
+        world.step(world.sign_in(f"full{n}", slots=1, attributes={"gpu": True}, lease=3_600))
+    world.step(world.sign_in("leaving", attributes={"gpu": True}, lease=3_600))
+    world.step(world.command("drain", "leaving"))
+    world.step(world.sign_in("other", "make", lease=3_600))
+    world.step(*(world.task(requires=["gpu == true"]) for _ in range(6)))
+    return world
+
+
+def test_why_a_task_waits_in_numbers() -> None:
+    found = explained(busy(), 6)
+    assert {group.why: group.count for group in found.groups} == {
+        "lacks gpu == true": 8,
+        "full (1/1 slots)": 2,
+        "draining": 1,
+        "does not offer do": 1,
+    }
+    assert (found.agents, found.eligible, found.ahead) == (12, 3, 0)
+    for part in ("12 agents", "8 lacks gpu == true", "2 full (1/1 slots)", "1 draining"):
+        assert part in found.text
+
+
+def test_how_many_are_ahead() -> None:
+    world = World()
+    for _ in range(5):
+        world.step(world.task(), after=1)
+    found = explained(world, 4)
+    assert found.ahead == 3
+    assert found.text.endswith("3 tasks are ahead")
+
+
+def test_the_nearest_miss() -> None:
+    world = World()
+    world.step(world.sign_in("far"), world.sign_in("near", attributes={"gpu": True}))
+    world.step(world.task(requires=["gpu == true", "zone == eu"]))
+    found = explained(world, 1)
+    assert found.nearest is not None
+    assert (found.nearest.agent_id, found.nearest.lacks) == ("near", ("lacks zone == eu",))
+
+
+def test_a_limit_and_when_it_frees() -> None:
+    world = World()
+    world.step(world.sign_in(slots=8, lease=600))
+    world.step(*(world.task(limits=[{"key": "openai", "rate": "1/s"}]) for _ in range(2)))
+    world.pass_time(200)
+    found = explained(world, 2)
+    assert found.limit is not None
+    assert (found.limit.key, found.limit.frees_in) == ("openai", 0.8)
+    assert "limit 'openai' frees in 0.8 s" in found.text
+
+
+def test_a_task_that_may_not_start_yet() -> None:
+    world = World()
+    world.step(world.task(delay=30))
+    assert explained(world, 1).starts_in == 30
+
+
+def test_why_a_task_is_where_it_is() -> None:
+    world = World()
+    world.step(world.sign_in("a", slots=2), world.sign_in("b", slots=4))
+    assert placed(world.step(world.task())) == [(1, "b")]
+    found = explained(world, 1)
+    assert found.agent_id == "b"
+    assert found.text == "is assigned to b since 0.0 s: the best of 2 that could do it; it had 4 free slots"
+
+
+def test_what_is_not_live_is_unknown() -> None:
+    world = World()
+    asked = Commanded(Command(Explain(task_id=task_id(9), reply_to="me")).root, world.now)
+    (reply,) = world.step(asked).replies
+    assert Reply.model_validate_json(reply.body).unknown
+
+
+def test_a_plan_tells_who_would_get_it_and_changes_nothing() -> None:
+    world = World()
+    world.step(world.sign_in("a", slots=2), world.sign_in("b", slots=4))
+    found = planned(world)
+    assert found.agent_id == "b"
+    assert found.text.endswith("would go to b now")
+    assert not world.scheduler.board.tasks
+    assert planned(world, slots=9).text.endswith("would wait")
+    assert placed(world.step(world.task())) == [(1, "b")]
+
+
+@pytest.mark.parametrize("requires", [[], ["gpu == true"], ["zone != eu"], ["n >= 3"]])
+def test_an_explanation_agrees_with_the_placement(requires: list[str]) -> None:
+    world = World()
+    for n in range(6):
+        attributes = {"gpu": n % 2 == 0, "zone": "eu" if n % 3 else "us", "n": n}
+        world.step(world.sign_in(f"a{n}", slots=1, attributes=attributes))
+    free = {group.why: group.count for group in planned(world, requires=requires).groups}.get("free", 0)
+    assert len(placed(world.step(*(world.task(requires=requires) for _ in range(9))))) == free

@@ -1,0 +1,157 @@
+"""One term of leadership: what the engine does between the inbox and the ledger."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from bus.ids import check_pool
+from bus.messages import CancelTasks
+from bus.names import DATA_FIELD, DISPATCHERS_GROUP, PoolNames
+from dispatcher import engine as engine_module
+from dispatcher.core.decisions import Decisions
+from dispatcher.core.events import Commanded, Event
+from dispatcher.core.scheduler import Scheduler
+from dispatcher.engine import DefectError, Engine, LeadLostError, gravest
+from dispatcher.inbox import Arrival, Inbox, Portion
+from dispatcher.leadership import Lead, Leadership
+from dispatcher.ledger import Inputs, Ledger
+from dispatcher.observer import SILENT
+from tests.support.waiting import eventually
+
+
+class Recorded(Ledger):
+    """Notes what each commit consumed."""
+
+    def __init__(self, redis: Redis, names: PoolNames) -> None:
+        super().__init__(redis, names)
+        self.acks: list[dict[str, list[str]]] = []
+        self.sizes: list[int] = []
+
+    async def commit(self, lead: Lead, decisions: Decisions, inputs: Inputs, now: int) -> list[str]:
+        self.acks.append(inputs.acks)
+        self.sizes.append(len(decisions))
+        return await super().commit(lead, decisions, inputs, now)
+
+
+class Running:
+    """An engine of a pool of its own."""
+
+    def __init__(self, redis: Redis, pool: str, scheduler: Any = None) -> None:
+        self.names = PoolNames(check_pool(pool))
+        self.leadership = Leadership(redis, self.names, "one", lease_ms=60_000)
+        self.ledger = Recorded(redis, self.names)
+        self.inbox = Inbox((self.names.commands,))
+        self.consumed: list[str] = []
+        self.redis = redis
+        self.scheduler = scheduler or Scheduler()
+
+    def _consumed(self, portion: Portion) -> None:
+        self.consumed += portion.consumed
+
+    async def make(self) -> Engine:
+        lead = await self.leadership.acquire()
+        assert lead is not None
+        return Engine(
+            redis=self.redis,
+            names=self.names,
+            leadership=self.leadership,
+            lead=lead,
+            ledger=self.ledger,
+            scheduler=self.scheduler,
+            inbox=self.inbox,
+            consumed=self._consumed,
+            observer=SILENT,
+        )
+
+
+async def test_a_command_that_takes_several_passes_is_consumed_by_the_last_of_them(redis: Redis, pool: str) -> None:
+    running = Running(redis, pool)
+    names = running.names
+    engine = await running.make()
+    await redis.xgroup_create(names.commands, DISPATCHERS_GROUP, id="0", mkstream=True)
+    entry: Any = await redis.xadd(names.commands, {DATA_FIELD: "{}"})
+    await redis.xreadgroup(DISPATCHERS_GROUP, "one", {names.commands: ">"})
+    ids = tuple(f"{pool}.t{n}" for n in range(1000))
+    arrival = Arrival(names.commands)
+    parts = [ids[n : n + 50] for n in range(0, 1000, 50)]
+    arrival.add(entry.decode(), [(Commanded(CancelTasks(task_ids=part), 0), 50) for part in parts])
+    await running.inbox.put(arrival)
+    serving = asyncio.create_task(engine.run())
+    await eventually(lambda: running.consumed == [entry.decode()])
+    serving.cancel()
+    assert running.ledger.sizes[:2] == [500, 500]
+    assert [acks.get(names.commands) for acks in running.ledger.acks[:2]] == [[], [entry.decode()]]
+    assert await redis.xlen(names.commands) == 0
+
+
+class NeverDone:
+    """A scheduler that leaves, after each long pass, something that is due for the next."""
+
+    next_due = 0
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def step(self, events: Sequence[Event], now: int) -> Decisions:
+        del events, now
+        self.passes += 1
+        until = time.perf_counter() + 0.005
+        while time.perf_counter() < until:
+            pass
+        return Decisions()
+
+
+async def test_the_lease_is_renewed_however_much_is_due(
+    redis: Redis, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "RENEW_EVERY_S", 0.02)
+    scheduler = NeverDone()
+    running = Running(redis, pool, scheduler)
+    engine = await running.make()
+    renewals = 0
+    renew = running.leadership.renew
+
+    async def counted() -> bool:
+        nonlocal renewals
+        renewals += 1
+        return await renew()
+
+    monkeypatch.setattr(running.leadership, "renew", counted)
+    serving = asyncio.create_task(engine.run())
+    await eventually(lambda: renewals >= 5 and scheduler.passes >= 20)
+    serving.cancel()
+
+
+async def test_the_horizon_of_empty_streams_is_before_the_present_millisecond(redis: Redis, pool: str) -> None:
+    """The next entry may still be written in this millisecond, and would lie behind the horizon."""
+    engine = await Running(redis, pool).make()
+    horizon, now = await engine.read_horizon()
+    assert horizon == now - 1
+
+
+async def test_of_several_errors_in_one_tick_one_is_raised_and_it_is_the_gravest(redis: Redis, pool: str) -> None:
+    lost, away, defect = LeadLostError("fenced"), ResponseError("READONLY"), ValueError("never expected")
+    for errors, expected in (((away, lost), lost), ((lost, away, defect), defect), ((away, away), away)):
+        engine: Any = await Running(redis, pool).make()
+
+        async def failing(error: Exception) -> None:
+            raise error
+
+        loops = ["_decide", "_commit", "_renew"]
+        for loop, error in zip(loops, errors, strict=False):
+            setattr(engine, loop, lambda error=error: failing(error))
+        with pytest.raises(type(expected)) as caught:
+            await engine.run()
+        assert caught.value is expected
+        await engine._leadership.release()
+
+
+def test_the_gravest_is_found_in_groups_of_groups() -> None:
+    defect = DefectError(frozenset(), certain=False)
+    group = ExceptionGroup("", [OSError(), ExceptionGroup("", [LeadLostError(), defect])])
+    assert gravest(group) is defect
