@@ -53,11 +53,11 @@ class LogOptions:
 LOG_DEFAULTS: Final = LogOptions()
 
 
-def name_and_value(text: str) -> tuple[str, str]:
+def name_and_value(text: str, example: str = "--metadata owner=me") -> tuple[str, str]:
     """Split `name=value`. Raises `UsageError`."""
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise UsageError(f"{text!r} is not name=value: write e.g. --metadata owner=me")
+        raise UsageError(f"{text!r} is not name=value: write e.g. {example}")
     return name, value
 
 

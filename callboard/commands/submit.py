@@ -12,6 +12,7 @@ from bus.client import Client
 from bus.handle import TaskHandle
 from bus.records import TaskCreate
 from bus.states import TaskPriority
+from callboard import task_options
 from callboard.connecting import connected
 from callboard.failures import CommandError, UsageError
 from callboard.options import AsJson, Flag, RedisUrl, Seconds, given, name_and_value
@@ -20,6 +21,8 @@ from callboard.output import print_json, print_line
 from callboard.payloads import json_lines, open_file, parse, read_file, read_stdin
 
 _STDIN: Final = "-"
+_LONGEST_PATH: Final = 256
+_PAYLOAD_REMEDY: Final = """write e.g. '{"text": "a b"}' or '"a b"', in single quotes for the shell"""
 _Texts = list[str] | None
 
 
@@ -51,7 +54,26 @@ async def submit(  # noqa: PLR0913 - one per option
     delay: Annotated[Seconds | None, Parameter(help="Not to be started before this is over.")] = None,
     run_timeout: Annotated[Seconds | None, Parameter(help="How long one attempt may run.")] = None,
     queue_timeout: Annotated[Seconds | None, Parameter(help="How long it may wait for an agent.")] = None,
+    progress_timeout: Annotated[
+        Seconds | None, Parameter(help="How long it may go without reporting progress.")
+    ] = None,
     max_attempts: Annotated[int | None, Parameter(help="How often it is tried.")] = None,
+    retry: Annotated[
+        str | None, Parameter(metavar="JSON", help='How it is repeated, e.g. \'{"base": 1, "cap": 60}\'.')
+    ] = None,
+    slots: Annotated[int | None, Parameter(help="Slots of its agent that it takes.")] = None,
+    resource: Annotated[
+        _Texts, Parameter(metavar="NAME=NUMBER", help="What else of its agent it takes, e.g. gpu=1; may be repeated.")
+    ] = None,
+    limit: Annotated[
+        _Texts,
+        Parameter(
+            metavar="KEY=LIMIT",
+            help="Shared with all tasks of this key: so many at once, e.g. tenant-7=4, or a rate, e.g. openai=600/min; "
+            "may be repeated.",
+        ),
+    ] = None,
+    estimated_duration: Annotated[Seconds | None, Parameter(help="How long it will probably run.")] = None,
     tag: Annotated[_Texts, Parameter(metavar="WORD", help="Kept with the task; may be repeated.")] = None,
     metadata: Annotated[_Texts, Parameter(metavar="NAME=VALUE", help="Kept with the task; may be repeated.")] = None,
     pool: Annotated[str | None, Parameter(help="Pool that is to do it.")] = None,
@@ -77,7 +99,13 @@ async def submit(  # noqa: PLR0913 - one per option
         delay=delay,
         run_timeout=run_timeout,
         queue_timeout=queue_timeout,
+        progress_timeout=progress_timeout,
         max_attempts=max_attempts,
+        retry=None if retry is None else task_options.retry(retry),
+        slots=slots,
+        resources=None if resource is None else task_options.resources(resource),
+        limits=None if limit is None else task_options.limits(limit),
+        estimated_duration=estimated_duration,
         tags=tag,
         metadata=None if metadata is None else dict(name_and_value(item) for item in metadata),
     )
@@ -118,7 +146,16 @@ class _Source:
             return parse(read_file(self.file), str(self.file))
         if self.stdin_holds_one:
             return parse(await read_stdin(), "stdin")
-        return None if self.argument is None else parse(self.argument, "the payload")
+        return None if self.argument is None else self._parse(self.argument)
+
+    @staticmethod
+    def _parse(argument: str) -> Any:  # noqa: ANN401 - JSON
+        try:
+            return parse(argument, "the payload")
+        except UsageError as error:
+            is_file = len(argument) < _LONGEST_PATH and Path(argument).is_file()
+            remedy = f"write --file {argument}" if is_file else _PAYLOAD_REMEDY
+            raise UsageError(f"{error}: {remedy}") from None
 
     def lines(self) -> AsyncIterator[list[Any]]:
         """Yield the payloads as they arrive."""
@@ -130,7 +167,7 @@ def _task(capability: str, payload: Any, options: dict[str, Any]) -> TaskCreate:
         return TaskCreate.model_validate({"capability": capability, "payload": payload, **options})
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        name = str(problem["loc"][0]) if problem["loc"] else "task"
+        name = ".".join(part for part in problem["loc"] if isinstance(part, str)) or "task"
         text = problem["msg"].removeprefix("Value error, ")
         raise UsageError(f"{name.replace('_', '-')}: {text}: `callboard submit --help` shows what it takes") from None
 

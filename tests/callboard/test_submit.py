@@ -3,8 +3,11 @@
 import json
 import signal
 import subprocess
+from inspect import signature
 from pathlib import Path
 
+from bus.records import TaskCreate
+from callboard.commands.submit import submit
 from tests.callboard.commandline import CommandLine
 
 
@@ -114,6 +117,24 @@ def test_all_that_is_asked_of_an_agent_may_stand_in_one_text(working: CommandLin
     assert (spec["capability"], spec["version"]) == ("nobody.can", ">=2")
     assert spec["requires"] == [{"attribute": "gpu", "op": "exists", "value": None}, {"any_of": either}]
     assert spec["prefers"] == [{"attribute": "ram", "op": ">=", "value": 8, "weight": 3}]
+    working("tasks", "cancel", task_id)
+
+
+def test_everything_that_a_task_may_ask_for_is_an_option() -> None:
+    options = set(signature(submit).parameters)
+    named_otherwise = {"tags": "tag", "resources": "resource", "limits": "limit"}
+    assert {named_otherwise.get(name, name) for name in TaskCreate.model_fields} <= options
+
+
+def test_room_limits_and_retries_arrive(working: CommandLine) -> None:
+    options = ("--slots", "2", "--resource", "gpu=1", "--resource", "mem_gb=1.5", "--progress-timeout", "1m")
+    more = ("--limit", "a=4", "--limit", "b=600/min", "--limit", "b=9", "--retry", '{"cap": 60}')
+    task_id = working.submit("nobody.can", "1", *options, *more, "--estimated-duration", "2m").out.strip()
+    spec = working.record(task_id)["spec"]
+    assert (spec["slots"], spec["resources"]) == (2, {"gpu": 1, "mem_gb": 1.5})
+    assert (spec["progress_timeout"], spec["estimated_duration"], spec["retry"]["cap"]) == (60, 120, 60)
+    found = {limit["key"]: (limit.get("rate"), limit.get("concurrency")) for limit in spec["limits"]}
+    assert found == {"a": (None, 4), "b": ("600/min", 9)}
     working("tasks", "cancel", task_id)
 
 
