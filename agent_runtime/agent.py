@@ -53,6 +53,7 @@ class Agent:
         super().__init_subclass__()
         for hook in _HOOKS:
             _check_hook(cls, hook)
+        _check_slots(cls)
         cls.capabilities = collect(cls)
         read_acceptance(cls, cls.accepts)
 
@@ -90,3 +91,14 @@ def _check_hook(owner: type, name: str) -> None:
     parameters = list(inspect.signature(function).parameters.values())[1:]
     if any(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
         raise AgentDefinitionError(where, "it takes parameters that nobody could fill", remedy)
+
+
+def _check_slots(owner: type[Agent]) -> None:
+    """Raise `AgentDefinitionError` for what is no number of tasks; what an object computes is looked at later."""
+    slots: object = owner.slots
+    if isinstance(slots, property):
+        return
+    if not isinstance(slots, int) or isinstance(slots, bool) or slots < 1:
+        raise AgentDefinitionError(
+            f"{owner.__qualname__}.slots", f"{slots!r} is not a whole number above 0", "write e.g. `slots = 4`"
+        )

@@ -25,7 +25,7 @@ def load_agent(target: str) -> type[Agent]:
     where, _, name = target.partition(":") if not _is_windows_path(target) else (target, "", "")
     if not where:
         raise AgentLoadError(f"{target!r} names no module: write module:Class, or path/to/file.py:Class")
-    path = where.endswith(".py") or "/" in where
+    path = where.endswith(".py") or "/" in where or not all(part.isidentifier() for part in where.split("."))
     module = _from_file(Path(where)) if path else _from_path_of_modules(where)
     return _named(module, where, name) if name else _only(module, where)
 
@@ -76,12 +76,14 @@ def _from_path_of_modules(name: str) -> ModuleType:
 
 def _from_file(path: Path) -> ModuleType:
     file = path.resolve()
+    if file.is_dir():
+        raise AgentLoadError(f"{path} is a directory: name a file in it, as in {path / 'agent.py'}")
     if not file.is_file():
         raise AgentLoadError(f"no file {path}: check the path")
     folder = str(file.parent)
     if folder not in sys.path:
         sys.path.append(folder)
-    name = file.stem if file.stem.isidentifier() and file.stem not in sys.modules else f"_callboard_agent_{file.stem}"
+    name = file.stem if _is_free(file) else f"_callboard_agent_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise AgentLoadError(f"{path} is not a Python file: give the path of a .py file")
@@ -93,6 +95,14 @@ def _from_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise _broken(str(path), error) from error
     return module
+
+
+def _is_free(file: Path) -> bool:
+    """Tell whether the name of a file may be its module's: not if that is another's, also one imported only later."""
+    if not file.stem.isidentifier() or file.stem in sys.modules:
+        return False
+    spec = importlib.util.find_spec(file.stem)
+    return spec is None or spec.origin == str(file)
 
 
 def _broken(what: str, error: Exception) -> AgentLoadError:

@@ -29,6 +29,9 @@ _EPILOGUE: Final = """\
 The server is looked for at CALLBOARD_REDIS_URL, else where `callboard up` listens. A DURATION is written 500ms, 5s,
 1m30s, 2h or 7d; a bare number is seconds."""
 
+_ALIASES: Final = {"--version": "version", "-V": "version", "help": "--help"}
+"""What people try who know other programs."""
+
 
 def build_app() -> App:
     """Return the command line's application."""
@@ -55,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    command, bound, _ = build_app().parse_args(list(arguments), exit_on_error=False, print_error=False)
+    words = [_ALIASES.get(word, word) for word in arguments[:1]] + list(arguments[1:])
+    command, bound, _ = build_app().parse_args(words, exit_on_error=False, print_error=False)
     result = command(*bound.args, **bound.kwargs)
     if inspect.iscoroutine(result):
         with asyncio.Runner() as runner:

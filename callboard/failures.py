@@ -118,7 +118,8 @@ def _words_of_embedded_server(error: "EmbeddedServerError") -> str:
 
 
 def _words_of_wrong_argument(error: "CycloptsError") -> str:
-    from cyclopts import UnknownCommandError  # noqa: PLC0415 - imported by now
+    # Imported by now.
+    from cyclopts import MissingArgumentError, UnknownCommandError, UnusedCliTokensError  # noqa: PLC0415
 
     error.verbose = False
     command = " ".join(("callboard", *(error.command_chain or ())))
@@ -127,6 +128,11 @@ def _words_of_wrong_argument(error: "CycloptsError") -> str:
         # Its own text imports every command there is to find a similar name.
         name = (error.unused_tokens or ["?"])[0]
         return f"no command {name!r}: {remedy}"
+    if isinstance(error, UnusedCliTokensError):
+        return f"{', '.join(map(repr, error.unused_tokens or ()))} is one argument too many: {remedy}"
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        name = error.keyword or error.argument.name
+        return f"{name} {'lacks its value' if name.startswith('-') else 'is missing'}: {remedy}"
     return f"{str(error).strip().rstrip('.')}: {remedy}"
 
 
@@ -148,6 +154,12 @@ def _explain_libraries(error: BaseException) -> tuple[int, str]:
         return FAILED, f"the Redis server refused: {error}: check CALLBOARD_REDIS_URL and the rights of its user"
     if isinstance(error, OSError):
         # A time that ran out is one of the system's errors, too, and often has no words.
-        return FAILED, f"{str(error) or 'it took too long'}: check the path, the address and your rights"
+        return FAILED, f"{_words_of_system(error)}: check the path, the address and your rights"
     text = f"unexpected {type(error).__name__}: {error}: set {TRACEBACK_VARIABLE}=1 and run it again to see where"
     return FAILED, text
+
+
+def _words_of_system(error: OSError) -> str:
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return error.strerror or str(error) or "it took too long"

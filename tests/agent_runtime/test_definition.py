@@ -273,6 +273,16 @@ def test_a_hook_that_could_not_be_awaited_is_refused(name: str) -> None:
             _define(**{name: hook})
 
 
+@pytest.mark.parametrize("slots", [0, -1, "4", 2.5, True, None])
+def test_slots_that_are_no_number_of_tasks_are_refused(slots: Any) -> None:
+    with pytest.raises(AgentDefinitionError, match=r"Wrong.slots: .* is not a whole number above 0: write e.g. `slots"):
+        _define(slots=slots)
+
+
+def test_slots_may_be_computed() -> None:
+    _define(slots=property(lambda _: 4))
+
+
 def test_hooks_may_be_decorated_and_mocked() -> None:
     async def hook(self: Any, *more: Any, retries: int = 3) -> None: ...
 

@@ -72,6 +72,14 @@ def test_a_file_that_is_named_like_a_module_of_ours_takes_nobodys_place(folder: 
     assert sys.modules["bus"] is bus
 
 
+def test_a_file_that_is_named_like_a_library_takes_nobodys_place(folder: Path) -> None:
+    """A library that is imported later, such as by another library at the first task, must find itself."""
+    (name,) = [name for name in ("this", "antigravity") if name not in sys.modules][:1]
+    _write(folder, f"{name}.py", AGENT.format(name="Mine"))
+    assert load_agent(f"{name}.py:Mine").__name__ == "Mine"
+    assert name not in sys.modules
+
+
 def test_two_agents_ask_for_a_choice(folder: Path) -> None:
     _write(folder, "both.py", AGENT.format(name="A") + AGENT.format(name="B"))
     assert _error("both") == "both defines 2 agents: use both:A or both:B"
@@ -81,6 +89,9 @@ def test_what_is_not_there_is_said(folder: Path) -> None:
     _write(folder, "empty.py", "x = 1\nclass Plain: ...\n")
     assert "no module 'nothing_here'" in _error("nothing_here:A")
     assert "no file gone.py: check the path" in _error("gone.py")
+    assert "no file not-a-module: check the path" in _error("not-a-module")
+    assert f"{folder} is a directory: name a file in it, as in {folder}/agent.py" in _error(str(folder))
+    assert ". is a directory" in _error(".")
     assert "defines no agents: derive a class from agent_runtime.Agent" in _error("empty")
     assert "empty has no 'A'" in _error("empty:A")
     assert "empty:Plain is not an Agent class" in _error("empty:Plain")

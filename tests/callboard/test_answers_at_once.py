@@ -63,6 +63,12 @@ def test_version_tells_what_is_installed(callboard: CommandLine) -> None:
     assert callboard("version").out.startswith(f"callboard {versions['callboard']}\n")
 
 
+def test_what_people_try_who_know_other_programs(callboard: CommandLine) -> None:
+    assert callboard("--version").out == callboard("-V").out == callboard("version").out
+    assert callboard("help").out == callboard("--help").out
+    assert "callboard submit" in callboard("help", "submit").out
+
+
 def test_asyncapi_is_a_document_of_every_channel(callboard: CommandLine) -> None:
     found = callboard("asyncapi").json
     assert found["asyncapi"].startswith("3.")

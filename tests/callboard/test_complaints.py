@@ -29,7 +29,12 @@ def taken() -> Iterator[int]:
     [
         (["frob"], "no command 'frob'"),
         (["tasks", "frob"], "no command 'frob'"),
-        (["submit"], "CAPABILITY"),
+        (["submit"], "CAPABILITY is missing"),
+        (["up", "--agent"], "--agent lacks its value"),
+        (["up", "agent.py"], "'agent.py' is one argument too many"),
+        (["submit", "a", "word"], """write e.g. '{"text": "a b"}'"""),
+        (["submit", "a", "{'text': 1}"], "in single quotes for the shell"),
+        (["submit", "a", CREW.removesuffix(":Crew")], "write --file"),
         (["submit", "a", "--frob"], "no option --frob"),
         (["tasks", "list", "--frob"], "--frob"),
         (["submit", "a", "1", "--priority", "soon"], '"urgent"'),
@@ -37,6 +42,12 @@ def taken() -> Iterator[int]:
         (["submit", "a", "1", "--max-attempts", "0"], "max-attempts"),
         (["submit", "a", "1", "--delay", "3 weeks"], "500ms"),
         (["submit", "a", "1", "--metadata", "x"], "name=value"),
+        (["submit", "a", "1", "--resource", "gpu"], "--resource gpu=1"),
+        (["submit", "a", "1", "--resource", "gpu=many"], "no number"),
+        (["submit", "a", "1", "--limit", "x"], "--limit tenant-7=4"),
+        (["submit", "a", "1", "--limit", "x=often"], "600/min"),
+        (["submit", "a", "1", "--retry", "never"], "--retry is not JSON"),
+        (["submit", "a", "1", "--retry", '{"bse": 1}'], "bse"),
         (["submit", "a", "1", "--requires", "gpu ~ 3"], "attribute operator value"),
         (["submit", "a b"], "capability"),
         (["submit", "a[gpu is big]"], "'a[gpu ^is big]' is not a requirement: column 7"),
@@ -167,6 +178,12 @@ def test_ports_in_use(callboard: CommandLine, taken: int) -> None:
     ran = callboard("demo", "--redis-port", str(taken))
     assert ran.code == 1
     assert ran.err.splitlines()[-1].endswith("by --redis-port")
+
+
+def test_a_directory_that_is_none(callboard: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    line = callboard("up", "--data-dir", "file", "--redis-port", "0", env={"CALLBOARD_REDIS_URL": ""}).complaint(1)
+    assert line.startswith(f"{tmp_path / 'file'}: File exists: check the path")
 
 
 def test_an_address_that_is_not_this_machines(callboard: CommandLine) -> None:
