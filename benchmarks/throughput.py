@@ -9,7 +9,8 @@ Starts a server, a dispatcher and an agent as processes of their own, as a user 
 - ``end_to_end_per_s``: first submission to last stored result, with the agent warm;
 - ``cpu_us_per_task``: CPU (user + system) of each process from the first to the last completion of the drain.
 
-Completions are read from the pool's events, which the leader writes in the same step as the results.
+Completions are read from the pool's events, which the leader writes in the same step as the results. A rate whose tasks
+all ended in one batch is null: there is nothing to divide by. From about 10,000 tasks on the figures mean something.
 """
 
 import argparse
@@ -117,6 +118,11 @@ def cpu_of(pid: int) -> float:
     return total / ticks
 
 
+def rate(count: int, seconds: float) -> int | None:
+    """Return how many a second; None if no time has passed."""
+    return round(count / seconds) if seconds else None
+
+
 async def measure(count: int, persistence: Persistence) -> dict[str, Any]:
     """Run the three measurements on fresh processes."""
     with tempfile.TemporaryDirectory() as folder:
@@ -148,18 +154,31 @@ async def measure(count: int, persistence: Persistence) -> dict[str, Any]:
         "tasks": count,
         "persistence": persistence,
         "server": server.kind,
-        "enqueue_per_s": round(count / enqueued),
-        "drain_per_s": round(count / (last - first)),
-        "end_to_end_per_s": round(count / (end - began)),
+        "enqueue_per_s": rate(count, enqueued),
+        "drain_per_s": rate(count, last - first),
+        "end_to_end_per_s": rate(count, end - began),
         "failed": failed + failed_too,
         "cpu_us_per_task": {name: round(seconds / count * 1e6, 1) for name, seconds in cpu.items()},
     }
 
 
+def positive(text: str) -> int:
+    """Read a number of tasks."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least one task is needed")
+    return number
+
+
 def main() -> None:
     """Parse the arguments, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=int, default=20_000)
+    parser.add_argument(
+        "--tasks",
+        type=positive,
+        default=20_000,
+        help="in each measurement; 20000 by default, and less than about 10000 says little",
+    )
     parser.add_argument("--persistence", choices=("none", "everysec", "always"), default="none")
     arguments = parser.parse_args()
     print(json.dumps(asyncio.run(measure(arguments.tasks, arguments.persistence))))

@@ -86,6 +86,7 @@ class ServerStartError(EmbeddedServerError):
     """The server did not become ready."""
 
     def __init__(self, what: str, log: Path, last_lines: str) -> None:
+        self.what = what
         self.log = log
         self.last_lines = last_lines
         super().__init__(f"the server {what}; the end of {log}:\n{last_lines}")

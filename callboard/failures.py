@@ -25,6 +25,9 @@ USAGE: Final = 2
 INTERRUPTED: Final = 128 + signal.SIGINT
 PIPE_CLOSED: Final = 128 + signal.SIGPIPE
 
+_LOG_STAMP: Final = re.compile(r"^\d+:\w \d\d \w+ \d{4} [\d:.]+ . ")
+"""What each line in a server's log begins with."""
+_DATA: Final = re.compile("append only file|AOF|RDB")
 _SECRET: Final = re.compile(r"(?<=://)[^/@\s]*@")
 
 
@@ -106,13 +109,22 @@ def _words_of_broken_installation(error: ImportError) -> str:
 
 def _words_of_embedded_server(error: "EmbeddedServerError") -> str:
     """Add the options of the commands that start one, of which the library knows nothing."""
-    from bus.embedded import DataDirInUseError, PortInUseError  # noqa: PLC0415 - imported by now
+    from bus.embedded import DataDirInUseError, PortInUseError, ServerStartError  # noqa: PLC0415 - imported by now
 
     match error:
         case PortInUseError():
             return f"{error} by --redis-port"
         case DataDirInUseError():
             return f"{error} by --data-dir"
+        case ServerStartError():
+            lines = [_LOG_STAMP.sub("", line) for line in error.last_lines.splitlines()] or [""]
+            if _DATA.search(lines[-1]):
+                # What the server itself proposes would cut the data off.
+                return (
+                    f"the server cannot read the data in {error.log.parent}, which another or a newer one has written: "
+                    "start that one, or choose another data directory by --data-dir"
+                )
+            return f"the server {error.what} ({lines[-1]}): see {error.log}"
         case _:
             return str(error)
 

@@ -186,6 +186,19 @@ def test_a_directory_that_is_none(callboard: CommandLine, tmp_path: Path) -> Non
     assert line.startswith(f"{tmp_path / 'file'}: File exists: check the path")
 
 
+def test_data_of_another_server(callboard: CommandLine, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "appendonlydir"
+    folder.mkdir(parents=True)
+    (folder / "appendonly.aof.1.base.rdb").write_bytes(b"NOSUCH999" + bytes(20))
+    (folder / "appendonly.aof.1.incr.aof").touch()
+    (folder / "appendonly.aof.manifest").write_text(
+        "file appendonly.aof.1.base.rdb seq 1 type b\nfile appendonly.aof.1.incr.aof seq 1 type i\n"
+    )
+    line = callboard("up", "--data-dir", "data", "--redis-port", "0", env={"CALLBOARD_REDIS_URL": ""}).complaint(1)
+    assert line.startswith(f"the server cannot read the data in {tmp_path / 'data'}")
+    assert line.endswith("by --data-dir")
+
+
 def test_an_address_that_is_not_this_machines(callboard: CommandLine) -> None:
     assert callboard("dispatcher", "--metrics-host", "192.0.2.1").complaint(1)
 
