@@ -3,7 +3,6 @@
 Nothing else may be imported here: `--help` must answer at once.
 """
 
-import asyncio
 import inspect
 import sys
 from collections.abc import Sequence
@@ -25,27 +24,30 @@ _COMMANDS: Final = (
     ("version", "Print the versions of Callboard and of what it runs on."),
 )
 
-_EPILOGUE: Final = """\
-The server is looked for at CALLBOARD_REDIS_URL, else where `callboard up` listens. A DURATION is written 500ms, 5s,
-1m30s, 2h or 7d; a bare number is seconds."""
-
+_EPILOGUE: Final = (
+    "The server is looked for at CALLBOARD_REDIS_URL, else where `callboard up` listens. "
+    "A DURATION is written 500ms, 5s, 1m30s, 2h or 7d; a bare number is seconds."
+)
 _ALIASES: Final = {"--version": "version", "-V": "version", "help": "--help"}
 """What people try who know other programs."""
 
 
-def build_app() -> App:
-    """Return the command line's application."""
+def build_app(called: str | None = None) -> App:
+    """Return the command line's application; of the command that is called its own docstring is the help."""
     app = App(
         name="callboard",
         help="An asyncio message bus for agents on Redis Streams.",
         help_epilogue=_EPILOGUE,
+        # Docstrings are Markdown, in which lines may be joined; what is above is not worth its import.
+        help_format="markdown" if called in dict(_COMMANDS) else "plaintext",
         version_flags=(),
         help_on_error=False,
         result_action="return_value",
         default_parameter=Parameter(negative=()),
     )
     for place, (name, text) in enumerate(_COMMANDS):
-        app.command(f"callboard.commands.{name}:{name}", name=name, help=text, sort_key=place)
+        told = {} if name == called else {"help": text}
+        app.command(f"callboard.commands.{name}:{name}", name=name, sort_key=place, **told)
     return app
 
 
@@ -59,9 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     words = [_ALIASES.get(word, word) for word in arguments[:1]] + list(arguments[1:])
-    command, bound, _ = build_app().parse_args(words, exit_on_error=False, print_error=False)
+    command, bound, _ = build_app(words[0] if words else None).parse_args(words, exit_on_error=False, print_error=False)
     result = command(*bound.args, **bound.kwargs)
     if inspect.iscoroutine(result):
+        import asyncio  # noqa: PLC0415 - half of the time that --help takes is spent on imports
+
         with asyncio.Runner() as runner:
             result = runner.run(result)
     sys.stdout.flush()

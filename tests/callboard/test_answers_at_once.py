@@ -34,6 +34,16 @@ def test_help_imports_nothing_slow() -> None:
     assert not {"redis", "pydantic", "faststream", "prometheus_client"} & set(ended.stderr.split())
 
 
+def test_a_commands_own_help_tells_more_than_the_list(callboard: CommandLine) -> None:
+    for command, text in (
+        ("submit", "The exit code is 1 if a task that was waited for has failed."),
+        ("up", "The second Ctrl-C does not wait for tasks that still run."),
+        ("agent", "An agent's id outlives the crash of its process."),
+    ):
+        assert text in " ".join(callboard(command, "--help").out.split())
+        assert text not in callboard("--help").out
+
+
 def test_without_a_command_help_is_shown(callboard: CommandLine) -> None:
     assert callboard().out == callboard("--help").out
 
