@@ -69,6 +69,7 @@ class Run(BaseModel):
     not_before: int | None = None
     assigned_at: int | None = None
     started_at: int | None = None
+    extended_ms: int = Field(0, description="What its attempt may run beyond run_timeout.")
     finished_at: int | None = None
     progress: float | None = None
     note: str | None = None

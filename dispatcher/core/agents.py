@@ -66,6 +66,9 @@ def sign_in(board: Board, message: Register, at: int) -> None:
         fresh.completed, fresh.failed = agent.completed, agent.failed
         fresh.success, fresh.latency_ms, fresh.standing = agent.success, agent.latency_ms, agent.standing
         fresh.breakers, fresh.shut = agent.breakers, agent.shut
+        fresh.occupied = agent.occupied
+        if agent.health in (AgentHealth.BLOCKED, AgentHealth.DEAF):
+            fresh.health, fresh.deaf_until, fresh.blocked_since = agent.health, agent.deaf_until, agent.blocked_since
         if agent.status is AgentStatus.DRAINING:
             fresh.status = AgentStatus.DRAINING
     elif agent is not None:
@@ -138,14 +141,15 @@ def _judge(board: Board, agent: AgentState, message: Heartbeat, at: int) -> None
         health = AgentHealth.BLOCKED
     elif agent.deaf_until > at:
         health = AgentHealth.DEAF
-    if message.draining and agent.status in (AgentStatus.IDLE, AgentStatus.RUNNING):
-        board.set_agent(agent, AgentStatus.DRAINING, "its process is shutting down")
     if agent.occupied != message.occupied:
         agent.occupied = message.occupied
         board.fleet.refresh(agent)
         if agent.free < 0:
             board.watch(agent)
     _set_health(board, agent, health)
+    if message.draining and agent.status in (AgentStatus.IDLE, AgentStatus.RUNNING):
+        board.set_agent(agent, AgentStatus.DRAINING, "its process is shutting down")
+        board.fleet.refresh(agent)
 
 
 def _set_health(board: Board, agent: AgentState, health: AgentHealth) -> None:

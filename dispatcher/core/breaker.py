@@ -44,7 +44,6 @@ class Breaker:
 def failed(board: Board, agent: AgentState, capability: str, reason: FailureReason) -> None:
     """Count a failed attempt."""
     if reason not in COUNTED or not board.config.breaker_failures:
-        _probe_is_over(board, agent, capability)
         return
     config = board.config
     breaker = agent.breakers.setdefault(capability, Breaker())
@@ -95,7 +94,8 @@ def restore(board: Board, field: str, value: bytes) -> None:
         board.draft.notes.append(Note(NoteKind.BREAKER, field, None))
         return
     said = from_json(value)
-    breaker = Breaker(board.config.breaker_failures, BreakerState.OPEN, said["until"], said["cooldown_ms"])
+    until, cooldown_ms = int(said["until"]), int(said["cooldown_ms"])
+    breaker = Breaker(board.config.breaker_failures, BreakerState.OPEN, until, cooldown_ms)
     agent.breakers[capability] = breaker
     board.fleet.exclude(agent, capability)
     board.clock_timers.set(breaker.until, TimerKind.BREAKER, field)
@@ -123,8 +123,8 @@ def _open(board: Board, agent: AgentState, capability: str, breaker: Breaker, co
     board.touch_agent(agent)
 
 
-def _probe_is_over(board: Board, agent: AgentState, capability: str) -> None:
-    """Let another probe through if this one told nothing."""
+def left(board: Board, agent: AgentState, capability: str) -> None:
+    """Let another probe through if this one told nothing: cancelled, handed back, lost, or wrong itself."""
     breaker = agent.breakers.get(capability)
     if breaker is not None and breaker.state is BreakerState.HALF_OPEN:
         board.fleet.admit(agent, capability)

@@ -77,6 +77,8 @@ class Fleet:
         self.durations: dict[str, float] = {}
         """Moving average of the run time of each capability, in milliseconds."""
         self.gained = 0
+        self.loosened: list[RequirementClass] = []
+        """Classes whose limits have changed since the last pass."""
         self.sweep_at = KEPT_CLASSES
         """Number of classes at which those that nobody waits in are to be forgotten."""
         self._capability_gates: dict[str, tuple[Gate, ...]] = {}
@@ -123,7 +125,10 @@ class Fleet:
         bit = 1 << agent.index
         if (agent.health is AgentHealth.LOST) != bool(self._lost & bit):
             self._lost ^= bit
+        before, agent.seen_free = agent.seen_free, agent.free
         if level == agent.level:
+            if level > EXACT_LEVELS and agent.free > before:
+                self.gained |= bit  # more room within a level that is a range
             return
         if agent.level >= 0:
             self._levels[agent.level] ^= bit
@@ -195,6 +200,7 @@ class Fleet:
             for cls in self.classes.values():
                 if cls.requirement.capability == name:
                     cls.gates = (*cls.requirement.gates, *self._capability_gates[name])
+                    self.loosened.append(cls)
 
     def sweep(self) -> list[RequirementClass]:
         """Forget classes in which nobody waits, and return them: requirements may be as many as tasks."""
@@ -225,8 +231,12 @@ class Fleet:
         """True when no agent at all takes anything."""
         return not any(self._levels)
 
-    def choose(self, cls: RequirementClass, estimate_ms: float | None, rng: Random) -> AgentState | None:
+    def choose(
+        self, cls: RequirementClass, estimate_ms: float | None, rng: Random, *, spared: int = 0
+    ) -> AgentState | None:
         """Return the best agent with room for a task of `cls`, or None.
+
+        `spared` are agents that get no work ahead of their slots, because something more urgent waits for those.
 
         Best is most free slots, then the greatest weight of met preferences, then success and latency of late; ties
         fall by `rng`. An agent without a free slot is chosen only for a task of one slot that is known to be short.
@@ -235,7 +245,7 @@ class Fleet:
         plain = requirement.slots == 1 and not requirement.resources
         short = plain and estimate_ms is not None and estimate_ms <= self._config.prefetch_ms
         for level in range(LEVELS, -1 if short else _level_of(requirement.slots) - 1, -1):
-            found = self._levels[level]
+            found = self._levels[level] if level else self._levels[0] & ~spared
             if found and (found := found & mask) and (plain or (found := self._fitting(found, requirement))):
                 for _, preferred in cls.preferred:
                     if found & preferred:

@@ -223,10 +223,12 @@ def move_to(board: Board, task: TaskState, agent: AgentState) -> None:
     current = task.current
     assert current is not None, "a task in an agent's hands has an attempt"  # noqa: S101 - an invariant
     board.order.release(task)
-    if current.gates:
-        board.limits.release(current.gates)
+    opened = board.limits.release(current.gates)
     current.agent = agent
     _enter(board, task, current, agent, current.load_ms)
+    board.reopen(opened)
+    if agent.free < 0:
+        board.watch(agent)
 
 
 def withdraw(board: Board, task: TaskState) -> None:
@@ -316,6 +318,8 @@ def _leave(board: Board, task: TaskState) -> None:
     if not agent.tasks and agent.status is AgentStatus.RUNNING:
         board.set_agent(agent, AgentStatus.IDLE)
     current.agent = None
+    if agent.breakers:
+        breaker.left(board, agent, requirement.capability)
     board.fleet.refresh(agent)
     if requirement.resources:
         for name, much in requirement.resources:

@@ -58,8 +58,8 @@ class Limits:
         """Theoretical arrival time of the next start, by key."""
         self._held: dict[str, int] = {}
         self._queues: dict[str, dict[RequirementClass, None]] = {}
-        self._rung: set[str] = set()
-        """Keys whose next start somebody has set a timer for."""
+        self._rung: dict[str, int] = {}
+        """For which instant a timer was set, by key."""
         self._moved: dict[str, None] = {}
         self._forget_at = FORGET_AT
 
@@ -83,32 +83,32 @@ class Limits:
 
     def hold(self, gates: tuple[Gate, ...]) -> None:
         """Count one task in an agent's hands."""
-        for gate in gates:
-            self._held[gate.key] = self._held.get(gate.key, 0) + 1
+        for key in dict.fromkeys(gate.key for gate in gates):
+            self._held[key] = self._held.get(key, 0) + 1
 
     def release(self, gates: tuple[Gate, ...]) -> "list[RequirementClass]":
         """Count one task less; return the classes that waited for that."""
         opened: dict[RequirementClass, None] = {}
-        for gate in gates:
-            left = self._held[gate.key] - 1
+        for key in dict.fromkeys(gate.key for gate in gates):
+            left = self._held[key] - 1
             if left:
-                self._held[gate.key] = left
+                self._held[key] = left
             else:
-                del self._held[gate.key]
-            opened |= self._queues.pop(gate.key, {})
+                del self._held[key]
+            opened |= self._queues.pop(key, {})
         return list(opened)
 
     def wait(self, closed: Closed, cls: "RequirementClass") -> bool:
         """Let a class wait for a gate; tell whether a timer must be set for it."""
         self._queues.setdefault(closed.key, {})[cls] = None
-        if closed.until is None or closed.key in self._rung:
+        if closed.until is None or closed.until >= self._rung.get(closed.key, closed.until + 1):
             return False
-        self._rung.add(closed.key)
+        self._rung[closed.key] = closed.until
         return True
 
     def open(self, key: str) -> "list[RequirementClass]":
         """Return the classes that wait for a gate, which wait no more; its timer has rung."""
-        self._rung.discard(key)
+        self._rung.pop(key, None)
         return list(self._queues.pop(key, {}))
 
     def moved(self, now: int) -> list[tuple[str, float | None]]:

@@ -200,6 +200,8 @@ class AgentState:
     """True when it offers a capability in several versions."""
     index: int = -1
     """Its bit in the fleet's masks."""
+    seen_free: int = 0
+    """Free slots when its level was last looked at."""
     level: int = -1
     """Its level of free capacity in the fleet's masks; -1: takes nothing."""
 

@@ -18,6 +18,7 @@ A class without room for its head is *blocked*. Its lines are parked when they c
 at, since a pass ends as soon as all that wait are blocked: its cost does not grow with the backlog.
 """
 
+import math
 from collections import deque
 from heapq import heappop, heappush, heapreplace
 from itertools import count, takewhile
@@ -47,13 +48,19 @@ class Share:
         self.served = 0.0
         """Slots it was given, divided by its weight, on the clock that all shares have in common."""
         self.waiting = 0
+        """Tasks of it that wait."""
         self.lanes: dict[TaskPriority, Lane] = {}
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What it has, the least being next."""
+        return self.running / self.weight, self.served
 
 
 class Lane:
     """The lines of one share in one level."""
 
-    __slots__ = ("_heap", "head_start", "lines", "priority", "share", "stamp")
+    __slots__ = ("_heap", "head_start", "lines", "priority", "rank", "share", "stamp")
 
     def __init__(self, share: Share, priority: TaskPriority, head_start: int) -> None:
         self.share = share
@@ -62,6 +69,8 @@ class Lane:
         self.lines: dict[RequirementClass, Line] = {}
         self.stamp = 0
         """Number of its entry in the level's heap; 0: it has none."""
+        self.rank = (0.0, 0.0)
+        """That of its share when the entry was made."""
         self._heap: list[tuple[int, int, Line]] = []
 
     def enter(self, line: "Line", stamp: int) -> None:
@@ -161,8 +170,8 @@ class Order:
         """The common clock: what the share had been served from which the last task was taken."""
         self.placeable = 0
         """Tasks that wait in classes which are not blocked."""
-        self.blocked: dict[RequirementClass, None] = {}
-        """Classes whose head found no agent with room; opened when one of their agents gains some."""
+        self.blocked: dict[RequirementClass, int | None] = {}
+        """Classes that are passed over, with the score of the head that found no room; None: a limit holds them up."""
 
     # --- waiting
 
@@ -191,8 +200,11 @@ class Order:
     def leave(self, task: "TaskState") -> None:
         """Let a task wait no more; harmless if it does not."""
         line = task.line
-        if line is None:
-            return
+        if line is not None:
+            self._leave(task, line)
+            self._part_with(line.lane.share)
+
+    def _leave(self, task: "TaskState", line: Line) -> None:
         line.leave(task)
         lane, cls = line.lane, line.cls
         lane.share.waiting -= 1
@@ -211,13 +223,13 @@ class Order:
     def _enter(self, line: Line) -> None:
         lane = line.lane
         lane.enter(line, next(self._stamps))
-        if not lane.stamp:
+        if not lane.stamp or lane.share.rank < lane.rank:
             self._offer(lane)
 
     def _offer(self, lane: Lane) -> None:
         share, heap = lane.share, self._levels[lane.priority]
-        lane.stamp = next(self._stamps)
-        entry = (share.running / share.weight, share.served, lane.stamp, lane)
+        lane.stamp, lane.rank = next(self._stamps), share.rank
+        entry = (*lane.rank, lane.stamp, lane)
         if len(heap) == 1 and heap[0][3] is lane:
             heap[0] = entry
         else:
@@ -225,10 +237,10 @@ class Order:
 
     # --- classes
 
-    def block(self, cls: "RequirementClass") -> None:
-        """Pass over the tasks of `cls` until it is opened."""
+    def block(self, cls: "RequirementClass", score: int | None) -> None:
+        """Pass over the tasks of `cls` until it is opened; `score` is that of a head that found no room."""
         cls.blocked = True
-        self.blocked[cls] = None
+        self.blocked[cls] = score
         self.placeable -= cls.waiting
 
     def open(self, cls: "RequirementClass") -> None:
@@ -242,6 +254,14 @@ class Order:
                 self._enter(line)
             else:
                 line.lane.lines.pop(cls, None)
+
+    def first_blocked(self) -> tuple[float, int]:
+        """Return the least score that waits for room, and all agents that such wait for."""
+        first, agents = math.inf, 0
+        for cls, score in self.blocked.items():
+            if score is not None and cls.waiting:
+                first, agents = min(first, score), agents | cls.mask
+        return first, agents
 
     def forget(self, cls: "RequirementClass") -> None:
         """Drop a class in which nobody waits."""
@@ -275,9 +295,10 @@ class Order:
             if stamp != lane.stamp:
                 heappop(heap)
                 continue
-            rank = share.running / share.weight
-            if (running, served) < (rank, share.served):
-                heapreplace(heap, (rank, share.served, stamp, lane))
+            rank = share.rank
+            if (running, served) < rank:
+                lane.rank = rank
+                heapreplace(heap, (*rank, stamp, lane))
                 continue
             line = lane.front()
             if line is not None:
@@ -290,7 +311,7 @@ class Order:
         """Remove and return the head of `line`, which must have one; its share has that much more now."""
         task = line.head()
         assert task is not None, "an empty line was taken from"  # noqa: S101 - an invariant
-        self.leave(task)
+        self._leave(task, line)
         share = line.lane.share
         self._served = max(self._served, share.served)
         share.served += task.terms.requirement.slots / share.weight
@@ -319,9 +340,12 @@ class Order:
         """Count a task as running no more."""
         share = self._share(task.terms.fairness_key)
         share.running -= task.terms.requirement.slots
-        if share.waiting:
-            for lane in share.lanes.values():
-                if lane.stamp:
-                    self._offer(lane)
-        elif not share.running:
+        for lane in share.lanes.values():
+            if lane.stamp and share.waiting and share.rank < lane.rank:
+                self._offer(lane)
+        self._part_with(share)
+
+    def _part_with(self, share: Share) -> None:
+        """Forget a share that has nothing and waits for nothing."""
+        if not share.waiting and not share.running and self._shares.get(share.key) is share:
             del self._shares[share.key]

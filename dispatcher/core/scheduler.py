@@ -5,13 +5,13 @@ for the ledger. Its memory runs ahead of the ledger by the decisions not yet com
 drops this scheduler and loads a new one from the ledger.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pydantic_core import from_json
 
 from bus import messages
 from bus.messages import CancelTasks, Explain, Plan, Reprioritise, WatchTasks
-from bus.states import FailureReason, TaskPriority, TaskStatus
+from bus.states import AgentHealth, FailureReason, TaskPriority, TaskStatus
 from dispatcher.core import agents, breaker, explain, lifecycle, reports, ringing
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
@@ -80,31 +80,42 @@ class Scheduler:
         board.now = max(now, board.now)
         notes = tuple(notes)
         for note in notes:
-            self._remember(note)
+            self._remembered(note, self._remember)
         for agent in fleet:
             agent.life = board.new_life()
             board.add_agent(agent)
             board.throttle(agent)
+            if agent.health is AgentHealth.BLOCKED:
+                agent.blocked_since = now
+                board.watch(agent)
             board.horizon_timers.set(now + agent.lease_ms, TimerKind.LEASE, agent.id, agent.life)
             board.horizon_timers.set(now, TimerKind.SESSION, agent.id)
             board.clock_timers.set(now + board.config.forget_agent_ms, TimerKind.FORGET, agent.id)
         for note in notes:
             if note.kind is NoteKind.BREAKER and note.value is not None:
-                breaker.restore(board, note.field, note.value)
+                self._remembered(note, lambda note: breaker.restore(board, note.field, note.value or b""))
         for stored in tasks:
             self._restore(stored)
 
+    def _remembered(self, note: Note, remember: Callable[[Note], None]) -> None:
+        """Take a note over; one that cannot be read is forgotten, for it must not keep a pool without a leader."""
+        try:
+            remember(note)
+        except (ValueError, KeyError, TypeError):
+            self.board.draft.notes.append(Note(note.kind, note.field, None))
+
     def _remember(self, note: Note) -> None:
         board = self.board
-        if note.value is None:
-            return
-        said = from_json(note.value)  # breakers are remembered when their agents are
+        if note.value is None or note.kind is NoteKind.BREAKER:
+            return  # breakers are remembered when their agents are
+        said = from_json(note.value)
         match note.kind:
             case NoteKind.RATE:
-                board.limits.arrivals[note.field] = said
+                board.limits.arrivals[note.field] = float(said)
             case NoteKind.TOMBSTONE:
-                board.tombstones[note.field] = said["reason"]
-                board.clock_timers.set(said["at"] + board.config.tombstone_ms, TimerKind.TOMBSTONE, note.field)
+                at = int(said["at"])
+                board.tombstones[note.field] = str(said["reason"])
+                board.clock_timers.set(at + board.config.tombstone_ms, TimerKind.TOMBSTONE, note.field)
 
     def _restore(self, stored: StoredTask) -> None:
         board, guard = self.board, stored.guard
@@ -247,26 +258,32 @@ class Scheduler:
     def _place(self) -> None:
         """Place whoever is next, until nobody who waits finds room."""
         board, fleet, order = self.board, self.board.fleet, self.board.order
+        board.reopen(fleet.loosened)
+        fleet.loosened = []
         if fleet.gained:
             gained, fleet.gained = fleet.gained, 0
-            for cls in [c for c in order.blocked if c.mask & gained]:
+            for cls in [c for c, score in order.blocked.items() if score is not None and c.mask & gained]:
                 order.open(cls)
+        # Who waits for a slot that becomes free must not see it taken again and again by short work behind it.
+        first, spared = order.first_blocked()
         left = board.config.placements_per_pass
         while left and not fleet.full and (line := order.best()) is not None:
             left -= 1
             cls = line.cls
             closed = board.limits.closed(cls.gates, board.now) if cls.gates else None
             if closed is not None:
-                order.block(cls)
+                order.block(cls, None)
                 if board.limits.wait(closed, cls):
                     board.clock_timers.set(closed.until or 0, TimerKind.LIMIT, closed.key)
                 continue
             requirement = cls.requirement
             head = line.head()
-            estimate = fleet.estimate(requirement.capability, None if head is None else head.terms.estimate_ms)
-            agent = fleet.choose(cls, estimate, board.rng)
+            assert head is not None, "the best line has a head"  # noqa: S101 - an invariant
+            estimate = fleet.estimate(requirement.capability, head.terms.estimate_ms)
+            agent = fleet.choose(cls, estimate, board.rng, spared=spared if head.score > first else 0)
             if agent is None:
-                order.block(cls)
+                order.block(cls, head.score)
+                first, spared = min(first, head.score), spared | cls.mask
                 continue
             lifecycle.assign(board, order.take(line), agent, estimate)
         self._unfinished = not left

@@ -36,6 +36,7 @@ def successor(world: World, *, without_agent: bool = False) -> World:
             not_before=task.not_before or None,
             assigned_at=None if current is None else current.assigned_at,
             started_at=None if current is None else current.started_at,
+            extended_ms=0 if current is None else current.extended_ms,
             attempts=task.attempts,
         )
         tasks.append(StoredTask(task.id, Guard.parse(task.stored), header, run))
