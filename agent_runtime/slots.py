@@ -139,12 +139,13 @@ class Slots:
             self._used += attempt.slots
             self._empty.clear()
             self._observer.started(attempt.task["capability"])
-            if attempt.key[1] == 1:
+            if attempt.key[1] == 1 and attempt.task.get("max_attempts") != 1:
                 self._reporter.started(attempt.key)
                 execution.start()
             else:
                 # Earlier attempts may have killed their agent before it could say that they had begun, and the leader
-                # counts only what it was told of. So from the second on it is told first: poison comes to an end.
+                # counts only what it was told of. So from the second on it is told first: poison comes to an end. The
+                # same for a task that may be tried only once: it is never begun twice.
                 self._reporter.started(attempt.key, execution.start)
         self._filling = False
 

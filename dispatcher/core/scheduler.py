@@ -48,11 +48,13 @@ class Scheduler:
     def step(self, events: Iterable[Event], now: int) -> Decisions:
         """Take `events` in their order at the instant `now` (ms, server's clock), and decide.
 
-        `now` must not go backwards. Times of events may lie before it, never after what the horizon says is unread.
+        `now` must not go backwards. Events that claim to be of a later time are taken as being of now.
         """
         board = self.board
         board.now = max(now, board.now)
         for event in events:
+            if not isinstance(event, Duplicate | Blind) and event.at > board.now:
+                event.at = board.now  # whoever may write to a stream may choose its ids, but not the time
             self._take(event)
         ringing.ring(self.board)
         self._place()

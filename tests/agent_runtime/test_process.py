@@ -126,10 +126,13 @@ async def test_a_restart_reaches_a_process_whose_loop_is_stuck(leader: HandLeade
     assert await _code(process) == ExitCode.RESTART
 
 
-async def test_a_task_that_kills_its_agent_again_is_known_to_have_begun(leader: HandLeader, start: Start) -> None:
+@pytest.mark.parametrize(("attempt", "max_attempts"), [(2, 3), (1, 1)])
+async def test_a_task_that_kills_its_agent_again_or_may_be_tried_once_only_is_known_to_have_begun(
+    leader: HandLeader, start: Start, attempt: int, max_attempts: int
+) -> None:
     process = start()
     signed = await leader.welcome()
-    task = await leader.assign(signed, "a", 9, capability="crash", attempt=2)
+    task = await leader.assign(signed, "a", 9, capability="crash", attempt=attempt, max_attempts=max_attempts)
     assert await _code(process) == 9
     await leader.read()
     assert task in leader.started

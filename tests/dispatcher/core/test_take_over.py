@@ -73,7 +73,7 @@ def test_however_much_room_there_is_a_pass_places_only_so_many() -> None:
 def test_leases_that_are_due_are_bounded_too_and_asked_for_at_once() -> None:
     world = World(timers_per_pass=3)
     world.step(*(world.sign_in(f"a{n}") for n in range(8)))
-    world.step(Horizon(world.now + 60_000))
+    world.horizon(after=60_000)
     due = world.scheduler.next_due
     assert due is not None
     assert due <= world.scheduler.board.horizon
@@ -229,3 +229,16 @@ def test_the_version_that_was_matched_is_told_where_an_agent_offers_several() ->
 def test_an_agent_state_needs_no_more_than_its_record() -> None:
     agent = AgentState("a", "s", (), 3, START, 5_000, resources={"gpu": 500})
     assert restore_agent(agent_record(agent), START).resources == {"gpu": 500}
+
+
+def test_an_entry_that_claims_to_be_of_the_future_is_of_now() -> None:
+    world = World()
+    future = world.now * 50
+    beat, signed_in, task = world.beat(session="a1", holding=()), world.sign_in(), world.task()
+    beat.at = signed_in.at = task.at = future
+    world.step(signed_in, beat, task)
+    assert world.scheduler.board.tasks[task_id(1)].enqueued_at == world.now
+    world.step(world.started(1))
+    world.horizon(after=6_000)
+    assert world.agent().health is AgentHealth.LOST
+    assert world.status(1) is TaskStatus.PENDING
