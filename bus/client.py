@@ -5,43 +5,36 @@ loop.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self, TypedDict, TypeVar, Unpack, overload
 
-from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from bus.connection import BLOCK_MS, CONNECTION_ERRORS, Redis, connect, resolve_url
-from bus.errors import BusUnavailableError, NoLeaderError, SubmissionError, UnknownAgentError, UnknownTaskError
-from bus.explanations import Explanation
+from bus.agent_operations import AgentOperations
+from bus.connection import CONNECTION_ERRORS
+from bus.errors import BusUnavailableError, SubmissionError
 from bus.handle import TaskHandle
-from bus.ids import DEFAULT_POOL, ClientId, TaskId, check_pool, new_client_id, task_pool
-from bus.ledger_view import LedgerView
+from bus.ids import DEFAULT_POOL, TaskId
 from bus.limits import Limit
-from bus.messages import AgentCommand, CancelTasks, Explain, Plan, Reply, Reprioritise, TaskFields
-from bus.names import DATA_FIELD, PoolNames
-from bus.records import AgentInfo, Task, TaskCreate, TaskInDB, TaskQueueStatus
+from bus.link import Link
+from bus.names import PoolNames
+from bus.records import TaskCreate
 from bus.requirements import AnyOf, Condition, Preference
 from bus.retries import RetryPolicy
-from bus.states import TaskPriority, TaskStatus
+from bus.states import TaskPriority
 from bus.submission import Submission, in_calls, send, submission_of
 from bus.submitter import Submitter
+from bus.task_operations import TaskOperations
 from bus.waiting import Outcomes, Waiter
 
 T = TypeVar("T")
 
 SUBMIT_AHEAD: Final = 1000
 """Tasks that `submit_many` takes from its iterable before it sends them."""
-MAX_CONNECTIONS: Final = 16
-"""Commands of one client that are under way at a time; each pool that results are awaited in takes one of them."""
-ANSWER_S: Final = 3.0
-"""How long the leader may take to answer a question: a take-over fits into it."""
-ACCEPTED_POLL_S: Final = 0.02
-IDS_PER_MESSAGE: Final = 1000
 
 
 class TaskOptions(TypedDict, total=False):
@@ -68,7 +61,7 @@ class TaskOptions(TypedDict, total=False):
     pool: str | None
 
 
-class Client:
+class Client(TaskOperations, AgentOperations):
     """A connection to the bus; an async context manager.
 
     `url` is where the Redis server is, else CALLBOARD_REDIS_URL, else where `callboard up` listens. `pool` is where
@@ -77,21 +70,28 @@ class Client:
     """
 
     def __init__(self, url: str | None = None, *, pool: str = DEFAULT_POOL) -> None:
-        self.url = resolve_url(url)
-        self.pool = check_pool(pool)
-        self._id: ClientId = new_client_id()
-        self._redis: Redis = connect(self.url, name=f"callboard-client-{self._id}", max_connections=MAX_CONNECTIONS)
-        self._submitter = Submitter(self._redis, self.url)
+        self._link = Link(url, pool)
+        self._submitter = Submitter(self._link.redis, self._link.url)
         self._outcomes: dict[str, Outcomes] = {}
         self._foreign: set[TaskId] = set()
         """Tasks that this client did not submit itself: the leader must be asked to tell of them."""
 
+    @property
+    def url(self) -> str:
+        """Where the server is."""
+        return self._link.url
+
+    @property
+    def pool(self) -> str:
+        """Where tasks go that name no other pool."""
+        return self._link.pool
+
     async def __aenter__(self) -> Self:
         try:
-            await self._redis.ping()
+            await self._link.redis.ping()
         except CONNECTION_ERRORS as error:
-            await self._redis.aclose()
-            raise BusUnavailableError(self.url, str(error)) from error
+            await self._link.redis.aclose()
+            raise BusUnavailableError(self._link.url, str(error)) from error
         return self
 
     async def __aexit__(
@@ -106,7 +106,7 @@ class Client:
             await outcomes.close()
         self._outcomes.clear()
         with suppress(*CONNECTION_ERRORS):
-            await self._redis.aclose()
+            await self._link.redis.aclose()
 
     # --- submitting
 
@@ -142,7 +142,7 @@ class Client:
             task = TaskCreate.model_validate({"capability": capability, "payload": payload, **options})
         except ValidationError as error:
             raise SubmissionError(_first_problem(error)) from error
-        names, submission = submission_of(task, self.pool, self._id)
+        names, submission = submission_of(task, self.pool, self._link.client_id)
         known = await self._submitter.submit(names, submission)
         return self._handle(names, submission.task_id, known=known, output=_output_of(capability))
 
@@ -160,7 +160,7 @@ class Client:
                 by_pool: dict[PoolNames, list[Submission]] = {}
                 order: list[tuple[PoolNames, TaskId]] = []
                 for task in chunk:
-                    names, submission = submission_of(task, self.pool, self._id)
+                    names, submission = submission_of(task, self.pool, self._link.client_id)
                     by_pool.setdefault(names, []).append(submission)
                     order.append((names, submission.task_id))
                 if sending is not None:
@@ -180,7 +180,7 @@ class Client:
         known: set[TaskId] = set()
         for names, submissions in by_pool.items():
             for part in in_calls(submissions):
-                known |= await send(self._redis, self.url, names, part)
+                known |= await send(self._link.redis, self._link.url, names, part)
         return [self._handle(names, task_id, known=task_id in known) for names, task_id in order]
 
     def _handle(
@@ -193,14 +193,14 @@ class Client:
     def _outcomes_of(self, names: PoolNames) -> Outcomes:
         outcomes = self._outcomes.get(names.pool)
         if outcomes is None:
-            outcomes = self._outcomes[names.pool] = Outcomes(self._redis, names, self._id)
+            outcomes = self._outcomes[names.pool] = Outcomes(self._link.redis, names, self._link.client_id)
         return outcomes
 
     # --- waiting
 
     def _wait_for(self, waiter: Waiter) -> None:
         watch = waiter.task_id in self._foreign
-        self._outcomes_of(self._names_of(waiter.task_id)).wait_for(waiter, watch=watch)
+        self._outcomes_of(self._link.names_of(waiter.task_id)).wait_for(waiter, watch=watch)
         self._foreign.discard(waiter.task_id)
 
     async def as_completed(self, handles: Iterable[TaskHandle[T]]) -> AsyncIterator[TaskHandle[T]]:
@@ -225,136 +225,8 @@ class Client:
 
     def handle(self, task_id: str) -> TaskHandle[Any]:
         """Return a handle on a task that somebody submitted. Raises `ValueError` if `task_id` is no task's id."""
-        names = self._names_of(task_id)
+        names = self._link.names_of(task_id)
         return self._handle(names, TaskId(task_id), known=True)
-
-    # --- looking and steering
-
-    async def get(self, task_id: str, *, patience: float = 0.0) -> TaskInDB:
-        """Return a task's full record, for a waiting one with the reason why it waits.
-
-        A task that is not in the ledger is asked for again for `patience` seconds: it may be submitted and not yet
-        accepted. Then raises `UnknownTaskError`.
-        """
-        view = self._view(task_pool(task_id))
-        until = monotonic() + patience
-        record = await self._ask(view.task(task_id))
-        while record is None and monotonic() < until:
-            await asyncio.sleep(ACCEPTED_POLL_S)
-            record = await self._ask(view.task(task_id))
-        if record is None:
-            unread = (await self._ask(view.queue_status())).unread
-            raise UnknownTaskError(task_id, unread)
-        return record
-
-    async def cancel(self, task_ids: Iterable[str], reason: str = "") -> None:
-        """Ask that tasks be cancelled; returns when the request is stored. Ended ones are left as they are."""
-        for names, part in self._parts(task_ids):
-            await self._command(names, CancelTasks(task_ids=part, reason=reason, by=self._id))
-
-    async def reprioritise(self, task_ids: Iterable[str], priority: TaskPriority) -> None:
-        """Ask that tasks have another priority; returns when the request is stored. Ended ones stay as they are."""
-        for names, part in self._parts(task_ids):
-            await self._command(names, Reprioritise(task_ids=part, priority=priority))
-
-    async def explain(self, task_id: str, *, timeout: float = ANSWER_S) -> Explanation:
-        """Ask the leader why a task waits, in numbers, or why it is where it is.
-
-        Raises `UnknownTaskError` for a task that has ended or was never accepted (`get` tells of the ended), and
-        `NoLeaderError` when nobody answers within `timeout` seconds.
-        """
-        names = self._names_of(task_id)
-        me = new_client_id()
-        found = await self._question(names, Explain(task_id=TaskId(task_id), reply_to=me), me, timeout)
-        if found is None:
-            raise UnknownTaskError(task_id)
-        return found
-
-    async def plan(self, task: TaskCreate, *, timeout: float = ANSWER_S) -> Explanation:
-        """Ask the leader what would become of a task if it were submitted now: who could run it, and what is missing.
-
-        Raises `NoLeaderError` when nobody answers within `timeout` seconds.
-        """
-        names = self._names(task.pool)
-        me = new_client_id()
-        fields = TaskFields.model_validate(task.model_dump(include=set(TaskFields.model_fields)))
-        found = await self._question(names, Plan(task=fields, reply_to=me), me, timeout)
-        assert found is not None, "a plan is always explained"  # noqa: S101 - what the leader's answer has
-        return found
-
-    async def _question(
-        self, names: PoolNames, asked: Explain | Plan, me: ClientId, timeout: float
-    ) -> Explanation | None:
-        """Ask, and read the one answer from a stream of its own, which is gone in a minute."""
-        await self._command(names, asked)
-        stream = names.replies(me)
-        until = monotonic() + timeout
-        while (left := until - monotonic()) > 0:
-            read = self._redis.xread({stream: "0-0"}, count=1, block=max(1, min(BLOCK_MS, int(left * 1000))))
-            reply: Any = await self._ask(read)
-            for _, entries in reply or ():
-                return Reply.model_validate_json(entries[0][1][DATA_FIELD.encode()]).explanation
-        raise NoLeaderError(names.pool, timeout)
-
-    async def list_tasks(
-        self, status: TaskStatus | None = None, *, limit: int = 100, pool: str | None = None
-    ) -> list[Task]:
-        """Return at most `limit` tasks: those in agents' hands, then waiting ones in their order, then ended ones."""
-        return await self._ask(self._view(pool).tasks(status, limit))
-
-    async def queue_status(self, pool: str | None = None) -> TaskQueueStatus:
-        """Return how much waits and runs in a pool."""
-        return await self._ask(self._view(pool).queue_status())
-
-    async def agents(self, pool: str | None = None) -> list[AgentInfo]:
-        """Return every agent that a pool knows."""
-        return await self._ask(self._view(pool).agents())
-
-    async def agent(self, agent_id: str, pool: str | None = None) -> AgentInfo:
-        """Return one agent. Raises `UnknownAgentError`."""
-        found = await self._ask(self._view(pool).agent(agent_id))
-        if found is None:
-            raise UnknownAgentError(agent_id, pool or self.pool)
-        return found
-
-    async def drain_agent(self, agent_id: str, reason: str = "", *, pool: str | None = None) -> None:
-        """Ask an agent to finish what it has, take nothing new, and stop. Raises `UnknownAgentError`."""
-        await self.agent(agent_id, pool)
-        await self._command(self._names(pool), AgentCommand(type="drain", agent_id=agent_id, reason=reason))
-
-    async def restart_agent(self, agent_id: str, reason: str = "", *, pool: str | None = None) -> None:
-        """Ask an agent to finish what it has and start anew, which its supervisor does. Raises `UnknownAgentError`."""
-        await self.agent(agent_id, pool)
-        await self._command(self._names(pool), AgentCommand(type="restart", agent_id=agent_id, reason=reason))
-
-    # --- within
-
-    def _names(self, pool: str | None) -> PoolNames:
-        return PoolNames(check_pool(pool or self.pool))
-
-    def _names_of(self, task_id: str) -> PoolNames:
-        return PoolNames(task_pool(task_id))
-
-    def _parts(self, task_ids: Iterable[str]) -> Iterator[tuple[PoolNames, tuple[TaskId, ...]]]:
-        """Sort ids by pool, and cut them into what one message may hold."""
-        by_pool: dict[PoolNames, list[TaskId]] = {}
-        for task_id in task_ids:
-            by_pool.setdefault(self._names_of(task_id), []).append(TaskId(task_id))
-        for names, ids in by_pool.items():
-            for start in range(0, len(ids), IDS_PER_MESSAGE):
-                yield names, tuple(ids[start : start + IDS_PER_MESSAGE])
-
-    def _view(self, pool: str | None) -> LedgerView:
-        return LedgerView(self._redis, self._names(pool))
-
-    async def _command(self, names: PoolNames, message: BaseModel) -> None:
-        await self._ask(self._redis.xadd(names.commands, {DATA_FIELD: message.model_dump_json()}))
-
-    async def _ask(self, asked: Awaitable[T]) -> T:
-        try:
-            return await asked
-        except CONNECTION_ERRORS as error:
-            raise BusUnavailableError(self.url, str(error)) from error
 
 
 def _output_of(capability: object) -> TypeAdapter[Any] | None:

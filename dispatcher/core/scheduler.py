@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterable
 
 from pydantic_core import from_json
 
-from bus import messages
-from bus.messages import CancelTasks, Explain, Plan, Reprioritise, WatchTasks
 from bus.states import AgentHealth, FailureReason, TaskPriority, TaskStatus
-from dispatcher.core import agents, breaker, explain, lifecycle, reports, ringing
+from dispatcher.core import agents, breaker, commands, lifecycle, reports, ringing
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
-from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind, Reply
+from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind
 from dispatcher.core.events import (
     Beat,
     Blind,
@@ -151,7 +149,7 @@ class Scheduler:
             case SignedOut():
                 agents.sign_out(board, event.message, event.at)
             case Commanded():
-                self._command(event)
+                commands.take(board, event)
             case Horizon():
                 board.horizon = max(board.horizon, event.at)
             case Blind():
@@ -165,7 +163,7 @@ class Scheduler:
     def _submit(self, event: Submitted) -> None:
         board = self.board
         if event.task_id in board.tasks:
-            self._watch(event.task_id, event.header.reply_to)
+            commands.watch(board, event.task_id, event.header.reply_to)
             return
         terms = board.terms.of(event.header)
         task = TaskState(event.task_id, terms, event.at, spec=event.body)
@@ -195,65 +193,6 @@ class Scheduler:
         task = self.board.live(task_id)
         if task is not None:
             lifecycle.withdraw(self.board, task)
-
-    def _command(self, event: Commanded) -> None:
-        board, command = self.board, event.command
-        match command:
-            case CancelTasks():
-                for task_id in command.task_ids:
-                    self._cancel(task_id, command.reason)
-            case Reprioritise():
-                for task_id in command.task_ids:
-                    self._reprioritise(task_id, command.priority)
-            case Explain() | Plan():
-                self._explain(command)
-            case WatchTasks():
-                for task_id in command.task_ids:
-                    self._watch(task_id, command.reply_to)
-            case _:
-                agents.command(board, command.agent_id, command.type, command.reason)
-
-    def _cancel(self, task_id: str, reason: str) -> None:
-        board = self.board
-        task = board.live(task_id)
-        if task is None:
-            if task_id in board.tasks:
-                return  # it has ended in this very pass
-            board.bury(task_id, reason)
-            board.clock_timers.set(board.now + board.config.tombstone_ms, TimerKind.TOMBSTONE, task_id)
-            return
-        lifecycle.stop(board, task, reason)
-        lifecycle.cancel(board, task, reason, board.now)
-
-    def _reprioritise(self, task_id: str, priority: TaskPriority) -> None:
-        board = self.board
-        task = board.live(task_id)
-        if task is None or task.terms.priority is priority:
-            return
-        waits = task.line is not None
-        board.order.leave(task)
-        task.priority = priority
-        task.terms = board.terms.with_priority(task.terms, priority)
-        board.touch(task)
-        board.tell(task, reason=f"priority is {priority} now")
-        if waits:
-            board.enqueue(task)
-
-    def _explain(self, asked: Explain | Plan) -> None:
-        board = self.board
-        answer = messages.Reply(unknown=True)
-        if isinstance(asked, Plan):
-            answer = messages.Reply(explanation=explain.plan(board, asked.task))
-        elif (task := board.live(asked.task_id)) is not None:
-            answer = messages.Reply(explanation=explain.explain(board, task))
-        board.draft.replies.append(Reply(asked.reply_to, answer.model_dump_json().encode()))
-
-    def _watch(self, task_id: str, client_id: str | None) -> None:
-        task = self.board.live(task_id)
-        if task is None or client_id is None or client_id in task.listeners:
-            return
-        task.watchers = (*task.watchers, client_id)
-        self.board.touch(task)
 
     # --- placement
 

@@ -28,7 +28,7 @@ class Ledger:
     def __init__(self, redis: Redis, pool: str, client: Client) -> None:
         self.redis = redis
         self.names = PoolNames(check_pool(pool))
-        self.stream = self.names.replies(client._id)
+        self.stream = self.names.replies(client._link.client_id)
 
     async def reply(self, *handles: TaskHandle[Any], output: Any = None) -> None:
         outcomes = tuple(Outcome(task_id=h.id, status=TaskStatus.COMPLETED, output=output) for h in handles)
@@ -197,7 +197,7 @@ async def test_a_task_that_is_accepted_while_it_is_looked_up_is_not_unknown(
             await pipe.execute()
 
     server: Any = Interleaved(ledger.redis, moment, accepted)
-    outcomes = Outcomes(server, ledger.names, client._id)
+    outcomes = Outcomes(server, ledger.names, client._link.client_id)
     waiter = outcomes.waiter(handle.id)
     waiter.added -= 3600
     await outcomes._look_up([waiter])
@@ -207,7 +207,7 @@ async def test_a_task_that_is_accepted_while_it_is_looked_up_is_not_unknown(
 async def test_a_task_that_never_was_is_unknown_though_not_while_submissions_are_unread(
     client: Client, ledger: Ledger
 ) -> None:
-    outcomes = Outcomes(client._redis, ledger.names, client._id)
+    outcomes = Outcomes(client._link.redis, ledger.names, client._link.client_id)
     waiter = outcomes.waiter(check_task(ledger.new()))
     waiter.added -= 3600
     await client.submit("a.b")

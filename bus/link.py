@@ -1,0 +1,83 @@
+"""A client's way to the bus: its connections, whose names, and how it asks the server and the leader."""
+
+from collections.abc import Awaitable, Iterable, Iterator
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel
+
+from bus.connection import BLOCK_MS, CONNECTION_ERRORS, Redis, connect, resolve_url
+from bus.errors import BusUnavailableError, NoLeaderError
+from bus.ids import ClientId, TaskId, check_pool, new_client_id, task_pool
+from bus.ledger_view import LedgerView
+from bus.messages import Reply
+from bus.names import DATA_FIELD, PoolNames
+
+T = TypeVar("T")
+
+MAX_CONNECTIONS: Final = 16
+"""Commands of one client that are under way at a time; each pool that results are awaited in takes one of them."""
+ANSWER_S: Final = 3.0
+"""How long the leader may take to answer a question: a take-over fits into it."""
+IDS_PER_MESSAGE: Final = 1000
+
+
+class Link:
+    """The connections of one client. Raises `ValueError` for a pool that cannot be one."""
+
+    def __init__(self, url: str | None, pool: str) -> None:
+        self.url = resolve_url(url)
+        self.pool = check_pool(pool)
+        self.client_id: ClientId = new_client_id()
+        self.redis: Redis = connect(
+            self.url, name=f"callboard-client-{self.client_id}", max_connections=MAX_CONNECTIONS
+        )
+
+    def names(self, pool: str | None) -> PoolNames:
+        """Return the names of a pool, the client's own for None."""
+        return PoolNames(check_pool(pool or self.pool))
+
+    @staticmethod
+    def names_of(task_id: str) -> PoolNames:
+        """Return the names of a task's pool. Raises `ValueError` if `task_id` is no task's id."""
+        return PoolNames(task_pool(task_id))
+
+    def view(self, pool: str | None) -> LedgerView:
+        """Return a reader of a pool's ledger."""
+        return LedgerView(self.redis, self.names(pool))
+
+    def parts(self, task_ids: Iterable[str]) -> Iterator[tuple[PoolNames, tuple[TaskId, ...]]]:
+        """Sort ids by pool, and cut them into what one message may hold."""
+        by_pool: dict[PoolNames, list[TaskId]] = {}
+        for task_id in task_ids:
+            by_pool.setdefault(self.names_of(task_id), []).append(TaskId(task_id))
+        for names, ids in by_pool.items():
+            for start in range(0, len(ids), IDS_PER_MESSAGE):
+                yield names, tuple(ids[start : start + IDS_PER_MESSAGE])
+
+    async def ask(self, asked: Awaitable[T]) -> T:
+        """Return what the server answers. Raises `BusUnavailableError`."""
+        try:
+            return await asked
+        except CONNECTION_ERRORS as error:
+            raise BusUnavailableError(self.url, str(error)) from error
+
+    async def command(self, names: PoolNames, message: BaseModel) -> None:
+        """Write a command for the leader; returns when it is stored."""
+        await self.ask(self.redis.xadd(names.commands, {DATA_FIELD: message.model_dump_json()}))
+
+    async def question(self, names: PoolNames, asked: BaseModel, me: ClientId, timeout: float) -> Reply:
+        """Write a command that `reply_to` `me` is answered, and read the one answer.
+
+        `me` is made for this question; its stream is gone in a minute. Raises `NoLeaderError` when nobody answers
+        within `timeout` seconds.
+        """
+        await self.command(names, asked)
+        stream = names.replies(me)
+        until = monotonic() + timeout
+        while (left := until - monotonic()) > 0:
+            read = self.redis.xread({stream: "0-0"}, count=1, block=max(1, min(BLOCK_MS, int(left * 1000))))
+            reply: Any = await self.ask(read)
+            for _, entries in reply or ():
+                return Reply.model_validate_json(entries[0][1][DATA_FIELD.encode()])
+        raise NoLeaderError(names.pool, timeout)

@@ -1,0 +1,85 @@
+"""Looking at tasks and steering them: what a client does beside submitting and waiting."""
+
+import asyncio
+from collections.abc import Iterable
+from time import monotonic
+from typing import Final
+
+from bus.errors import UnknownTaskError
+from bus.explanations import Explanation
+from bus.ids import TaskId, new_client_id, task_pool
+from bus.link import ANSWER_S, Link
+from bus.messages import CancelTasks, Explain, Plan, Reprioritise, TaskFields
+from bus.records import Task, TaskCreate, TaskInDB, TaskQueueStatus
+from bus.states import TaskPriority, TaskStatus
+
+ACCEPTED_POLL_S: Final = 0.02
+
+
+class TaskOperations:
+    """A part of `bus.Client`. What the leader must do is asked for; what the ledger knows is read."""
+
+    _link: Link
+
+    async def get(self, task_id: str, *, patience: float = 0.0) -> TaskInDB:
+        """Return a task's full record, for a waiting one with the reason why it waits.
+
+        A task that is not in the ledger is asked for again for `patience` seconds: it may be submitted and not yet
+        accepted. Then raises `UnknownTaskError`.
+        """
+        view = self._link.view(task_pool(task_id))
+        until = monotonic() + patience
+        record = await self._link.ask(view.task(task_id))
+        while record is None and monotonic() < until:
+            await asyncio.sleep(ACCEPTED_POLL_S)
+            record = await self._link.ask(view.task(task_id))
+        if record is None:
+            unread = (await self._link.ask(view.queue_status())).unread
+            raise UnknownTaskError(task_id, unread)
+        return record
+
+    async def cancel(self, task_ids: Iterable[str], reason: str = "") -> None:
+        """Ask that tasks be cancelled; returns when the request is stored. Ended ones are left as they are."""
+        for names, part in self._link.parts(task_ids):
+            await self._link.command(names, CancelTasks(task_ids=part, reason=reason, by=self._link.client_id))
+
+    async def reprioritise(self, task_ids: Iterable[str], priority: TaskPriority) -> None:
+        """Ask that tasks have another priority; returns when the request is stored. Ended ones stay as they are."""
+        for names, part in self._link.parts(task_ids):
+            await self._link.command(names, Reprioritise(task_ids=part, priority=priority))
+
+    async def explain(self, task_id: str, *, timeout: float = ANSWER_S) -> Explanation:
+        """Ask the leader why a task waits, in numbers, or why it is where it is.
+
+        Raises `UnknownTaskError` for a task that has ended or was never accepted (`get` tells of the ended), and
+        `NoLeaderError` when nobody answers within `timeout` seconds.
+        """
+        names = self._link.names_of(task_id)
+        me = new_client_id()
+        asked = Explain(task_id=TaskId(task_id), reply_to=me)
+        found = (await self._link.question(names, asked, me, timeout)).explanation
+        if found is None:
+            raise UnknownTaskError(task_id)
+        return found
+
+    async def plan(self, task: TaskCreate, *, timeout: float = ANSWER_S) -> Explanation:
+        """Ask the leader what would become of a task if it were submitted now: who could run it, and what is missing.
+
+        Raises `NoLeaderError` when nobody answers within `timeout` seconds.
+        """
+        names = self._link.names(task.pool)
+        me = new_client_id()
+        fields = TaskFields.model_validate(task.model_dump(include=set(TaskFields.model_fields)))
+        found = (await self._link.question(names, Plan(task=fields, reply_to=me), me, timeout)).explanation
+        assert found is not None, "a plan is always explained"  # noqa: S101 - what the leader's answer has
+        return found
+
+    async def list_tasks(
+        self, status: TaskStatus | None = None, *, limit: int = 100, pool: str | None = None
+    ) -> list[Task]:
+        """Return at most `limit` tasks: those in agents' hands, then waiting ones in their order, then ended ones."""
+        return await self._link.ask(self._link.view(pool).tasks(status, limit))
+
+    async def queue_status(self, pool: str | None = None) -> TaskQueueStatus:
+        """Return how much waits and runs in a pool."""
+        return await self._link.ask(self._link.view(pool).queue_status())
