@@ -24,11 +24,12 @@ from dispatcher.core.decisions import (
     TaskTransition,
 )
 from dispatcher.core.fleet import Fleet, RequirementClass
-from dispatcher.core.limits import Limits
+from dispatcher.core.limits import Closed, Limits
 from dispatcher.core.match import find_capability
 from dispatcher.core.model import AgentState, TaskState
 from dispatcher.core.order import Order
 from dispatcher.core.record import agent_record, encode_run, place_of
+from dispatcher.core.reservations import Reservations
 from dispatcher.core.terms import TermsBook
 from dispatcher.core.timers import TimerKind, Timers
 
@@ -46,6 +47,7 @@ class Board:
         self.terms = TermsBook(config)
         self.fleet = Fleet(config)
         self.order = Order(config)
+        self.reservations = Reservations()
         self.limits = Limits()
         self.clock_timers = Timers(self._means_something)
         self.horizon_timers = Timers(self._means_something)
@@ -83,6 +85,11 @@ class Board:
         for cls in classes:
             if cls.blocked:
                 self.order.open(cls)
+
+    def await_limit(self, closed: Closed, cls: RequirementClass) -> None:
+        """Let `cls` wait until a limit lets tasks pass again."""
+        if self.limits.wait(closed, cls):
+            self.clock_timers.set(closed.until or 0, TimerKind.LIMIT, closed.key)
 
     def throttle(self, agent: AgentState) -> None:
         """Give `agent` nothing until its own rate allows it."""

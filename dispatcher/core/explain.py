@@ -17,6 +17,7 @@ from dispatcher.core.model import AgentState, TaskState
 from dispatcher.core.terms import MILLI, Requirement, Terms
 
 FREE = "free"
+RESERVED = "kept free for a wider task that is ahead"
 GROUPS = 8
 """Most groups that the text names; the answer has them all."""
 
@@ -50,9 +51,14 @@ def _look(board: Board, terms: Terms, *, task: TaskState | None, starts_in: floa
     fleet = board.fleet
     requirement, cls = terms.requirement, fleet.class_of(terms)
     closed = board.limits.closed(cls.gates, board.now)
-    groups = Counter(obstacle(agent, terms) for agent in fleet.agents.values())
+    barred = board.reservations.barred(cls, board.now - terms.head_start_ms if task is None else task.score)
+    groups = Counter(
+        RESERVED if barred >> agent.index & 1 and why == FREE else why
+        for agent in fleet.agents.values()
+        for why in (obstacle(agent, terms),)
+    )
     ahead = 0 if task is None else board.order.ahead_of(task)
-    chosen = fleet.choose(cls, None, board.rng) if closed is None else None
+    chosen = fleet.choose(cls, None, board.rng, barred=barred) if closed is None else None
     limit = None if closed is None else LimitWait(key=closed.key, frees_in=_frees_in(closed, board.now))
     nearest = None if cls.mask else _nearest(board, requirement)
     parts = [f"{_count(len(fleet.agents), 'agent')}"]
@@ -62,6 +68,8 @@ def _look(board: Board, terms: Terms, *, task: TaskState | None, starts_in: floa
     if limit is not None:
         when = "when one of its tasks ends" if limit.frees_in is None else f"in {limit.frees_in:.1f} s"
         parts.append(f"limit {limit.key!r} frees {when}")
+    if (kept := board.reservations.of(cls)) is not None:
+        parts.append(f"{kept.id} is kept free for the first of its kind")
     if starts_in is not None:
         parts.append(f"it may not start for another {starts_in:.1f} s")
     if ahead:

@@ -43,7 +43,19 @@ ClassKey = tuple[Requirement, tuple[tuple[str, str], ...]]
 class RequirementClass:
     """All waiting tasks with one requirement, and the agents that meet it."""
 
-    __slots__ = ("blocked", "by_priority", "facts", "gates", "mask", "parked", "preferred", "requirement", "waiting")
+    __slots__ = (
+        "blocked",
+        "by_priority",
+        "candidates",
+        "facts",
+        "gates",
+        "mask",
+        "parked",
+        "plain",
+        "preferred",
+        "requirement",
+        "waiting",
+    )
 
     def __init__(self, requirement: Requirement, facts: Mapping[str, Value]) -> None:
         self.requirement = requirement
@@ -51,7 +63,11 @@ class RequirementClass:
         """What its tasks have in common of what any agent asks of tasks."""
         self.gates = requirement.gates
         """All limits that its tasks count for, those of their capability included."""
+        self.plain = requirement.slots == 1 and not requirement.resources
+        """Its tasks take one slot and nothing else."""
         self.mask = 0
+        self.candidates = -1
+        """Agents that may have the room for one that is not plain: all but those that were looked at and have not."""
         self.preferred: list[tuple[float, int]] = []
         self.waiting = 0
         self.by_priority = dict.fromkeys(TaskPriority, 0)
@@ -81,6 +97,8 @@ class Fleet:
         """Classes whose limits have changed since the last pass."""
         self.sweep_at = KEPT_CLASSES
         """Number of classes at which those that nobody waits in are to be forgotten."""
+        self._narrowed: dict[RequirementClass, None] = {}
+        """Classes for which not all of their agents are candidates."""
         self._capability_gates: dict[str, tuple[Gate, ...]] = {}
         self._lost = 0
         self._levels = [0] * (LEVELS + 1)
@@ -205,8 +223,9 @@ class Fleet:
     def sweep(self) -> list[RequirementClass]:
         """Forget classes in which nobody waits, and return them: requirements may be as many as tasks."""
         idle = {key: cls for key, cls in self.classes.items() if not cls.waiting}
-        for key in idle:
+        for key, cls in idle.items():
             del self.classes[key]
+            self._narrowed.pop(cls, None)
         self.sweep_at = max(KEPT_CLASSES, 2 * len(self.classes))
         return list(idle.values())
 
@@ -232,35 +251,85 @@ class Fleet:
         return not any(self._levels)
 
     def choose(
-        self, cls: RequirementClass, estimate_ms: float | None, rng: Random, *, spared: int = 0
+        self, cls: RequirementClass, estimate_ms: float | None, rng: Random, *, spared: int = 0, barred: int = 0
     ) -> AgentState | None:
         """Return the best agent with room for a task of `cls`, or None.
 
-        `spared` are agents that get no work ahead of their slots, because something more urgent waits for those.
+        `spared` are agents that get no work ahead of their slots, because something more urgent waits for those;
+        `barred` ones get nothing, because their room is reserved.
 
         Best is most free slots, then the greatest weight of met preferences, then success and latency of late; ties
         fall by `rng`. An agent without a free slot is chosen only for a task of one slot that is known to be short.
         """
-        requirement, mask = cls.requirement, cls.mask
-        plain = requirement.slots == 1 and not requirement.resources
-        short = plain and estimate_ms is not None and estimate_ms <= self._config.prefetch_ms
-        for level in range(LEVELS, -1 if short else _level_of(requirement.slots) - 1, -1):
-            found = self._levels[level] if level else self._levels[0] & ~spared
-            if found and (found := found & mask) and (plain or (found := self._fitting(found, requirement))):
-                for _, preferred in cls.preferred:
-                    if found & preferred:
-                        found &= preferred
-                        break
-                return self._pick(found, rng)
+        mask = cls.mask & ~barred if barred else cls.mask
+        if not cls.plain:
+            return self._choose_fitting(cls, mask, rng)
+        short = estimate_ms is not None and estimate_ms <= self._config.prefetch_ms
+        levels = self._levels
+        for level in range(LEVELS, 0, -1):
+            if (found := levels[level]) and (found := found & mask):
+                break
+        else:
+            found = levels[0] & ~spared & mask if short else 0
+            if not found:
+                return None
+        for _, preferred in cls.preferred:
+            if found & preferred:
+                found &= preferred
+                break
+        return self._pick(found, rng)
+
+    def _choose_fitting(self, cls: RequirementClass, mask: int, rng: Random) -> AgentState | None:
+        """Return the best agent that has the slots and the resources now, of a few that have, or None.
+
+        An agent that has not is not looked at again until it has gained room: however many tasks ask, it is looked at
+        once.
+        """
+        requirement = cls.requirement
+        for level in range(LEVELS, _level_of(requirement.slots) - 1, -1):
+            found = self._levels[level] & mask & cls.candidates
+            if not found:
+                continue
+            for preferred in (*(agents for _, agents in cls.preferred), found):
+                fit = self._fitting(cls, found & preferred, rng)
+                if fit:
+                    return self._pick(fit, rng)
+                found &= ~preferred
         return None
 
-    def _fitting(self, bits: int, requirement: Requirement) -> int:
-        """Return those of `bits` whose agents have the slots and resources now."""
-        fit = 0
-        for agent in self._agents_of(bits):
-            if agent.fits(requirement):
-                fit |= 1 << agent.index
+    def _fitting(self, cls: RequirementClass, bits: int, rng: Random) -> int:
+        """Return a few of `bits` whose agents have the room now; those that have not are no candidates any more."""
+        fit = misfits = 0
+        for agent in self.some(bits, bits.bit_count(), rng):
+            bit = 1 << agent.index
+            if not agent.fits(cls.requirement):
+                misfits |= bit
+                continue
+            fit |= bit
+            if fit.bit_count() >= FEW:
+                break
+        if misfits:
+            cls.candidates &= ~misfits
+            self._narrowed[cls] = None
         return fit
+
+    def consider(self, gained: int) -> None:
+        """Let agents that have gained room be candidates again."""
+        for cls in self._narrowed:
+            cls.candidates |= gained
+
+    def some(self, bits: int, most: int, rng: Random) -> Iterator[AgentState]:
+        """Yield the agents of `bits`, from a random one on, and not more than `most`."""
+        if not bits:
+            return
+        start = int(rng.random() * bits.bit_length())
+        upper = (bits >> start) << start
+        for part in (upper, bits ^ upper):
+            for agent in self._agents_of(part):
+                if not most:
+                    return
+                most -= 1
+                yield agent
 
     def _agents_of(self, bits: int) -> Iterator[AgentState]:
         while bits:

@@ -14,7 +14,7 @@ from bus.states import AgentStatus, FailureReason, TaskStatus, task_may_become
 from dispatcher.core import breaker
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Answer, Ended, Placed
-from dispatcher.core.fleet import UNKNOWN_LOAD_MS
+from dispatcher.core.fleet import UNKNOWN_LOAD_MS, RequirementClass
 from dispatcher.core.match import find_capability
 from dispatcher.core.model import AgentState, Attempt, TaskState
 from dispatcher.core.retry import backoff_ms, forbids, poison
@@ -38,13 +38,12 @@ def _move(task: TaskState, after: TaskStatus) -> None:
     task.status = after
 
 
-def assign(board: Board, task: TaskState, agent: AgentState, estimate_ms: float | None) -> None:
+def assign(board: Board, task: TaskState, agent: AgentState, cls: RequirementClass, estimate_ms: float | None) -> None:
     """PENDING → ASSIGNED: a new attempt, on `agent`."""
     _move(task, TaskStatus.ASSIGNED)
     task.attempt += 1
-    eligible = board.fleet.class_of(task.terms).mask.bit_count()
-    task.current = Attempt(agent, agent.session, board.now, eligible=eligible, room=agent.free)
-    _enter(board, task, task.current, agent, estimate_ms)
+    task.current = Attempt(agent, agent.session, board.now, eligible=cls.mask.bit_count(), room=agent.free)
+    _enter(board, task, task.current, agent, cls, estimate_ms)
     gates = task.current.gates
     if gates or agent.gates:
         board.limits.start((*gates, *agent.gates), board.now)
@@ -210,7 +209,8 @@ def resume(board: Board, task: TaskState, agent: AgentState) -> None:
     """Take over an ASSIGNED or RUNNING task that `agent` has, as the ledger tells."""
     current = task.current
     assert current is not None, "a task in an agent's hands has an attempt"  # noqa: S101 - an invariant
-    _enter(board, task, current, agent, board.fleet.estimate(task.terms.requirement.capability, task.terms.estimate_ms))
+    estimate = board.fleet.estimate(task.terms.requirement.capability, task.terms.estimate_ms)
+    _enter(board, task, current, agent, board.fleet.class_of(task.terms), estimate)
     if task.status is TaskStatus.RUNNING:
         current.heard_at = board.now
         _arm_timeouts(board, task, current)
@@ -225,7 +225,7 @@ def move_to(board: Board, task: TaskState, agent: AgentState) -> None:
     board.order.release(task)
     opened = board.limits.release(current.gates)
     current.agent = agent
-    _enter(board, task, current, agent, current.load_ms)
+    _enter(board, task, current, agent, board.fleet.class_of(task.terms), current.load_ms)
     board.reopen(opened)
     if agent.free < 0:
         board.watch(agent)
@@ -285,7 +285,14 @@ def _end_attempt(task: TaskState, outcome: str, at: int, error: TaskError | None
     task.attempts = (*task.attempts[1 - KEPT_ATTEMPTS :], record)
 
 
-def _enter(board: Board, task: TaskState, current: Attempt, agent: AgentState, estimate_ms: float | None) -> None:
+def _enter(
+    board: Board,
+    task: TaskState,
+    current: Attempt,
+    agent: AgentState,
+    cls: RequirementClass,
+    estimate_ms: float | None,
+) -> None:
     """Let the task take its room in the agent."""
     requirement = task.terms.requirement
     current.load_ms = UNKNOWN_LOAD_MS if estimate_ms is None else max(estimate_ms, 0.01)
@@ -295,7 +302,7 @@ def _enter(board: Board, task: TaskState, current: Attempt, agent: AgentState, e
     for name, much in requirement.resources:
         agent.granted[name] = agent.granted.get(name, 0) + much
     board.order.hold(task)
-    current.gates = board.fleet.class_of(task.terms).gates
+    current.gates = cls.gates
     if current.gates:
         board.limits.hold(current.gates)
     if agent.status is AgentStatus.IDLE:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pydantic_core import from_json
 
 from bus.states import AgentHealth, FailureReason, TaskPriority, TaskStatus
-from dispatcher.core import agents, breaker, commands, lifecycle, reports, ringing
+from dispatcher.core import agents, breaker, commands, lifecycle, placement, reports, ringing
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind
@@ -197,37 +197,7 @@ class Scheduler:
     # --- placement
 
     def _place(self) -> None:
-        """Place whoever is next, until nobody who waits finds room."""
-        board, fleet, order = self.board, self.board.fleet, self.board.order
-        board.reopen(fleet.loosened)
-        fleet.loosened = []
-        if fleet.gained:
-            gained, fleet.gained = fleet.gained, 0
-            for cls in [c for c, score in order.blocked.items() if score is not None and c.mask & gained]:
-                order.open(cls)
-        # Who waits for a slot that becomes free must not see it taken again and again by short work behind it.
-        first, spared = order.first_blocked()
-        left = board.config.placements_per_pass
-        while left and not fleet.full and (line := order.best()) is not None:
-            left -= 1
-            cls = line.cls
-            closed = board.limits.closed(cls.gates, board.now) if cls.gates else None
-            if closed is not None:
-                order.block(cls, None)
-                if board.limits.wait(closed, cls):
-                    board.clock_timers.set(closed.until or 0, TimerKind.LIMIT, closed.key)
-                continue
-            requirement = cls.requirement
-            head = line.head()
-            assert head is not None, "the best line has a head"  # noqa: S101 - an invariant
-            estimate = fleet.estimate(requirement.capability, head.terms.estimate_ms)
-            agent = fleet.choose(cls, estimate, board.rng, spared=spared if head.score > first else 0)
-            if agent is None:
-                order.block(cls, head.score)
-                first, spared = min(first, head.score), spared | cls.mask
-                continue
-            lifecycle.assign(board, order.take(line), agent, estimate)
-        self._unfinished = not left
+        self._unfinished = placement.place(self.board)
 
     # --- what operators see
 

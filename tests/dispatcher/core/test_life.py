@@ -284,7 +284,9 @@ def test_only_moves_of_the_table_are_made() -> None:
         TaskStatus.CANCELLED: lambda w, t: lifecycle.cancel(w.scheduler.board, t, "", w.now),
         TaskStatus.FAILED: lambda w, t: lifecycle.fail(w.scheduler.board, t, FailureReason.ERROR, None, w.now),
         TaskStatus.PENDING: lambda w, t: lifecycle.requeue(w.scheduler.board, t, "x", w.now),
-        TaskStatus.ASSIGNED: lambda w, t: lifecycle.assign(w.scheduler.board, t, w.agent(), None),
+        TaskStatus.ASSIGNED: lambda w, t: lifecycle.assign(
+            w.scheduler.board, t, w.agent(), w.scheduler.board.fleet.class_of(t.terms), None
+        ),
     }
     assert set(moves) == set(TaskStatus)
     for before in TaskStatus:
