@@ -26,6 +26,8 @@ EXACT_LEVELS: Final = 8
 LEVELS: Final = EXACT_LEVELS + 16
 """Level 0: all slots taken, but room for short work ahead. 1-8: so many free slots. Above: powers of two."""
 
+_HIGH_TO_LOW: Final = tuple(range(LEVELS, 0, -1))
+
 KEPT_CLASSES: Final = 1_024
 """So many classes are kept though nobody may wait in them: to make one anew is to match every agent."""
 
@@ -266,8 +268,8 @@ class Fleet:
             return self._choose_fitting(cls, mask, rng)
         short = estimate_ms is not None and estimate_ms <= self._config.prefetch_ms
         levels = self._levels
-        for level in range(LEVELS, 0, -1):
-            if (found := levels[level]) and (found := found & mask):
+        for level in _HIGH_TO_LOW:
+            if levels[level] and (found := levels[level] & mask):
                 break
         else:
             found = levels[0] & ~spared & mask if short else 0

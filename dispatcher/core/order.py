@@ -274,17 +274,18 @@ class Order:
 
     # --- the next
 
-    def best(self) -> Line | None:
-        """Return the line whose head is to be placed next; None if all that wait are blocked."""
+    def best(self) -> "tuple[Line, TaskState, int] | None":
+        """Return the task that is to be placed next, with its line and its score; None if all that wait are blocked."""
         if self.placeable <= 0:
             return None
-        best: Line | None = None
-        best_score = 0
-        for level, heap in self._levels.items():
+        best: tuple[Line, TaskState, int] | None = None
+        for heap in self._levels.values():
             line = self._front(heap) if heap else None
             head = None if line is None else line.head()
-            if head is not None and (best is None or head.enqueued_at - self._config.head_start_ms[level] < best_score):
-                best, best_score = line, head.enqueued_at - self._config.head_start_ms[level]
+            if line is not None and head is not None:
+                score = head.enqueued_at - line.lane.head_start
+                if best is None or score < best[2]:
+                    best = line, head, score
         return best
 
     @staticmethod
@@ -307,15 +308,12 @@ class Order:
             lane.stamp = 0
         return None
 
-    def take(self, line: Line) -> "TaskState":
-        """Remove and return the head of `line`, which must have one; its share has that much more now."""
-        task = line.head()
-        assert task is not None, "an empty line was taken from"  # noqa: S101 - an invariant
+    def take(self, task: "TaskState", line: Line) -> None:
+        """Let the head of `line` wait no more: it is placed, and its share has that much more now."""
         self._leave(task, line)
         share = line.lane.share
         self._served = max(self._served, share.served)
         share.served += task.terms.requirement.slots / share.weight
-        return task
 
     def ahead_of(self, task: "TaskState") -> int:
         """Return how many waiting tasks of the same class have a lower score than `task`; costs a look at each."""

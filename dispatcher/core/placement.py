@@ -30,14 +30,13 @@ def _place(board: Board, left: int) -> int:
     fleet, order, reservations = board.fleet, board.order, board.reservations
     # Who waits for a slot that becomes free must not see it taken again and again by short work behind it.
     first, spared = order.first_blocked()
-    while left and not fleet.full and (line := order.best()) is not None:
+    while left and not fleet.full and (best := order.best()) is not None:
         left -= 1
-        cls, head = line.cls, line.head()
-        assert head is not None, "the best line has a head"  # noqa: S101 - an invariant
+        line, task, score = best
+        cls = line.cls
         if cls.gates and _limited(board, cls):
             continue
-        score = head.score
-        estimate = fleet.estimate(cls.requirement.capability, head.terms.estimate_ms)
+        estimate = fleet.estimate(cls.requirement.capability, task.terms.estimate_ms)
         barred = reservations.barred(cls, score) if reservations else 0
         agent = fleet.choose(cls, estimate, board.rng, spared=spared if score > first else 0, barred=barred)
         if agent is None:
@@ -45,7 +44,8 @@ def _place(board: Board, left: int) -> int:
             reservations.ask(fleet, cls, score, board.rng)
             first, spared = min(first, score), spared | cls.mask
             continue
-        lifecycle.assign(board, order.take(line), agent, cls, estimate)
+        order.take(task, line)
+        lifecycle.assign(board, task, agent, cls, estimate)
         if reservations:
             reservations.give_up(fleet, cls)
     return left
