@@ -78,7 +78,6 @@ class Simulation:
             self.now, _, what = heappop(self._agenda)
             assert self.now < START + limit_ms, f"still live: {self._live()}"
             what()
-            self._check()
         assert set(self.ledger.ends) == self.submitted
 
     def _live(self) -> list[str]:
@@ -136,6 +135,10 @@ class Simulation:
 
     def _pass(self) -> None:
         self._wakes -= 1
+        self._lead()
+        self._check()
+
+    def _lead(self) -> None:
         keep = self.rng.randrange(3) if self.rng.random() < 0.1 else 0  # what this read does not bring
         taken = self._inbound[: len(self._inbound) - keep]
         unread = [at for at, event in self._inbound[len(taken) :] if isinstance(event, FROM_AGENTS)]
@@ -263,7 +266,7 @@ class Agent:
             if message["session"] == self.session:
                 self._instructed(message)
         self._fill()
-        self._later(self.world.rng.choice((5, 20, 100)), self._read)
+        self._later(self.world.rng.choice((5, 20, 100, 300)), self._read)
 
     def _instructed(self, message: dict[str, Any]) -> None:
         key = (message.get("task_id", ""), message.get("attempt", 0))

@@ -4,6 +4,8 @@
 """
 
 import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 
@@ -11,8 +13,8 @@ from bus.records import Guard
 from bus.states import TaskStatus
 from tests.simulation.simulation import Simulation
 
-CHUNKS = 8
-SEEDS = int(os.environ.get("CALLBOARD_TEST_SEEDS", "600"))
+PER_PART = 20
+SEEDS = int(os.environ.get("CALLBOARD_TEST_SEEDS", "2000"))
 ONLY = os.environ.get("CALLBOARD_TEST_SEED")
 
 
@@ -25,11 +27,19 @@ def simulate(seed: int) -> Simulation:
     return simulation
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_whatever_happens_every_task_ends_once(chunk: int) -> None:
-    for seed in [int(ONLY)] if ONLY else range(chunk, SEEDS, CHUNKS):
-        simulate(seed)
+def survivors(seeds: range) -> int:
+    """Run all of `seeds`; return how many there were."""
+    return len([simulate(seed) for seed in seeds])
+
+
+@pytest.mark.timeout(900)
+def test_whatever_happens_every_task_ends_once() -> None:
+    if ONLY:
+        simulate(int(ONLY))
+        return
+    parts = [range(first, min(first + PER_PART, SEEDS)) for first in range(0, SEEDS, PER_PART)]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
+        assert sum(processes.map(survivors, parts)) == SEEDS
 
 
 def test_a_seed_is_a_whole_run() -> None:
