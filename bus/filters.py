@@ -3,9 +3,12 @@
 One model and one `matches` for lists, dead letters and what the leader does to all tasks of a kind, so that a filter
 which was tried out by `tasks list` cannot mean something else to `tasks cancel`.
 
-In a text, ``capability=text.count tag=nightly reason=timeout|expired ended_after=2h``: words ``name=value``, separated by
-spaces or commas. A repeated `tag` means both; alternatives of a `status` or a `reason` are separated by ``|``. An instant is an
-ISO date, ``2026-11-25T08:00``, or how long ago it was, ``2h``.
+In a text, ``capability=text.count tag=nightly reason=timeout|expired ended_after=2h``: words ``name=value``, separated
+by spaces or commas. A repeated `tag` means both; alternatives of a `status` or a `reason` are separated by ``|``. An
+instant is an ISO date, ``2026-11-25T08:00``, or how long ago it was, ``2h``.
+
+A condition that is not known is refused and not ignored, unlike other fields of messages: who cancels by a filter must
+not cancel more than was meant.
 """
 
 import re

@@ -5,8 +5,9 @@ stores decisions in their order. They overlap by one pass, so that the server st
 Nothing waits for a timer: a single task is decided and stored at once, and under load passes grow by themselves.
 
 The scheduler's memory runs ahead of the ledger by at most three passes: one that is stored, one that waits for it, and
-one that is decided. (A pass that is about dead letters waits until there are none: `revival` says why.) Whatever leaves it in doubt (a fence, a conflict, a lost lease) ends the engine with
-`LeadLostError`; its memory is thrown away and the next leader, perhaps the same process, loads the ledger.
+one that is decided. (A pass that is about dead letters waits until there are none: `revival` says why.) Whatever leaves
+it in doubt (a fence, a conflict, a lost lease) ends the engine with `LeadLostError`; its memory is thrown away and the
+next leader, perhaps the same process, loads the ledger.
 
 A pass that raises is a defect, and ends the engine with `DefectError`. The entries that it worked on are its suspects:
 when the next term meets one of them it takes the entries one at a time, each after a pass without any, so that the one

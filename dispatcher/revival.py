@@ -21,7 +21,7 @@ LOG: Final = logging.getLogger("callboard.dispatcher")
 
 PAGE: Final = 500
 HELD_MS: Final = 600_000
-"""How long a record lives at least once it was read; longer than a commit may be repeated, which is a leader's lease."""
+"""How long a record lives at least once it was read: longer than a lease, with which all repeating ends."""
 
 
 def speaks_of_the_dead(events: Iterable[Event]) -> bool:

@@ -56,7 +56,7 @@ class Board:
         self.horizon_timers = Timers(self._means_something)
         self.tombstones: dict[str, str] = {}
         """Reasons of cancels that found no task, by the task's id."""
-        self.sweeps: dict[str, "Sweep"] = {}
+        self.sweeps: dict[str, Sweep] = {}
         """Commands that speak of all tasks of a kind, by their number; kept for a while when they are through."""
         self.sweeps_until = 0
         """Instant of the latest of them."""

@@ -1,7 +1,7 @@
 """A task's life: the only place where a task's status changes.
 
-Each function is one move of `bus.states.TASK_TRANSITIONS`; `_move` refuses any other, telling the task's history. `revive`
-alone leads out of a terminal status, by a table of its own.
+Each function is one move of `bus.states.TASK_TRANSITIONS`; `_move` refuses any other, telling the task's history. By a
+table of its own `revive` leads out of a terminal status, and nothing else does.
 """
 
 from typing import Final

@@ -41,7 +41,7 @@ class RandomLife:
         """Let an operator requeue, purge or cancel what is of a kind; now and then what is not."""
         rng, world = self._rng, self.world
         ended = [int(one.partition(".")[2]) for one, guard in world.stored.items() if guard.startswith("FAILED")]
-        some = rng.sample(ended, min(len(ended), 3)) + [rng.randrange(1, 20)]
+        some = [*rng.sample(ended, min(len(ended), 3)), rng.randrange(1, 20)]
         match rng.randrange(5):
             case 0:
                 return world.purge(*some)

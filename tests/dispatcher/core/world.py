@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from bus.filters import TaskFilter
 from bus.ids import TaskId
 from bus.messages import (
     AgentCommand,
-    CancelMatching,
     CancelAttempt,
+    CancelMatching,
     CancelTasks,
     CapabilitySpec,
     HandBack,
@@ -24,7 +25,6 @@ from bus.messages import (
     Unregister,
     WatchTasks,
 )
-from bus.filters import TaskFilter
 from bus.records import Guard, Run
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
 from dispatcher.core.config import SchedulerConfig
