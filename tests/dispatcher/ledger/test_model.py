@@ -202,6 +202,18 @@ class Pool(RuleBasedStateMachine):
         self.submitted.add(task_id)
         self.feed(self._submission(task_id, priority, delay, attempts))
 
+    @rule(capability=st.sampled_from(["nobody", "work"]))
+    def submit_what_expires(self, capability: str) -> None:
+        """Submit a task that fails unless an agent takes it at once."""
+        task_id = TaskId(f"{self.names.pool}.t{len(self.submitted)}")
+        self.submitted.add(task_id)
+        event = self._submission(task_id, TaskPriority.MEDIUM, 0, 1)
+        event.header = event.header.model_copy(update={"capability": capability, "queue_timeout": 0.001})
+        event.body = event.header.model_dump_json().encode()
+        self.feed(event)
+        self.now += 2
+        self.feed()
+
     @precondition(lambda self: self.submitted)
     @rule(data=st.data())
     def submit_again(self, data: st.DataObject) -> None:
@@ -220,7 +232,7 @@ class Pool(RuleBasedStateMachine):
         """Cancel a task, whatever its status."""
         self.feed(self._cancel(self._some(data)))
 
-    @precondition(lambda self: self.ends)
+    @precondition(lambda self: any(state.startswith(b"FAILED") for state in self.ends.values()))
     @rule(data=st.data(), purge=st.booleans(), twice=st.booleans())
     def of_dead_letters(self, data: st.DataObject, *, purge: bool, twice: bool) -> None:
         """Requeue or purge tasks, most of them dead."""
@@ -331,6 +343,13 @@ class Pool(RuleBasedStateMachine):
                 retryable = what == "fail"
                 parts = {"results": (TaskResult(**key, status=TaskStatus.FAILED, retryable=retryable),)}
         return Reported(Report(agent_id=agent, session=session, **parts), self.now)
+
+    @precondition(lambda self: self._at_work())
+    @rule(data=st.data())
+    def reject(self, data: st.DataObject) -> None:
+        """Let an agent say that a task can never be done."""
+        agent, task = data.draw(st.sampled_from(self._at_work()))
+        self.feed(self._report(agent, task.id, task.attempt, "reject"))
 
     def _at_work(self) -> list[tuple[str, Any]]:
         return [(agent, task) for agent in sorted(AGENTS) for task in self._held(agent)]
