@@ -70,12 +70,12 @@ class TaskFilter(BaseModel):
     def parse(cls, text: str, now: int) -> Self:
         """Read the text form; `now` (ms) is what "ago" counts from. Raises `ValueError`, whose text is the remedy."""
         found: dict[str, list[str]] = {}
-        at = 0
+        text, at = text.strip(), 0
         while at < len(text):
             word = _WORD.match(text, at)
             if word is None or word[1] not in _READ:
                 names = ", ".join(_READ)
-                raise ValueError(f"{text[at:].strip()!r} is no condition on tasks ({names}): write e.g. {EXAMPLE}")
+                raise ValueError(f"{text[at:]!r} is no condition on tasks ({names}): write e.g. {EXAMPLE}")
             found.setdefault(word[1], []).append(word[2])
             at = word.end()
         fields: dict[str, Any] = {}

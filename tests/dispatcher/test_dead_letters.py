@@ -3,15 +3,18 @@
 import asyncio
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from bus import Client, TaskCreate, TaskStatus
 from bus.ids import check_pool
-from bus.messages import TaskResult
+from bus.messages import CancelTasks, RequeueDead, TaskResult
 from bus.names import PoolNames
+from dispatcher.core.events import Commanded, OfDeadLetters
 from dispatcher.observer import Silent
+from dispatcher.revival import with_records
 from tests.support.bus import WireAgent, running_dispatcher, wire_agent
 from tests.support.waiting import eventually
 
@@ -144,3 +147,25 @@ async def test_a_record_of_a_wrong_kind_or_content_is_unknown_and_stops_nobody(
         told = await bus.dead.requeue([*bad, good])
         assert (told.done, set(told.unknown)) == ((good,), set(bad))
         assert len(watching.epochs) == 1
+
+
+async def test_a_record_lives_on_while_it_is_decided_on_and_what_does_not_expire_still_does_not(
+    redis: Redis, pool: str
+) -> None:
+    names = PoolNames(check_pool(pool))
+    dead, live = f"{pool}.dead", f"{pool}.live"
+    record: dict[Any, Any] = {"spec": '{"capability":"work"}', "run": "{}"}
+    await redis.hset(names.task(dead), mapping={**record, "state": "FAILED/1//"})
+    await redis.pexpire(names.task(dead), 300)
+    await redis.hset(names.task(live), mapping={**record, "state": "PENDING/0//"})
+    asked = Commanded(RequeueDead(task_ids=(dead, live, f"{pool}.none")), 1)
+    other = Commanded(CancelTasks(task_ids=(dead,)), 1)
+    completed, untouched = await with_records(redis, names, [asked, other])
+    assert isinstance(completed, OfDeadLetters)
+    assert {one: stored.guard.status for one, stored in completed.found.items()} == {
+        dead: TaskStatus.FAILED,
+        live: TaskStatus.PENDING,
+    }
+    assert untouched is other
+    assert await redis.pttl(names.task(dead)) > 60_000
+    assert await redis.pttl(names.task(live)) == -1
