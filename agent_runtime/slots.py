@@ -62,8 +62,9 @@ class Slots:
     def receive(self, assignments: Iterable[dict[str, Any]]) -> None:
         """Take what was read: begin what fits, keep the rest. When closed, everything goes back at once."""
         for given in assignments:
-            task_id, number, score = given["task_id"], given["attempt"], given["score"]
-            self._inbox.add(Attempt(task_id, number, score, given["task"], given.get("version")))
+            attempt = Attempt(given["task_id"], given["attempt"], given["score"], given["task"], given.get("version"))
+            attempt.assigned_at = given.get("assigned_at", 0)
+            self._inbox.add(attempt)
         if self._closed:
             self._hand_back()
         else:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         CallboardError,
         ClientClosedError,
         NoLeaderError,
+        NotDeadError,
         PayloadTooLargeError,
         RequirementSyntaxError,
         SubmissionError,
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
         UnknownTaskError,
         UnreadableTaskError,
     )
+    from bus.filters import TaskFilter
     from bus.handle import TaskHandle
-    from bus.messages import TaskError, TaskResult, TaskUpdate
+    from bus.messages import OfDead, TaskError, TaskResult, TaskUpdate
     from bus.records import AgentInfo, AgentWorkload, Task, TaskCreate, TaskInDB, TaskQueueStatus
     from bus.requirement_text import format_requirement, parse_requirement
     from bus.requirements import AnyOf, Condition, Operator, Preference, TaskRequirement
@@ -39,6 +41,7 @@ _HOMES: Final = {
         "CallboardError",
         "ClientClosedError",
         "NoLeaderError",
+        "NotDeadError",
         "PayloadTooLargeError",
         "RequirementSyntaxError",
         "SubmissionError",
@@ -50,8 +53,9 @@ _HOMES: Final = {
         "UnknownTaskError",
         "UnreadableTaskError",
     ),
+    "bus.filters": ("TaskFilter",),
     "bus.handle": ("TaskHandle",),
-    "bus.messages": ("TaskError", "TaskResult", "TaskUpdate"),
+    "bus.messages": ("OfDead", "TaskError", "TaskResult", "TaskUpdate"),
     "bus.records": ("AgentInfo", "AgentWorkload", "Task", "TaskCreate", "TaskInDB", "TaskQueueStatus"),
     "bus.requirement_text": ("format_requirement", "parse_requirement"),
     "bus.requirements": ("AnyOf", "Condition", "Operator", "Preference", "TaskRequirement"),
@@ -72,6 +76,8 @@ __all__ = [
     "Condition",
     "FailureReason",
     "NoLeaderError",
+    "NotDeadError",
+    "OfDead",
     "Operator",
     "PayloadTooLargeError",
     "Preference",
@@ -82,6 +88,7 @@ __all__ = [
     "TaskCreate",
     "TaskError",
     "TaskFailedError",
+    "TaskFilter",
     "TaskHandle",
     "TaskInDB",
     "TaskOutcomeError",

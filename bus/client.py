@@ -16,6 +16,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from bus.agent_operations import AgentOperations
 from bus.connection import CONNECTION_ERRORS
+from bus.dead_letters import DeadLetters
 from bus.errors import BusUnavailableError, SubmissionError
 from bus.handle import TaskHandle
 from bus.ids import DEFAULT_POOL, TaskId
@@ -75,6 +76,11 @@ class Client(TaskOperations, AgentOperations):
         self._outcomes: dict[str, Outcomes] = {}
         self._foreign: set[TaskId] = set()
         """Tasks that this client did not submit itself: the leader must be asked to tell of them."""
+
+    @property
+    def dead(self) -> DeadLetters:
+        """The dead letters: to look at, requeue and purge."""
+        return DeadLetters(self._link)
 
     @property
     def url(self) -> str:

@@ -12,6 +12,7 @@ CallboardError
 ├── ClientClosedError        its client was closed while somebody waited, or before
 ├── NoLeaderError            a question that only the leader can answer was not answered in time
 ├── UnknownTaskError         the ledger has no such task
+├── NotDeadError             the task is no dead letter
 ├── UnreadableTaskError      the ledger has the task, and this program cannot read its record
 └── UnknownAgentError        the pool knows no such agent
 """
@@ -103,6 +104,15 @@ class UnknownTaskError(CallboardError):
         if unread:
             words = f"{unread:,} submissions wait to be read; does a dispatcher run (`callboard dispatcher`)?"
         super().__init__(f"no task {task_id}: {words}")
+
+
+class NotDeadError(CallboardError):
+    """The task is live, or has ended otherwise than FAILED."""
+
+    def __init__(self, task_id: str, status: str) -> None:
+        self.task_id = task_id
+        self.status = status
+        super().__init__(f"task {task_id} is {status}, and no dead letter: `callboard tasks get` shows it")
 
 
 class UnreadableTaskError(CallboardError):

@@ -6,14 +6,21 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 from bus.connection import Redis
+from bus.filters import TaskFacts, TaskFilter
 from bus.messages import SubmitTask
 from bus.names import PoolNames
 from bus.records import AgentInfo, AgentWorkload, Guard, Run, Task, TaskInDB, TaskQueueStatus
-from bus.states import TaskPriority, TaskStatus
+from bus.states import TERMINAL, TaskPriority, TaskStatus
 
 PAGE: Final = 200
 
-_ACTIVE: Final = (TaskStatus.ASSIGNED, TaskStatus.RUNNING)
+_ACTIVE: Final = frozenset({TaskStatus.ASSIGNED, TaskStatus.RUNNING})
+
+
+class TaskList(list[Task]):
+    """Tasks that were found; `complete` is False if there may be others beyond those that were looked at."""
+
+    complete: bool = True
 
 
 class LedgerView:
@@ -48,44 +55,74 @@ class LedgerView:
             return f"{what} may not start for another {(task.not_before - now) / 1000:.1f} s"
         return None if why is None else why.decode()
 
-    async def tasks(self, status: TaskStatus | None, limit: int) -> list[Task]:
-        """Return at most `limit` tasks: in agents' hands first, then waiting by order, then ended, latest first."""
-        found: list[Task] = []
-        async for task_id, row in self._rows(status):
+    async def tasks(self, where: TaskFilter, limit: int, look_at: int) -> TaskList:
+        """Return at most `limit` tasks that match: in agents' hands, then waiting by order, then ended, latest first.
+
+        Records are read page by page until so many are found or `look_at` were read, whichever comes first.
+        """
+        found = TaskList()
+        async for task_id, row in self._rows(where):
+            if not look_at or len(found) == limit:
+                found.complete = False
+                break
+            look_at -= 1
             if row[0] is None:
                 continue
             task = _record(self._names.pool, task_id, row)
-            if status is None or task.status is status:
+            if where.matches(_facts(task)):
                 found.append(Task.model_validate(task.model_dump(include=_TASK_FIELDS)))
-                if len(found) >= limit:
-                    break
         return found
 
-    async def _rows(self, status: TaskStatus | None) -> AsyncIterator[tuple[str, Any]]:
-        for index, backwards in self._indexes(status):
+    async def dead_ids(self, where: TaskFilter) -> AsyncIterator[str]:
+        """Yield the ids of all dead letters that match, the oldest first; those that come meanwhile may be missing.
+
+        The index is read to its end before the first is told, for it changes under whoever acts on what is told.
+        """
+        scan = self._redis.zscan_iter(self._names.dead, count=PAGE)
+        failed_at: dict[str, float] = {raw.decode(): score async for raw, score in scan}
+        ids = sorted(failed_at, key=failed_at.__getitem__)
+        for start in range(0, len(ids), PAGE):
+            page = ids[start : start + PAGE]
+            if where.empty:
+                for task_id in page:
+                    yield task_id
+                continue
+            for task_id, row in zip(page, await self._read(page), strict=True):
+                if row[0] is not None and where.matches(_facts(_record(self._names.pool, task_id, row))):
+                    yield task_id
+
+    async def _rows(self, where: TaskFilter) -> AsyncIterator[tuple[str, Any]]:
+        for index, backwards in self._indexes(where):
             start = 0
             while True:
                 ids: Any = await self._redis.zrange(index, start, start + PAGE - 1, desc=backwards)
                 if not ids:
                     break
                 start += len(ids)
-                async with self._redis.pipeline(transaction=False) as pipe:
-                    for raw in ids:
-                        pipe.hmget(self._names.task(raw.decode()), ["state", "spec", "run"])
-                    rows: list[Any] = await pipe.execute()
-                for raw, row in zip(ids, rows, strict=True):
-                    yield raw.decode(), row
+                page = [raw.decode() for raw in ids]
+                for task_id, row in zip(page, await self._read(page), strict=True):
+                    yield task_id, row
 
-    def _indexes(self, status: TaskStatus | None) -> Sequence[tuple[str, bool]]:
+    async def _read(self, page: Sequence[str]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for task_id in page:
+                pipe.hmget(self._names.task(task_id), ["state", "spec", "run"])
+            return await pipe.execute()
+
+    def _indexes(self, where: TaskFilter) -> Sequence[tuple[str, bool]]:
+        """Return the indexes in which matching tasks may stand, each with whether it is read backwards."""
         names = self._names
-        live = [(names.pending, False), (names.delayed, False)]
-        if status is None:
-            return [(names.leases, False), *live, (names.finished, True)]
-        if status is TaskStatus.PENDING:
-            return live
-        if status in _ACTIVE:
-            return [(names.leases, False)]
-        return [(names.dead if status is TaskStatus.FAILED else names.finished, True)]
+        asked = set(where.status or TaskStatus)
+        if where.reason:
+            asked &= {TaskStatus.FAILED}
+        if where.ended_after is not None or where.ended_before is not None:
+            asked &= TERMINAL
+        ended = asked & TERMINAL
+        return [
+            *([(names.leases, False)] if asked & _ACTIVE else []),
+            *([(names.pending, False), (names.delayed, False)] if TaskStatus.PENDING in asked else []),
+            *([(names.dead if ended == {TaskStatus.FAILED} else names.finished, True)] if ended else []),
+        ]
 
     async def queue_status(self) -> TaskQueueStatus:
         """Return how much waits and runs."""
@@ -127,6 +164,22 @@ class LedgerView:
         ]
 
 
+def _facts(task: TaskInDB) -> TaskFacts:
+    """Return what a filter may ask of a task that is stored."""
+    return TaskFacts(
+        status=task.status,
+        capability=task.capability,
+        priority=task.priority,
+        tags=task.tags,
+        fairness_key=task.spec.fairness_key,
+        agent_id=task.agent_id,
+        enqueued_at=task.enqueued_at,
+        ended_at=task.finished_at,
+        reason=task.reason,
+        error_type=None if task.error is None else task.error.type,
+    )
+
+
 _TASK_FIELDS: Final = set(Task.model_fields)
 
 
@@ -162,4 +215,5 @@ def _record(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
         spec=spec,
         output=None if result is None else from_json(result),
         attempts=run.attempts,
+        requeues=run.requeues,
     )

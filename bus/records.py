@@ -59,6 +59,22 @@ class AttemptRecord:
     error: TaskError | None = None
 
 
+@dataclass(slots=True)
+class Requeued:
+    """A life of a task that is over: how it ended, and who gave the task another. Instants as in `Run`."""
+
+    at: int
+    by: str
+    why: str
+    """What the operator gave as the reason."""
+    ended_at: int
+    reason: str | None = None
+    """What it had failed as: a `FailureReason`."""
+    error: TaskError | None = None
+    attempt: int = 0
+    """The latest attempt of that life."""
+
+
 class Run(BaseModel):
     """The changing part of a task's record. Instants are ms since the epoch by the server's clock."""
 
@@ -78,6 +94,7 @@ class Run(BaseModel):
     failures: int = Field(0, description="Attempts that count against max_attempts.")
     watchers: tuple[str, ...] = ()
     attempts: tuple[AttemptRecord, ...] = ()
+    requeues: tuple[Requeued, ...] = Field((), description="Earlier lives, the latest last.")
 
 
 class TaskCreate(TaskFields):
@@ -157,6 +174,7 @@ class TaskInDB(Task):
     spec: SubmitTask
     output: JsonValue = None
     attempts: tuple[AttemptRecord, ...] = ()
+    requeues: tuple[Requeued, ...] = ()
     waiting_because: str | None = Field(None, description="Why a PENDING task has no agent yet.")
 
 

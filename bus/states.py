@@ -10,7 +10,7 @@ from typing import Final
 
 
 class TaskStatus(StrEnum):
-    """Where a task is in its life. A terminal status never changes."""
+    """Where a task is in its life. A terminal status changes by `TASK_REVIVALS` alone."""
 
     PENDING = "PENDING"
     ASSIGNED = "ASSIGNED"
@@ -101,6 +101,18 @@ AGENT_TRANSITIONS: Final = MappingProxyType(
     }
 )
 """From each agent status to those it may become next; STOPPED → IDLE and DRAINING → IDLE are new sessions."""
+
+
+TASK_REVIVALS: Final = MappingProxyType({_T.FAILED: _T.PENDING})
+"""The one way out of a terminal status: an operator requeues a dead letter, which begins a new life of the same task.
+
+Not among `TASK_TRANSITIONS`, so that nothing else can take it.
+"""
+
+
+def task_may_be_revived(before: TaskStatus, after: TaskStatus) -> bool:
+    """Tell whether a requeue may make the move `before → after`."""
+    return TASK_REVIVALS.get(before) is after
 
 
 def task_may_become(before: TaskStatus | None, after: TaskStatus) -> bool:

@@ -5,8 +5,9 @@ stores decisions in their order. They overlap by one pass, so that the server st
 Nothing waits for a timer: a single task is decided and stored at once, and under load passes grow by themselves.
 
 The scheduler's memory runs ahead of the ledger by at most three passes: one that is stored, one that waits for it, and
-one that is decided. Whatever leaves it in doubt (a fence, a conflict, a lost lease) ends the engine with
-`LeadLostError`; its memory is thrown away and the next leader, perhaps the same process, loads the ledger.
+one that is decided. (A pass that is about dead letters waits until there are none: `revival` says why.) Whatever leaves
+it in doubt (a fence, a conflict, a lost lease) ends the engine with `LeadLostError`; its memory is thrown away and the
+next leader, perhaps the same process, loads the ledger.
 
 A pass that raises is a defect, and ends the engine with `DefectError`. The entries that it worked on are its suspects:
 when the next term meets one of them it takes the entries one at a time, each after a pass without any, so that the one
@@ -35,6 +36,7 @@ from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import ConflictError, FencedError, Inputs, Ledger
 from dispatcher.observer import DispatcherObserver
 from dispatcher.reporting import report_pass
+from dispatcher.revival import speaks_of_the_dead, with_records
 from dispatcher.translate import entry_ms
 
 LOG = logging.getLogger("callboard.dispatcher")
@@ -161,6 +163,8 @@ class Engine:
 
     async def _pass(self, portions: Sequence[Portion], *, alone: bool = False) -> None:
         """Decide one pass and hand it on to be stored; `alone`, its one entry and nothing else."""
+        if speaks_of_the_dead(piece.event for portion in portions for piece in portion.pieces if piece.event):
+            await self._decided.join()
         events: list[Event] = []
         if not alone:
             events, self._extra = self._extra, events
@@ -171,15 +175,27 @@ class Engine:
                     events.append(piece.event)
                 inputs.rejected += piece.rejected
             inputs.acks[portion.stream] = portion.consumed
-        now = self._leadership.clock.now_ms()
-        began = time.perf_counter()
         try:
+            if speaks_of_the_dead(events):
+                events = await self._with_records(events)
+            now = self._leadership.clock.now_ms()
+            began = time.perf_counter()
             decisions = self._scheduler.step(events, now)
+        except (LeadLostError, RedisError):
+            raise
         except Exception as error:
             raise DefectError(_refs(portions), certain=alone) from error
         if len(decisions) or portions:
             self._observer.decided(len(decisions), time.perf_counter() - began)
             await self._decided.put(_Pass(decisions, inputs, portions, now, alone))
+
+    async def _with_records(self, events: list[Event]) -> list[Event]:
+        """Read what events on dead letters are about; waits for the server as long as the lease is ours."""
+        while True:
+            try:
+                return await with_records(self._redis, self._names, events)
+            except CONNECTION_ERRORS as error:
+                await self._pause(error)
 
     def _idle_for(self) -> float | None:
         due = self._scheduler.next_due  # in the past if the last pass has left some for the next
@@ -201,6 +217,7 @@ class Engine:
             if known:
                 self._extra += [Duplicate(task_id) for task_id in known]
                 self._inbox.wake()
+            self._decided.task_done()
 
     async def _store(self, work: _Pass) -> list[str]:
         """Commit one pass, repeating it while its outcome is unknown and the lease is ours."""
@@ -214,14 +231,18 @@ class Engine:
                 LOG.warning("the ledger differs from memory, loading it anew: %s", error)
                 raise LeadLostError(str(error)) from error
             except CONNECTION_ERRORS as error:
-                if not self._leadership.trusted:
-                    msg = f"the server does not answer ({error})"
-                    raise LeadLostError(msg) from error
-                await asyncio.sleep(COMMIT_RETRY_S)
+                await self._pause(error)
             except RedisError:
                 raise
             except Exception as error:
                 raise DefectError(_refs(work.portions), certain=work.alone) from error
+
+    async def _pause(self, error: BaseException) -> None:
+        """Wait before the server is asked again; raise `LeadLostError` when the lease may have ended meanwhile."""
+        if not self._leadership.trusted:
+            msg = f"the server does not answer ({error})"
+            raise LeadLostError(msg) from error
+        await asyncio.sleep(COMMIT_RETRY_S)
 
     # --- keeping the lead
 

@@ -23,7 +23,7 @@ from bus.ids import is_keyed
 from bus.messages import VERSION
 from bus.names import DISPATCHERS_GROUP, PoolNames
 from bus.script import Arg, Script
-from dispatcher.core.decisions import AgentChange, Answer, Decisions, Instruct, TaskChange, TaskTransition
+from dispatcher.core.decisions import AgentChange, Answer, Decisions, Instruct, Place, TaskChange, TaskTransition
 from dispatcher.leadership import Lead
 
 COMMIT: Final = Script("dispatcher.scripts", "commit")
@@ -282,7 +282,8 @@ class Ledger:
                 f'{{"v":{VERSION},"task_id":"{change.task_id}","attempt":{handover.attempt},"session":"{handover.session}",'
                 f'"score":{handover.score},"assigned_at":{handover.at},{version}"task":'
             )
-        marker = call.key(names.submitted(change.task_id)) if not change.before and is_keyed(change.task_id) else 0
+        ends_here = not change.before or change.place is Place.GONE
+        marker = call.key(names.submitted(change.task_id)) if ends_here and is_keyed(change.task_id) else 0
         release = 0 if change.release is None else call.key(names.assignments(change.release))
         call.n_tasks += 1
         call.tasks += (

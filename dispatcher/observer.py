@@ -40,6 +40,12 @@ class DispatcherObserver(Protocol):
     def retried(self, capability: str, reason: str, count: int) -> None:
         """Tasks went back to PENDING after an attempt: error, timeout, agent_lost, returned."""
 
+    def requeued(self, capability: str, count: int) -> None:
+        """Dead letters were given a new life."""
+
+    def purged(self, count: int) -> None:
+        """Dead letters were deleted for good."""
+
     def stale(self, kind: str, count: int) -> None:
         """Late or foreign reports were refused."""
 
@@ -67,6 +73,9 @@ class DispatcherObserver(Protocol):
     def backlog(self, topic: str, entries: int) -> None:
         """Entries of an inbound stream that are not yet consumed, about once a second."""
 
+    def dead_letters(self, count: int) -> None:
+        """FAILED tasks that are kept, about once a second."""
+
 
 class Silent:
     """A `DispatcherObserver` that tells nobody."""
@@ -83,6 +92,12 @@ class Silent:
         """Ignore it."""
 
     def retried(self, capability: str, reason: str, count: int) -> None:
+        """Ignore it."""
+
+    def requeued(self, capability: str, count: int) -> None:
+        """Ignore it."""
+
+    def purged(self, count: int) -> None:
         """Ignore it."""
 
     def stale(self, kind: str, count: int) -> None:
@@ -110,6 +125,9 @@ class Silent:
         """Ignore it."""
 
     def backlog(self, topic: str, entries: int) -> None:
+        """Ignore it."""
+
+    def dead_letters(self, count: int) -> None:
         """Ignore it."""
 
 

@@ -295,6 +295,7 @@ class PoolDispatcher:
         await self._ledger.publish(self._names.waiting, await reasons(scheduler))
         for topic in self._topics:
             self._observer.backlog(topic.name, await self._redis.xlen(topic.stream))
+        self._observer.dead_letters(await self._redis.zcard(self._names.dead))
         if prune:
             await self._ledger.prune(self._leadership.clock.now_ms())
 

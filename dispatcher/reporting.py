@@ -38,6 +38,14 @@ def report_pass(observer: DispatcherObserver, decisions: Decisions) -> None:
         observer.retried(capability, reason, count)
     for kind, count in Counter(decisions.stale).items():
         observer.stale(kind, count)
+    _report_dead_letters(observer, decisions)
+
+
+def _report_dead_letters(observer: DispatcherObserver, decisions: Decisions) -> None:
+    for capability, count in Counter(decisions.requeued).items():
+        observer.requeued(capability, count)
+    if decisions.purged:
+        observer.purged(decisions.purged)
 
 
 def report_standing(observer: DispatcherObserver, scheduler: Scheduler) -> None:

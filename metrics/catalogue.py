@@ -66,6 +66,11 @@ TASKS_FINISHED: Final = _counter(
 TASK_RETRIES: Final = _counter(
     "task_retries", "Tasks that went back to PENDING after an attempt.", "pool", "capability", "reason"
 )
+DEAD_REQUEUED: Final = _counter(
+    "dead_letters_requeued", "Dead letters that were given a new life.", "pool", "capability"
+)
+DEAD_PURGED: Final = _counter("dead_letters_purged", "Dead letters that were deleted before their time.", "pool")
+DEAD_LETTERS: Final = _gauge("dead_letters", "FAILED tasks that are kept, to be looked at, requeued or purged.", "pool")
 ATTEMPTS_PLACED: Final = _counter("attempts_placed", "Attempts given to agents.", "pool", "capability")
 QUEUE_WAIT: Final = _histogram(
     "task_queue_wait_seconds",
@@ -106,7 +111,8 @@ LEADER_EPOCH: Final = _gauge("leader_epoch", "The epoch this process leads the p
 BACKLOG: Final = _gauge("stream_backlog", "Entries of an inbound stream that are not consumed yet.", "pool", "topic")
 
 DISPATCHER: Final = (
-    *(TASKS_ACCEPTED, TASKS_FINISHED, TASK_RETRIES, ATTEMPTS_PLACED, QUEUE_WAIT, TASK_RUN, END_TO_END, TASKS_WAITING),
+    *(TASKS_ACCEPTED, TASKS_FINISHED, TASK_RETRIES, DEAD_REQUEUED, DEAD_PURGED, DEAD_LETTERS),
+    *(ATTEMPTS_PLACED, QUEUE_WAIT, TASK_RUN, END_TO_END, TASKS_WAITING),
     *(AGENTS, AGENT_SLOTS, AGENT_SLOTS_USED, HEARTBEAT_AGE, STALE_REPORTS, UNREADABLE, DECISIONS, PASS_SECONDS),
     *(DEFECTS, COMMIT_SECONDS, LEADER, LEADER_EPOCH, BACKLOG),
 )

@@ -69,6 +69,9 @@ class DispatcherMetrics:
         self.accepted = counter(catalogue.TASKS_ACCEPTED, registry)
         self.finished = counter(catalogue.TASKS_FINISHED, registry)
         self.retries = counter(catalogue.TASK_RETRIES, registry)
+        self.requeued = counter(catalogue.DEAD_REQUEUED, registry)
+        self.purged = counter(catalogue.DEAD_PURGED, registry)
+        self.dead_letters = gauge(catalogue.DEAD_LETTERS, registry)
         self.placed = counter(catalogue.ATTEMPTS_PLACED, registry)
         self.wait = BatchHistogram(catalogue.QUEUE_WAIT, registry)
         self.run = BatchHistogram(catalogue.TASK_RUN, registry)
@@ -140,6 +143,18 @@ class PoolMetrics:
     def retried(self, capability: str, reason: str, count: int) -> None:
         """Count tasks that went back to PENDING."""
         self._m.retries.labels(self._pool, self._m.capability(capability), reason).inc(count)
+
+    def requeued(self, capability: str, count: int) -> None:
+        """Count dead letters that live again."""
+        self._m.requeued.labels(self._pool, self._m.capability(capability)).inc(count)
+
+    def purged(self, count: int) -> None:
+        """Count dead letters that were deleted."""
+        self._m.purged.labels(self._pool).inc(count)
+
+    def dead_letters(self, count: int) -> None:
+        """Show how many dead letters there are."""
+        self._m.dead_letters.labels(self._pool).set(count)
 
     def stale(self, kind: str, count: int) -> None:
         """Count reports that were refused."""

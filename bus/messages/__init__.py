@@ -6,7 +6,19 @@ are seconds, instants are milliseconds since the epoch by the server's clock unl
 """
 
 from bus.messages.agents import CapabilitySpec, Heartbeat, Register, Registration, Unregister
-from bus.messages.commands import AgentCommand, CancelTasks, Command, Explain, Plan, Reprioritise, WatchTasks
+from bus.messages.commands import (
+    AgentCommand,
+    CancelMatching,
+    CancelTasks,
+    Command,
+    Explain,
+    Plan,
+    PurgeDead,
+    Reprioritise,
+    ReprioritiseMatching,
+    RequeueDead,
+    WatchTasks,
+)
 from bus.messages.control import (
     Assignment,
     CancelAttempt,
@@ -29,7 +41,7 @@ from bus.messages.message import (
     Tag,
     TaskIdField,
 )
-from bus.messages.outcomes import AgentTransition, EventBatch, Outcome, Reply, Transition
+from bus.messages.outcomes import AgentTransition, EventBatch, OfDead, Outcome, Reply, Swept, Transition
 from bus.messages.reports import HandBack, Report, TaskError, TaskResult, TaskUpdate
 from bus.messages.tasks import SubmitTask, TaskFields, TaskHeader
 
@@ -42,6 +54,7 @@ __all__ = [
     "Amount",
     "Assignment",
     "CancelAttempt",
+    "CancelMatching",
     "CancelTasks",
     "CapabilitySpec",
     "Command",
@@ -52,8 +65,10 @@ __all__ = [
     "Heartbeat",
     "Instruction",
     "Message",
+    "OfDead",
     "Outcome",
     "Plan",
+    "PurgeDead",
     "RecallAttempt",
     "Register",
     "Registered",
@@ -61,12 +76,15 @@ __all__ = [
     "Reply",
     "Report",
     "Reprioritise",
+    "ReprioritiseMatching",
+    "RequeueDead",
     "Reregister",
     "Resources",
     "Seconds",
     "SessionField",
     "SubmitTask",
     "Superseded",
+    "Swept",
     "Tag",
     "TaskError",
     "TaskFields",

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, RootModel
 
+from bus.filters import TaskFilter
 from bus.messages.message import AgentIdField, Message, SessionField, TaskIdField
 from bus.messages.tasks import TaskFields
 from bus.states import TaskPriority
@@ -50,6 +51,49 @@ class WatchTasks(Message):
     reply_to: SessionField
 
 
+class CancelMatching(Message):
+    """Give up every live task that the filter matches and that was submitted no later than this command.
+
+    Submissions that are still unread then are cancelled when they are read, within a minute.
+    """
+
+    type: Literal["cancel_matching"] = "cancel_matching"
+    where: TaskFilter
+    reason: str = Field("", max_length=1000)
+    by: str = Field("", max_length=200)
+    reply_to: SessionField | None = Field(None, description="Client that is told how many, as `Reply.swept`.")
+
+
+class ReprioritiseMatching(Message):
+    """Give every live task that the filter matches, and that was submitted no later than this, another priority."""
+
+    type: Literal["reprioritise_matching"] = "reprioritise_matching"
+    where: TaskFilter
+    priority: TaskPriority
+    by: str = Field("", max_length=200)
+    reply_to: SessionField | None = Field(None, description="Client that is told how many, as `Reply.swept`.")
+
+
+class RequeueDead(Message):
+    """Give FAILED tasks a new life: the same tasks, with their attempts, wait for an agent again."""
+
+    type: Literal["requeue"] = "requeue"
+    task_ids: tuple[TaskIdField, ...] = Field(min_length=1, max_length=1000)
+    priority: TaskPriority | None = Field(None, description="Theirs from now on; absent: as it was.")
+    reason: str = Field("", max_length=1000)
+    by: str = Field("", max_length=200)
+    reply_to: SessionField | None = Field(None, description="Client that is told what was done, as `Reply.dead`.")
+
+
+class PurgeDead(Message):
+    """Delete FAILED tasks for good, with all that is known of them."""
+
+    type: Literal["purge"] = "purge"
+    task_ids: tuple[TaskIdField, ...] = Field(min_length=1, max_length=1000)
+    by: str = Field("", max_length=200)
+    reply_to: SessionField | None = Field(None, description="Client that is told what was done, as `Reply.dead`.")
+
+
 class AgentCommand(Message):
     """Drain (finish what it has, then stop) or restart (the same, then start anew) one agent."""
 
@@ -60,7 +104,19 @@ class AgentCommand(Message):
 
 class Command(
     RootModel[
-        Annotated[CancelTasks | Reprioritise | Explain | Plan | WatchTasks | AgentCommand, Field(discriminator="type")]
+        Annotated[
+            CancelTasks
+            | CancelMatching
+            | Reprioritise
+            | ReprioritiseMatching
+            | RequeueDead
+            | PurgeDead
+            | Explain
+            | Plan
+            | WatchTasks
+            | AgentCommand,
+            Field(discriminator="type"),
+        ]
     ]
 ):
     """Anything on the commands stream."""

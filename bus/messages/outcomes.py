@@ -23,11 +23,33 @@ class Outcome(BaseModel):
     reason: str | None = Field(None, description="A `FailureReason`, or the reason of a cancel.")
 
 
+class OfDead(BaseModel):
+    """What has become of the tasks that a requeue or a purge spoke of: each is in one of these."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    done: tuple[str, ...] = Field((), description="Requeued, or purged.")
+    not_dead: tuple[str, ...] = Field((), description="They are live, or have ended otherwise than FAILED.")
+    unknown: tuple[str, ...] = Field((), description="The ledger has no such tasks, or none that can be read.")
+    refused: tuple[str, ...] = Field((), description="Their submissions were wrong: there is nothing that could run.")
+
+
+class Swept(BaseModel):
+    """How far a command that speaks of all tasks of a kind has come."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    count: int = Field(0, description="Tasks that it has concerned so far.")
+    finished: bool = Field(default=False, description="False: there are more, and more words follow.")
+
+
 class Reply(Message):
-    """Outcomes for one client."""
+    """Outcomes for one client, or the answer to a question."""
 
     outcomes: tuple[Outcome, ...] = ()
     explanation: Explanation | None = Field(None, description="Answer to `explain` or `plan`.")
+    dead: OfDead | None = Field(None, description="Answer to `requeue` or `purge`; of many tasks there are several.")
+    swept: Swept | None = Field(None, description="Answers to `cancel_matching` or `reprioritise_matching`.")
     unknown: bool = Field(default=False, description="What was asked about is not live: see its record.")
 
 

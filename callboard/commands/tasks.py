@@ -11,6 +11,7 @@ from bus.records import Task, TaskCreate, TaskInDB
 from bus.states import TaskPriority, TaskStatus
 from callboard.connecting import check_task_id, connected
 from callboard.failures import UsageError
+from callboard.filter_options import NO_ENDED_FILTER, NO_FILTER, All, EndedFilterOptions, FilterOptions, which
 from callboard.moments import ago, moment
 from callboard.options import AsJson, RedisUrl, Seconds
 from callboard.outcomes import show_outcome
@@ -26,16 +27,21 @@ _TaskId = Annotated[str, Parameter(help="Id of the task.")]
 async def list_tasks(
     *,
     status: Annotated[TaskStatus | None, Parameter(help="Only tasks of this status.")] = None,
+    where: EndedFilterOptions = NO_ENDED_FILTER,
     limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000), help="At most so many.")] = 20,
     pool: _Pool = None,
     redis_url: RedisUrl = None,
     json: AsJson = False,
 ) -> int:
-    """List tasks: those in agents' hands, then those that wait, in their order, then those that have ended."""
+    """List tasks: those in agents' hands, then those that wait, in their order, then those that have ended.
+
+    Of all that meet the conditions. At most 100,000 tasks are looked at, of those that have ended the latest.
+    """
+    asked = where.filter()
     async with connected(redis_url, pool) as bus:
-        found = await bus.list_tasks(status, limit=limit)
+        found = await bus.list_tasks(status, where=asked, limit=limit)
         if json:
-            print_json(found)
+            print_json(list(found))
             return 0
         queue = await bus.queue_status()
     waiting = f"{queue.waiting:,} waiting, {queue.delayed:,} delayed, {queue.unread:,} unread"
@@ -118,18 +124,31 @@ async def result(
 
 @tasks.command
 async def cancel(
-    task_ids: Annotated[list[str], Parameter(help="Ids of the tasks.")],
+    task_ids: Annotated[list[str] | None, Parameter(help="Ids of the tasks; else conditions say which.")] = None,
     /,
     *,
+    status: Annotated[TaskStatus | None, Parameter(help="Only tasks of this status.")] = None,
+    where: FilterOptions = NO_FILTER,
+    everything: All = False,
     reason: Annotated[str, Parameter(help="Kept with the tasks.")] = "",
+    pool: _Pool = None,
     redis_url: RedisUrl = None,
     json: AsJson = False,
 ) -> int:
-    """Ask that tasks be cancelled. Those that have ended stay as they are."""
-    for task_id in task_ids:
+    """Ask that tasks be cancelled. Those that have ended stay as they are.
+
+    Some by their ids, or all that meet the conditions and were submitted before: then it is waited until they all are.
+    """
+    asked = which(task_ids, where.filter(status), everything=everything, command="cancel")
+    for task_id in task_ids or ():
         check_task_id(task_id)
-    async with connected(redis_url) as bus:
-        await bus.cancel(task_ids, reason)
+    async with connected(redis_url, pool) as bus:
+        if asked is not None:
+            number = await bus.cancel_matching(asked, reason)
+            _tell_number("cancel", "cancelled", number, as_json=json)
+            return 0
+        await bus.cancel(task_ids or (), reason)
+    task_ids = task_ids or []
     if json:
         print_json({"requested": "cancel", "ids": task_ids})
     else:
@@ -140,22 +159,42 @@ async def cancel(
 @tasks.command
 async def reprioritise(
     priority: Annotated[TaskPriority, Parameter(help="How urgent they are now.")],
-    task_ids: Annotated[list[str], Parameter(help="Ids of the tasks.")],
+    task_ids: Annotated[list[str] | None, Parameter(help="Ids of the tasks; else conditions say which.")] = None,
     /,
     *,
+    status: Annotated[TaskStatus | None, Parameter(help="Only tasks of this status.")] = None,
+    where: FilterOptions = NO_FILTER,
+    everything: All = False,
+    pool: _Pool = None,
     redis_url: RedisUrl = None,
     json: AsJson = False,
 ) -> int:
-    """Ask that tasks have another priority. Those that have ended stay as they are."""
-    for task_id in task_ids:
+    """Ask that tasks have another priority. Those that have ended stay as they are.
+
+    Some by their ids, or all that meet the conditions and were submitted before: then it is waited until they all have.
+    """
+    asked = which(task_ids, where.filter(status), everything=everything, command="reprioritise")
+    for task_id in task_ids or ():
         check_task_id(task_id)
-    async with connected(redis_url) as bus:
-        await bus.reprioritise(task_ids, priority)
+    async with connected(redis_url, pool) as bus:
+        if asked is not None:
+            number = await bus.reprioritise_matching(asked, priority)
+            _tell_number("reprioritise", f"made {priority}", number, as_json=json)
+            return 0
+        await bus.reprioritise(task_ids or (), priority)
+    task_ids = task_ids or []
     if json:
         print_json({"requested": "reprioritise", "priority": priority, "ids": task_ids})
     else:
         print_line(f"asked for {len(task_ids)} task{'s' * (len(task_ids) != 1)} to be {priority}")
     return 0
+
+
+def _tell_number(command: str, done: str, number: int, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"requested": command, "count": number})
+    else:
+        print_line(f"{number:,} task{'s' * (number != 1)} {done}")
 
 
 @tasks.command

@@ -6,6 +6,7 @@ present one, however many transitions lie between.
 
 from collections.abc import Iterable
 from random import Random
+from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
@@ -20,6 +21,7 @@ from dispatcher.core.decisions import (
     Instruct,
     Note,
     NoteKind,
+    Place,
     TaskChange,
     TaskTransition,
 )
@@ -32,6 +34,9 @@ from dispatcher.core.record import agent_record, encode_run, place_of
 from dispatcher.core.reservations import Reservations
 from dispatcher.core.terms import TermsBook
 from dispatcher.core.timers import TimerKind, Timers
+
+if TYPE_CHECKING:
+    from dispatcher.core.sweeps import Sweep
 
 
 class Board:
@@ -53,6 +58,13 @@ class Board:
         self.horizon_timers = Timers(self._means_something)
         self.tombstones: dict[str, str] = {}
         """Reasons of cancels that found no task, by the task's id."""
+        self.sweeps: dict[str, Sweep] = {}
+        """Commands that speak of all tasks of a kind, by their number; kept for a while when they are through."""
+        self.sweeps_until = 0
+        """Instant of the latest of them."""
+        self.sweeps_begun = 0
+        self.purged: dict[str, str] = {}
+        """Dead letters that this pass deletes: the guard that the ledger has, by the task's id."""
         self._lives = 0
         self.draft = Decisions()
         self._touched: dict[str, TaskState] = {}
@@ -196,6 +208,9 @@ class Board:
         draft, self.draft = self.draft, Decisions()
         for task in self._touched.values():
             draft.changes.append(self._change(task))
+        for task_id, guard in self.purged.items():
+            draft.changes.append(TaskChange(task_id, guard, "", Place.GONE, 0, b""))
+        self.purged = {}
         draft.agents = [
             AgentChange(agent_id, None if agent is None else agent_record(agent))
             for agent_id, agent in self._touched_agents.items()
@@ -211,7 +226,8 @@ class Board:
         old = before.split("/") if before else None
         if old is not None and old[2] and old[0] == "ASSIGNED" and before != after:
             release = old[2]
-        if agent is not None and (old is None or old[1] != str(task.attempt)) and not task.status.terminal:
+        another = old is None or old[1] != str(task.attempt) or old[0] == "FAILED"
+        if agent is not None and another and not task.status.terminal:
             handover = self._handover(task, agent)
         place, score = place_of(task, self.now)
         change = TaskChange(

@@ -1,16 +1,27 @@
 """What clients and operators want of tasks and agents, and their questions: one function per command."""
 
-from bus.messages import CancelTasks, Explain, Plan, Reprioritise, WatchTasks
+from bus.messages import (
+    AgentCommand,
+    CancelMatching,
+    CancelTasks,
+    Explain,
+    Plan,
+    PurgeDead,
+    Reprioritise,
+    ReprioritiseMatching,
+    RequeueDead,
+    WatchTasks,
+)
 from bus.messages import Reply as ReplyMessage
 from bus.states import TaskPriority
-from dispatcher.core import agents, explain, lifecycle
+from dispatcher.core import agents, explain, lifecycle, sweeps
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Reply
 from dispatcher.core.events import Commanded
 from dispatcher.core.timers import TimerKind
 
 
-def take(board: Board, event: Commanded) -> None:
+def take(board: Board, event: Commanded) -> None:  # noqa: C901 - one branch per kind of command
     """Do what is asked for."""
     command = event.command
     match command:
@@ -25,7 +36,11 @@ def take(board: Board, event: Commanded) -> None:
         case WatchTasks():
             for task_id in command.task_ids:
                 watch(board, task_id, command.reply_to)
-        case _:
+        case CancelMatching() | ReprioritiseMatching():
+            sweeps.begin(board, command, event.at)
+        case RequeueDead() | PurgeDead():
+            pass  # they are taken as `OfDeadLetters`, with the records that they are about
+        case AgentCommand():
             agents.command(board, command.agent_id, command.type, command.reason)
 
 
@@ -55,6 +70,14 @@ def reprioritise(board: Board, task_id: str, priority: TaskPriority) -> None:
     board.tell(task, reason=f"priority is {priority} now")
     if waits:
         board.enqueue(task)
+
+
+def apply(board: Board, sweep: sweeps.Sweep, task_id: str) -> None:
+    """Do to one task what a sweep wants of all of its kind."""
+    if sweep.priority is None:
+        cancel(board, task_id, sweep.reason)
+    else:
+        reprioritise(board, task_id, sweep.priority)
 
 
 def answer(board: Board, asked: Explain | Plan) -> None:

@@ -26,6 +26,7 @@ class Place(StrEnum):
     ACTIVE = "a"  # leases, by time of assignment
     DONE = "f"  # finished, by time
     DEAD = "x"  # finished and dead letters, by time
+    GONE = "g"  # none: the record is deleted
 
 
 class NoteKind(StrEnum):
@@ -34,6 +35,7 @@ class NoteKind(StrEnum):
     BREAKER = "breakers"  # one that is not closed, by agent and capability
     RATE = "rates"  # theoretical arrival time of the next start, by the limit's key
     TOMBSTONE = "tombstones"  # a cancel that found no task, by the task's id
+    SWEEP = "sweeps"  # what is to be done to all tasks of a kind, by a number
 
 
 @dataclass(slots=True)
@@ -180,6 +182,10 @@ class Decisions:
     ended: list[Ended] = field(default_factory=list)
     retried: list[tuple[str, str]] = field(default_factory=list)
     """(capability, reason) of each task that went back to PENDING."""
+    requeued: list[str] = field(default_factory=list)
+    """Capability of each dead letter that was given a new life."""
+    purged: int = 0
+    """Dead letters that were deleted."""
     stale: list[str] = field(default_factory=list)
     """Kind of each report that was refused."""
 

@@ -1,6 +1,7 @@
 """A task's life: the only place where a task's status changes.
 
-Each function is one move of `bus.states.TASK_TRANSITIONS`; `_move` refuses any other, telling the task's history.
+Each function is one move of `bus.states.TASK_TRANSITIONS`; `_move` refuses any other, telling the task's history. By a
+table of its own `revive` leads out of a terminal status, and nothing else does.
 """
 
 from typing import Final
@@ -10,7 +11,7 @@ from pydantic_core import to_json
 from bus.messages import CancelAttempt, Control, TaskError
 from bus.records import AttemptRecord
 from bus.retries import RetryPolicy
-from bus.states import AgentStatus, FailureReason, TaskStatus, task_may_become
+from bus.states import AgentStatus, FailureReason, TaskStatus, task_may_be_revived, task_may_become
 from dispatcher.core import breaker
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Answer, Ended, Placed
@@ -110,7 +111,7 @@ def fail(board: Board, task: TaskState, reason: FailureReason, error: TaskError 
     if current is not None:
         run_ms = 0.0 if current.started_at is None else float(at - current.started_at)
         _end_attempt(task, reason.value, at, error)
-        evidence = poison(task.attempts)
+        evidence = poison(task.present_attempts)
         if evidence is not None:
             reason, task.error = FailureReason.POISON, evidence
     _finish(board, task, TaskStatus.FAILED, reason.value, at, run_ms)
@@ -165,7 +166,7 @@ def requeue(
 ) -> None:
     """→ PENDING: its attempt is over, whatever came of it; another may follow from `not_before` on."""
     _end_attempt(task, outcome, at, error)
-    evidence = poison(task.attempts)
+    evidence = poison(task.present_attempts)
     if evidence is not None:
         task.error = evidence
         _finish(board, task, TaskStatus.FAILED, FailureReason.POISON.value, at, 0.0)
@@ -182,6 +183,18 @@ def requeue(
         expire(board, task, f"its last attempt was {outcome}")
     else:
         wait(board, task)
+
+
+def revive(board: Board, task: TaskState, why: str) -> None:
+    """FAILED → PENDING: an operator requeues a dead letter. Nothing else may call this."""
+    if not task_may_be_revived(task.status, TaskStatus.PENDING):
+        raise IllegalTransitionError(task, TaskStatus.PENDING)
+    task.status = TaskStatus.PENDING
+    board.touch(task)
+    board.tell(task, reason=f"requeued: {why}" if why else "requeued")
+    board.draft.requeued.append(task.terms.requirement.capability)
+    arm_expiry(board, task)
+    wait(board, task)
 
 
 def wait(board: Board, task: TaskState) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from bus.messages import CapabilitySpec, TaskError
-from bus.records import AttemptRecord
+from bus.records import AttemptRecord, Requeued
 from bus.requirements import Clause, Value
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
 from dispatcher.core.limits import Gate, rate_gate
@@ -86,6 +86,8 @@ class TaskState:
     watchers: tuple[str, ...] = ()
     """Clients that are told the outcome, beside the submitter."""
     attempts: tuple[AttemptRecord, ...] = ()
+    requeues: tuple[Requeued, ...] = ()
+    """Earlier lives, of which the attempts tell, too."""
     error: TaskError | None = None
     reason: str | None = None
     finished_at: int | None = None
@@ -115,10 +117,20 @@ class TaskState:
         return self.enqueued_at + terms.delay_ms + terms.queue_timeout_ms
 
     @property
+    def present_attempts(self) -> tuple[AttemptRecord, ...]:
+        """Those past attempts that count: the ones since it was last requeued."""
+        if not self.requeues:
+            return self.attempts
+        before = self.requeues[-1].attempt
+        return tuple(past for past in self.attempts if past.attempt > before)
+
+    @property
     def begun(self) -> bool:
-        """True once any attempt of it has run."""
+        """True once any attempt of it has run, in this life."""
         current = self.current
-        return (current is not None and current.started_at is not None) or any(a.started_at for a in self.attempts)
+        return (current is not None and current.started_at is not None) or any(
+            past.started_at for past in self.present_attempts
+        )
 
     @property
     def agent(self) -> "AgentState | None":

@@ -35,6 +35,7 @@ _TASK_FIELDS = (
     "failures",
     "watchers",
     "attempts",
+    "requeues",
 )
 _task_values = attrgetter(*_TASK_FIELDS)
 _ATTEMPT_FIELDS = ("assigned_at", "started_at", "extended_ms", "note")
@@ -64,6 +65,7 @@ def restore(stored: StoredTask, terms: Terms, agent: AgentState | None) -> TaskS
         failures=run.failures,
         watchers=run.watchers,
         attempts=run.attempts,
+        requeues=run.requeues,
         error=run.error,
         stored=str(guard),
     )

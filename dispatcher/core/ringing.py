@@ -9,7 +9,7 @@ from typing import Final
 
 from bus.messages import TaskError
 from bus.states import FailureReason, TaskStatus
-from dispatcher.core import agents, breaker, lifecycle, recall
+from dispatcher.core import agents, breaker, lifecycle, recall, sweeps
 from dispatcher.core.board import Board
 from dispatcher.core.terms import Requirement
 from dispatcher.core.timers import TimerKind
@@ -33,6 +33,8 @@ def _expire(board: Board, task_id: str, why: dict[Requirement, str]) -> None:
     task = board.live(task_id)
     if task is None or task.status is not TaskStatus.PENDING or task.begun:
         return  # one that an agent has, and returns unbegun, is looked at then
+    if task.expires_at is None or task.expires_at > board.now:
+        return  # the timer is of an earlier life
     requirement = task.terms.requirement
     words = why.get(requirement)
     if words is None:
@@ -42,7 +44,9 @@ def _expire(board: Board, task_id: str, why: dict[Requirement, str]) -> None:
 
 def _ready(board: Board, task_id: str, attempt: int) -> None:
     task = board.live(task_id)
-    if task is not None and task.status is TaskStatus.PENDING and task.attempt == attempt:
+    if task is None or task.status is not TaskStatus.PENDING or task.attempt != attempt:
+        return
+    if task.line is None and task.not_before <= board.now:  # else the timer is of an earlier life
         board.touch(task)
         board.enqueue(task)
 
@@ -92,4 +96,5 @@ _BELLS: Final[Mapping[TimerKind, Callable[[Board, str, int], None]]] = {
     TimerKind.THROTTLE: lambda board, agent_id, _: agents.throttle_over(board, agent_id),
     TimerKind.RECALL: lambda board, agent_id, _: recall.look(board, agent_id),
     TimerKind.TOMBSTONE: _forget_tombstone,
+    TimerKind.SWEEP: lambda board, key, _: sweeps.forget(board, key),
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pydantic_core import from_json
 
 from bus.states import AgentHealth, FailureReason, TaskPriority, TaskStatus
-from dispatcher.core import agents, breaker, commands, lifecycle, placement, reports, ringing
+from dispatcher.core import agents, breaker, commands, dead_letters, lifecycle, placement, reports, ringing, sweeps
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind
@@ -21,6 +21,7 @@ from dispatcher.core.events import (
     Duplicate,
     Event,
     Horizon,
+    OfDeadLetters,
     Refused,
     Reported,
     SignedIn,
@@ -55,6 +56,8 @@ class Scheduler:
                 event.at = board.now  # whoever may write to a stream may choose its ids, but not the time
             self._take(event)
         ringing.ring(self.board)
+        if board.sweeps:
+            sweeps.work(board, commands.apply)
         self._place()
         return board.close()
 
@@ -62,7 +65,7 @@ class Scheduler:
     def next_due(self) -> int | None:
         """When the next timer rings (ms), perhaps in the past: a pass does only so much; None if none will."""
         board = self.board
-        if self._unfinished:
+        if self._unfinished or (board.sweeps and sweeps.unfinished(board)):
             return board.now
         overdue = board.horizon_timers.next_due
         if overdue is not None and overdue <= board.horizon:
@@ -108,6 +111,9 @@ class Scheduler:
         board = self.board
         if note.value is None or note.kind is NoteKind.BREAKER:
             return  # breakers are remembered when their agents are
+        if note.kind is NoteKind.SWEEP:
+            sweeps.restore(board, note.field, note.value)
+            return
         said = from_json(note.value)
         match note.kind:
             case NoteKind.RATE:
@@ -150,6 +156,8 @@ class Scheduler:
                 agents.sign_out(board, event.message, event.at)
             case Commanded():
                 commands.take(board, event)
+            case OfDeadLetters():
+                dead_letters.take(board, event)
             case Horizon():
                 board.horizon = max(board.horizon, event.at)
             case Blind():
@@ -166,7 +174,9 @@ class Scheduler:
             commands.watch(board, event.task_id, event.header.reply_to)
             return
         terms = board.terms.of(event.header)
-        task = TaskState(event.task_id, terms, event.at, spec=event.body)
+        # Of a dead letter that this very pass deletes the record is not deleted, but written over.
+        stored = board.purged.pop(event.task_id, "")
+        task = TaskState(event.task_id, terms, event.at, spec=event.body, stored=stored)
         if terms.delay_ms:
             task.not_before = event.at + terms.delay_ms
         board.tasks[task.id] = task
@@ -179,13 +189,18 @@ class Scheduler:
             return
         lifecycle.arm_expiry(board, task)
         lifecycle.wait(board, task)
+        if board.sweeps:
+            for sweep in sweeps.claimants(board, task):
+                sweep.count += 1
+                commands.apply(board, sweep, task.id)
 
     def _refuse(self, event: Refused) -> None:
         board = self.board
         if event.task_id in board.tasks:
             return
         terms = Terms(Requirement("", ""), TaskPriority.MEDIUM, 0, reply_to=event.reply_to)
-        task = TaskState(event.task_id, terms, event.at, spec=event.body)
+        stored = board.purged.pop(event.task_id, "")
+        task = TaskState(event.task_id, terms, event.at, spec=event.body, stored=stored)
         board.tasks[task.id] = task
         lifecycle.fail(board, task, FailureReason.REJECTED, event.error, event.at)
 

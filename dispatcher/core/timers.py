@@ -26,6 +26,7 @@ class TimerKind(StrEnum):
     RECALL = "recall"  # work waits ahead of an agent's slots, or behind a blocked loop
     FORGET = "forget"  # a stopped agent is no longer listed
     TOMBSTONE = "tombstone"  # a cancel found no task
+    SWEEP = "sweep"  # what was submitted before a command on all tasks of a kind is read by now
 
 
 COMPACT_AT = 4_096

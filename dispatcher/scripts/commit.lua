@@ -3,7 +3,8 @@
 -- Guarantee: all or nothing, and once. Every check stands before the first write, for Redis does not roll back: the leader's
 -- token (fence), then whether this very call was made before (its reply was lost: it changes nothing and answers OK), then
 -- each task's guard. A task that was to be new and exists stops the call: what was decided of it is void, and so is what was
--- to be said of it. An input entry is acknowledged and deleted in the same step as its effect is stored.
+-- to be said of it. A record that has ended expires; one that is given a new life (its guard before is FAILED) does no more.
+-- An input entry is acknowledged and deleted in the same step as its effect is stored.
 --
 -- KEYS  1 leader  2 pending  3 delayed  4 leases  5 finished  6 dead  7 events  8 agents (index)
 --       9 the latest call
@@ -16,7 +17,8 @@
 --       9 id of this call
 --       10 number of tasks  11 number of acks  12 number of messages  13 number of agents  14 number of notes
 --       then per task, 13 values:
---         key, id, guard before ('' = must not exist), guard after, place (w d a f x), score there, run,
+--         key, id, guard before ('' = must not exist), guard after, place (w d a f x, or g: the record is deleted),
+--         score there, run,
 --         spec ('' = keep), output ('' = none), key of the stream to release its entry from (0 = none),
 --         key of the stream to hand it over on (0 = none; the next value is then '')
 --         head of the assignment: JSON up to the spec, which follows it, and a closing brace
@@ -74,8 +76,16 @@ for i = 1, tasks do
   if entries[i] then
     redis.call('XDEL', KEYS[tonumber(ARGV[at + 9])], entries[i])
   end
+  local was = string.sub(ARGV[at + 2], 1, 1)
+  if was == 'F' then
+    redis.call('ZREM', KEYS[5], id)
+    redis.call('ZREM', KEYS[6], id)
+    redis.call('PERSIST', key)
+  end
   local handover = ARGV[at + 10]
-  if handover ~= '0' then
+  if place == 'g' then
+    redis.call('DEL', key)
+  elseif handover ~= '0' then
     local body = spec
     if body == '' then
       body = redis.call('HGET', key, 'spec') or 'null'
@@ -98,7 +108,6 @@ for i = 1, tasks do
   if ARGV[at + 12] ~= '0' then
     redis.call('DEL', KEYS[tonumber(ARGV[at + 12])])
   end
-  local was = string.sub(ARGV[at + 2], 1, 1)
   if was == 'P' and place ~= 'w' then
     redis.call('ZREM', KEYS[2], id)
   end
@@ -112,7 +121,7 @@ for i = 1, tasks do
     if not (place == 'a' and was == 'A' and handover == '0') then
       redis.call('ZADD', index[place], score, id)
     end
-  else
+  elseif place ~= 'g' then
     redis.call('ZADD', KEYS[5], score, id)
     if place == 'x' then
       redis.call('ZADD', KEYS[6], score, id)

@@ -32,8 +32,25 @@ class RandomLife:
 
     def _event(self) -> Event | None:
         rng = self._rng
+        if rng.random() < 0.04:
+            return self._of_many()
         kind = rng.choice((self._submit, self._submit, self._report, self._report, self._report, self._agent))
         return kind()
+
+    def _of_many(self) -> Event | None:
+        """Let an operator requeue, purge or cancel what is of a kind; now and then what is not."""
+        rng, world = self._rng, self.world
+        ended = [int(one.partition(".")[2]) for one, guard in world.stored.items() if guard.startswith("FAILED")]
+        some = [*rng.sample(ended, min(len(ended), 3)), rng.randrange(1, 20)]
+        match rng.randrange(5):
+            case 0:
+                return world.purge(*some)
+            case 1:
+                return world.cancel_matching(tags=("even",), priority=rng.choice(list(TaskPriority)))
+            case 2:
+                return world.reprioritise_matching(rng.choice(list(TaskPriority)), capability=rng.choice(CAPABILITIES))
+            case _:
+                return world.requeue(*some, priority=rng.choice((None, TaskPriority.HIGH)))
 
     def _submit(self) -> Event:
         rng = self._rng
@@ -47,6 +64,7 @@ class RandomLife:
             requires=rng.choice(([], ["zone == eu"])),
             prefers=rng.choice(([], ["zone == us"])),
             reply_to="client",
+            tags=rng.choice(([], ["even"])),
         )
 
     def _report(self) -> Event | None:

@@ -36,6 +36,8 @@ def recorded() -> World:
     happened = Counter(t.status for d in world.decided for t in d.transitions)
     reasons = {reason for d in world.decided for change in d.retried for reason in change[1:]}
     assert all(happened[status] > 20 for status in TaskStatus), happened
+    assert sum(len(d.requeued) for d in world.decided) > 20
+    assert sum(d.purged for d in world.decided) > 20
     assert reasons >= {"error", "timeout", "agent_lost", "returned"}, reasons
     return world
 
@@ -72,7 +74,7 @@ def test_no_life_leads_to_a_move_or_a_guard_that_is_wrong(seed: int) -> None:
         life.step()
     board = world.scheduler.board
     assert {task.id: task.guard for task in board.tasks.values()} == {
-        task_id: guard for task_id, guard in world.stored.items() if not Guard.parse(guard).status.terminal
+        task_id: guard for task_id, guard in world.stored.items() if guard and not Guard.parse(guard).status.terminal
     }
     held = [task.id for agent in board.fleet.agents.values() for task in agent.tasks.values()]
     assert sorted(held) == sorted(task.id for task in board.tasks.values() if task.status is not TaskStatus.PENDING)

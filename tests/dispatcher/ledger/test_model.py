@@ -31,8 +31,10 @@ from bus.messages import (
     Command,
     HandBack,
     Heartbeat,
+    PurgeDead,
     Register,
     Report,
+    RequeueDead,
     TaskHeader,
     TaskResult,
     TaskUpdate,
@@ -50,6 +52,7 @@ from dispatcher.core.scheduler import Scheduler
 from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import FencedError, Inputs, Ledger, in_parts
 from dispatcher.loading import load_agents, load_notes, load_tasks
+from dispatcher.revival import with_records
 from tests.support.server import RunningServer
 
 AGENTS = {"a": 1, "b": 2, "c": 3}
@@ -70,6 +73,9 @@ KINDS = (
     "start",
     "complete",
     "fail",
+    "requeue",
+    "requeue",
+    "purge",
 )
 
 
@@ -108,7 +114,11 @@ class Pool(RuleBasedStateMachine):
         self.said: Counter[str] = Counter()
         """How often the events told that a task has ended."""
         self.ends: dict[str, bytes] = {}
-        """The state in which each ended task was first seen."""
+        """The state in which each ended task was first seen, in its present life."""
+        self.past: Counter[str] = Counter()
+        """How many lives of each task are over."""
+        self.to_purge: set[str] = set()
+        """All that anybody ever wanted to be purged."""
         self.cursor = "0-0"
         self.lose_reply = False
         self.calls_to_live: int | None = None
@@ -159,7 +169,8 @@ class Pool(RuleBasedStateMachine):
 
     def feed(self, *events: Event) -> Decisions:
         """Let the scheduler decide, and store it."""
-        decisions = self.scheduler.step(events, self.now)
+        brought = self.run(with_records(self.redis, self.names, events))
+        decisions = self.scheduler.step(brought, self.now)
         try:
             self.run(self._store(decisions))
         except DiedError:
@@ -191,6 +202,18 @@ class Pool(RuleBasedStateMachine):
         self.submitted.add(task_id)
         self.feed(self._submission(task_id, priority, delay, attempts))
 
+    @rule(capability=st.sampled_from(["nobody", "work"]))
+    def submit_what_expires(self, capability: str) -> None:
+        """Submit a task that fails unless an agent takes it at once."""
+        task_id = TaskId(f"{self.names.pool}.t{len(self.submitted)}")
+        self.submitted.add(task_id)
+        event = self._submission(task_id, TaskPriority.MEDIUM, 0, 1)
+        event.header = event.header.model_copy(update={"capability": capability, "queue_timeout": 0.001})
+        event.body = event.header.model_dump_json().encode()
+        self.feed(event)
+        self.now += 2
+        self.feed()
+
     @precondition(lambda self: self.submitted)
     @rule(data=st.data())
     def submit_again(self, data: st.DataObject) -> None:
@@ -209,6 +232,21 @@ class Pool(RuleBasedStateMachine):
         """Cancel a task, whatever its status."""
         self.feed(self._cancel(self._some(data)))
 
+    @precondition(lambda self: any(state.startswith(b"FAILED") for state in self.ends.values()))
+    @rule(data=st.data(), purge=st.booleans(), twice=st.booleans())
+    def of_dead_letters(self, data: st.DataObject, *, purge: bool, twice: bool) -> None:
+        """Requeue or purge tasks, most of them dead."""
+        self.now += 1  # no two commands of one operator are of the same instant
+        self.feed(*[self._of_dead(data, "purge" if purge else "requeue")] * (1 + twice))
+
+    def _of_dead(self, data: st.DataObject, kind: str) -> Event:
+        dead = sorted(one for one, state in self.ends.items() if state.startswith(b"FAILED"))
+        ids = tuple(data.draw(st.lists(st.sampled_from(dead or sorted(self.submitted)), min_size=1, max_size=4)))
+        if kind == "purge":
+            self.to_purge.update(ids)
+            return Commanded(PurgeDead(task_ids=ids, reply_to="op"), self.now)
+        return Commanded(RequeueDead(task_ids=ids, by="op", reply_to="op"), self.now)
+
     def _some(self, data: st.DataObject) -> TaskId:
         return data.draw(st.sampled_from(sorted(self.submitted)))
 
@@ -217,7 +255,7 @@ class Pool(RuleBasedStateMachine):
         """Let one pass take what several clients and agents want, however that goes together."""
         self.feed(*(event for kind in kinds for event in self._events(kind, data)))
 
-    def _events(self, kind: str, data: st.DataObject) -> list[Event]:
+    def _events(self, kind: str, data: st.DataObject) -> list[Event]:  # noqa: PLR0911 - one per kind
         match kind:
             case "submit" | "submit twice":
                 task_id = TaskId(f"{self.names.pool}.t{len(self.submitted)}")
@@ -229,6 +267,8 @@ class Pool(RuleBasedStateMachine):
                 return [self._submission(self._some(data), TaskPriority.LOW, 0, 1)]
             case "cancel" if self.submitted:
                 return [self._cancel(self._some(data))]
+            case "requeue" | "purge" if self.ends:
+                return [self._of_dead(data, kind)]
             case "start" | "complete" | "fail" if self._at_work():
                 agent, task = data.draw(st.sampled_from(self._at_work()))
                 return [self._report(agent, task.id, task.attempt, kind)]
@@ -304,6 +344,13 @@ class Pool(RuleBasedStateMachine):
                 parts = {"results": (TaskResult(**key, status=TaskStatus.FAILED, retryable=retryable),)}
         return Reported(Report(agent_id=agent, session=session, **parts), self.now)
 
+    @precondition(lambda self: self._at_work())
+    @rule(data=st.data())
+    def reject(self, data: st.DataObject) -> None:
+        """Let an agent say that a task can never be done."""
+        agent, task = data.draw(st.sampled_from(self._at_work()))
+        self.feed(self._report(agent, task.id, task.attempt, "reject"))
+
     def _at_work(self) -> list[tuple[str, Any]]:
         return [(agent, task) for agent in sorted(AGENTS) for task in self._held(agent)]
 
@@ -356,22 +403,51 @@ class Pool(RuleBasedStateMachine):
     async def _check(self) -> None:
         names = self.names
         records = {task_id: await self.redis.hget(names.task(task_id), "state") for task_id in self.submitted}
-        assert None not in records.values(), "a submitted task was lost"
+        await self._hear()
+        for task_id in [task_id for task_id, state in records.items() if state is None]:
+            self._is_purged(task_id)
+            del records[task_id]
         guards = {task_id: Guard.parse(state.decode()) for task_id, state in records.items()}
         await self._check_ends(records, guards)
         await self._check_memory(guards)
+        await self._check_expiry(guards)
         await self._check_indexes(guards)
         await self._check_assignments(guards)
+
+    async def _hear(self) -> None:
+        """Take what the events tell: ends, and which tasks have left theirs."""
+        for entry, fields in await self.redis.xrange(self.names.events, f"({self.cursor}"):
+            self.cursor = entry.decode()
+            for told in decoded(fields).get("tasks", []):
+                task_id = told["task_id"]
+                if TaskStatus(told["status"]).terminal:
+                    self.said[task_id] += 1
+                    self.ends.setdefault(task_id, b"")
+                elif task_id in self.ends:
+                    state = self.ends.pop(task_id)
+                    assert state == b"" or state.startswith(b"FAILED")
+                    assert told.get("reason") == "requeued" or task_id in self.to_purge, "a terminal state changed"
+                    self.past[task_id] += 1
+
+    def _is_purged(self, task_id: TaskId) -> None:
+        assert task_id in self.to_purge, "a submitted task was lost"
+        state = self.ends.pop(task_id, None)
+        if state is not None:
+            assert state == b"" or state.startswith(b"FAILED"), "a record was deleted that was no dead letter's"
+            self.past[task_id] += 1
 
     async def _check_ends(self, records: dict[TaskId, bytes], guards: dict[TaskId, Guard]) -> None:
         for task_id, guard in guards.items():
             if guard.status.terminal:
-                assert self.ends.setdefault(task_id, records[task_id]) == records[task_id], "a terminal state changed"
-        for entry, fields in await self.redis.xrange(self.names.events, f"({self.cursor}"):
-            self.cursor = entry.decode()
-            told = decoded(fields).get("tasks", [])
-            self.said.update(t["task_id"] for t in told if TaskStatus(t["status"]).terminal)
-        assert self.said == Counter(self.ends.keys()), "an end was told not once"
+                end = self.ends.get(task_id) or records[task_id]
+                self.ends[task_id] = end
+                assert end == records[task_id], "a terminal state changed"
+        assert self.said == self.past + Counter(self.ends.keys()), "an end was told not once"
+
+    async def _check_expiry(self, guards: dict[TaskId, Guard]) -> None:
+        for task_id, guard in guards.items():
+            expires = await self.redis.pttl(self.names.task(task_id)) >= 0
+            assert expires == guard.status.terminal, f"{task_id}: {guard} expires: {expires}"
 
     async def _check_memory(self, guards: dict[TaskId, Guard]) -> None:
         live = {task_id: str(guard) for task_id, guard in guards.items() if not guard.status.terminal}
