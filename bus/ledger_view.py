@@ -63,18 +63,22 @@ class LedgerView:
 
     async def _rows(self, status: TaskStatus | None) -> AsyncIterator[tuple[str, Any]]:
         for index, backwards in self._indexes(status):
-            start = 0
-            while True:
-                ids: Any = await self._redis.zrange(index, start, start + PAGE - 1, desc=backwards)
-                if not ids:
-                    break
-                start += len(ids)
-                async with self._redis.pipeline(transaction=False) as pipe:
-                    for raw in ids:
-                        pipe.hmget(self._names.task(raw.decode()), ["state", "spec", "run"])
-                    rows: list[Any] = await pipe.execute()
-                for raw, row in zip(ids, rows, strict=True):
-                    yield raw.decode(), row
+            async for found in self._rows_of(index, backwards=backwards):
+                yield found
+
+    async def _rows_of(self, index: str, *, backwards: bool) -> AsyncIterator[tuple[str, Any]]:
+        start = 0
+        while True:
+            ids: Any = await self._redis.zrange(index, start, start + PAGE - 1, desc=backwards)
+            if not ids:
+                break
+            start += len(ids)
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for raw in ids:
+                    pipe.hmget(self._names.task(raw.decode()), ["state", "spec", "run"])
+                rows: list[Any] = await pipe.execute()
+            for raw, row in zip(ids, rows, strict=True):
+                yield raw.decode(), row
 
     def _indexes(self, status: TaskStatus | None) -> Sequence[tuple[str, bool]]:
         names = self._names
@@ -86,6 +90,18 @@ class LedgerView:
         if status in _ACTIVE:
             return [(names.leases, False)]
         return [(names.dead if status is TaskStatus.FAILED else names.finished, True)]
+
+    async def children(self, task_id: str, limit: int) -> list[Task]:
+        """Return at most `limit` children of a task, in the order of their submission."""
+        found: list[Task] = []
+        async for child_id, row in self._rows_of(self._names.children(task_id), backwards=False):
+            if row[0] is not None:
+                found.append(
+                    Task.model_validate(_record(self._names.pool, child_id, row).model_dump(include=_TASK_FIELDS))
+                )
+                if len(found) >= limit:
+                    break
+        return found
 
     async def queue_status(self) -> TaskQueueStatus:
         """Return how much waits and runs."""
@@ -158,6 +174,11 @@ def _record(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
         error=run.error,
         tags=spec.tags,
         metadata=spec.metadata,
+        parent=spec.parent,
+        depth=spec.depth,
+        trace=spec.trace or (task_id if run.children and spec.parent is None else None),
+        children=run.children,
+        waiting=run.waiting and guard.status is TaskStatus.RUNNING,
         session=guard.session or None,
         spec=spec,
         output=None if result is None else from_json(result),

@@ -80,6 +80,13 @@ class TaskOperations:
         """Return at most `limit` tasks: those in agents' hands, then waiting ones in their order, then ended ones."""
         return await self._link.ask(self._link.view(pool).tasks(status, limit))
 
+    async def children(self, task_id: str, *, limit: int = 100) -> list[Task]:
+        """Return at most `limit` children of a task, the oldest first; they are listed as long as it is kept.
+
+        `get` tells how many there are.
+        """
+        return await self._link.ask(self._link.view(task_pool(task_id)).children(task_id, limit))
+
     async def queue_status(self, pool: str | None = None) -> TaskQueueStatus:
         """Return how much waits and runs in a pool."""
         return await self._link.ask(self._link.view(pool).queue_status())

@@ -284,6 +284,10 @@ class Ledger:
             )
         marker = call.key(names.submitted(change.task_id)) if not change.before and is_keyed(change.task_id) else 0
         release = 0 if change.release is None else call.key(names.assignments(change.release))
+        joined = 0 if change.parent is None else call.key(names.children(change.parent))
+        ended = 0
+        if change.last_of_kin:
+            ended = call.key(names.children(change.task_id if change.parent is None else change.parent))
         call.n_tasks += 1
         call.tasks += (
             call.key(names.task(change.task_id)),
@@ -299,6 +303,8 @@ class Ledger:
             target,
             head,
             marker,
+            joined,
+            ended,
         )
 
     def _instructions(self, call: _Call, instructions: Sequence[Instruct]) -> None:

@@ -60,6 +60,15 @@ async def load_tasks(redis: Redis, names: PoolNames) -> AsyncIterator[list[Store
             ]
 
 
+async def load_guards(redis: Redis, names: PoolNames, task_ids: Sequence[str]) -> list[str]:
+    """Return the guards of tasks as they are stored, empty for those without a record."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for task_id in task_ids:
+            pipe.hget(names.task(task_id), "state")
+        rows: list[bytes | None] = await pipe.execute()
+    return ["" if row is None else row.decode() for row in rows]
+
+
 def _read(task_id: str, row: Sequence[bytes | None]) -> StoredTask | None:
     """Return the record of a live task; None for what is not live, not there, or not readable."""
     state, spec, run = row

@@ -31,10 +31,11 @@ from bus.messages.message import (
 )
 from bus.messages.outcomes import AgentTransition, EventBatch, Outcome, Reply, Transition
 from bus.messages.reports import HandBack, Report, TaskError, TaskResult, TaskUpdate
-from bus.messages.tasks import SubmitTask, TaskFields, TaskHeader
+from bus.messages.tasks import MAX_DEPTH, SubmitTask, TaskFields, TaskHeader
 
 __all__ = [
     "MAX_BODY_BYTES",
+    "MAX_DEPTH",
     "VERSION",
     "AgentCommand",
     "AgentIdField",

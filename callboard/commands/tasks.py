@@ -7,6 +7,7 @@ from cyclopts.validators import Number
 from pydantic import ValidationError
 
 from bus.explanations import Explanation
+from bus.ids import task_pool
 from bus.records import Task, TaskCreate, TaskInDB
 from bus.states import TaskPriority, TaskStatus
 from callboard.connecting import check_task_id, connected
@@ -26,14 +27,20 @@ _TaskId = Annotated[str, Parameter(help="Id of the task.")]
 async def list_tasks(
     *,
     status: Annotated[TaskStatus | None, Parameter(help="Only tasks of this status.")] = None,
+    parent: Annotated[str | None, Parameter(help="Only children of this task, the oldest first.")] = None,
     limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000), help="At most so many.")] = 20,
     pool: _Pool = None,
     redis_url: RedisUrl = None,
     json: AsJson = False,
 ) -> int:
     """List tasks: those in agents' hands, then those that wait, in their order, then those that have ended."""
+    if parent is not None:
+        check_task_id(parent)
+        if status is not None:
+            raise UsageError("--parent lists children of every status: leave out --status")
+        pool = task_pool(parent)
     async with connected(redis_url, pool) as bus:
-        found = await bus.list_tasks(status, limit=limit)
+        found = await (bus.list_tasks(status, limit=limit) if parent is None else bus.children(parent, limit=limit))
         if json:
             print_json(found)
             return 0
@@ -90,6 +97,11 @@ def _rows(task: TaskInDB) -> list[tuple[str, object]]:
         ("assigned", moment(task.assigned_at)),
         ("started", moment(task.started_at)),
         ("finished", moment(task.finished_at)),
+        ("parent", task.parent),
+        ("depth", task.depth or None),
+        ("trace", task.trace),
+        ("children", task.children or None),
+        ("waits", "for its children, without its slots" if task.waiting else None),
         ("tags", ", ".join(task.tags)),
         ("metadata", json_text(task.metadata) if task.metadata else None),
         ("payload", json_text(task.spec.payload)),

@@ -65,6 +65,10 @@ class TaskChange:
     release: str | None = None
     """Agent in whose assignments stream an entry of the old attempt may stand."""
     handover: Handover | None = None
+    parent: str | None = None
+    """Task in whose list of children a new one is entered."""
+    last_of_kin: bool = False
+    """The parent has ended: that list, or of an ended parent its own, is kept for the retention only."""
 
 
 @dataclass(slots=True)
@@ -180,6 +184,8 @@ class Decisions:
     ended: list[Ended] = field(default_factory=list)
     retried: list[tuple[str, str]] = field(default_factory=list)
     """(capability, reason) of each task that went back to PENDING."""
+    inquiries: list[str] = field(default_factory=list)
+    """Tasks whose guards the scheduler wants to be told, by `events.Found`, when these decisions are stored."""
     stale: list[str] = field(default_factory=list)
     """Kind of each report that was refused."""
 
@@ -203,4 +209,5 @@ class Decisions:
             + len(self.instructions)
             + len(self.answers)
             + len(self.replies)
+            + len(self.inquiries)
         )

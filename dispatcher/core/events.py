@@ -108,4 +108,12 @@ class Blind:
     duration_ms: int
 
 
-Event = Submitted | Refused | Duplicate | Commanded | SignedIn | SignedOut | Beat | Reported | Horizon | Blind
+@dataclass(slots=True)
+class Found:
+    """What the ledger has of a task that was asked for: its guard, empty if there is no record."""
+
+    task_id: str
+    guard: str
+
+
+Event = Submitted | Refused | Duplicate | Found | Commanded | SignedIn | SignedOut | Beat | Reported | Horizon | Blind

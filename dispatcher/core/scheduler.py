@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pydantic_core import from_json
 
 from bus.states import AgentHealth, FailureReason, TaskPriority, TaskStatus
-from dispatcher.core import agents, breaker, commands, lifecycle, reports, ringing
+from dispatcher.core import agents, breaker, children, commands, lifecycle, reports, ringing
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind
@@ -20,6 +20,7 @@ from dispatcher.core.events import (
     Commanded,
     Duplicate,
     Event,
+    Found,
     Horizon,
     Refused,
     Reported,
@@ -51,10 +52,12 @@ class Scheduler:
         board = self.board
         board.now = max(now, board.now)
         for event in events:
-            if not isinstance(event, Duplicate | Blind) and event.at > board.now:
+            if not isinstance(event, Duplicate | Blind | Found) and event.at > board.now:
                 event.at = board.now  # whoever may write to a stream may choose its ids, but not the time
             self._take(event)
         ringing.ring(self.board)
+        children.cut(board)
+        children.inquire(board)
         self._place()
         return board.close()
 
@@ -62,7 +65,7 @@ class Scheduler:
     def next_due(self) -> int | None:
         """When the next timer rings (ms), perhaps in the past: a pass does only so much; None if none will."""
         board = self.board
-        if self._unfinished:
+        if self._unfinished or board.family.orphaned or board.family.doubtful:
             return board.now
         overdue = board.horizon_timers.next_due
         if overdue is not None and overdue <= board.horizon:
@@ -127,6 +130,7 @@ class Scheduler:
             terms = board.terms.with_priority(terms, stored.run.priority)
         task = restore(stored, terms, agent)
         board.tasks[task.id] = task
+        children.restored(board, task, stored.header, stored.run.children)
         lifecycle.arm_expiry(board, task)
         if agent is None:
             lifecycle.wait(board, task)
@@ -159,6 +163,8 @@ class Scheduler:
                 self._forget_duplicate(event.task_id)
             case Refused():
                 self._refuse(event)
+            case Found():
+                children.found(board, event.task_id, event.guard)
 
     def _submit(self, event: Submitted) -> None:
         board = self.board
@@ -176,6 +182,8 @@ class Scheduler:
         reason = board.unbury(task.id) if board.tombstones else None
         if reason is not None:
             lifecycle.cancel(board, task, reason, board.now)
+            return
+        if not children.join(board, task, event.header):
             return
         lifecycle.arm_expiry(board, task)
         lifecycle.wait(board, task)
