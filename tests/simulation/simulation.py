@@ -36,8 +36,8 @@ START = 1_800_000_000_000
 CALM_AT = 60_000
 """No fault happens later than so many ms after the start."""
 LEASE_MS = 5_000
-ORPHAN_MS = 15_000
-"""A child may outlive a parent that ended badly by so much, once no more faults happen: until its agent is lost."""
+ORPHAN_MS = 5_000
+"""A child that the ledger has may outlive a parent that ended badly by so much: a leader that dies, and the next."""
 DEEPEST = 3
 FROM_AGENTS = (Reported, Beat, SignedIn)
 
@@ -103,9 +103,10 @@ class Simulation:
         for task_id, guard in self.ledger.ends.items():
             assert self.ledger.tasks[task_id].guard == guard, f"{task_id}: a terminal state changed"
             self.ended_at.setdefault(task_id, self.now)
-        for child, parent in self.parents.items() if self.calm else ():
-            if child not in self.ledger.ends and child in self.ledger.tasks and self._ended_badly(parent):
-                since = max(self.ended_at[parent], START + CALM_AT)
+        for child, parent in self.parents.items():
+            record = self.ledger.tasks.get(child)
+            if record is not None and child not in self.ledger.ends and self._ended_badly(parent):
+                since = max(self.ended_at[parent], record.at)
                 assert self.now - since < ORPHAN_MS, f"{child} outlives {parent}"
 
     def _ended_badly(self, task_id: str) -> bool:
@@ -185,6 +186,7 @@ class Simulation:
             self._crash()  # decided, and not stored: the entries are still there
             return
         del self._inbound[: len(taken)]
+        self.ledger.now = self.now
         known = self.ledger.commit(decisions)
         if known:
             self.ledger.commit(self.scheduler.step([Duplicate(task_id) for task_id in known], self.now))

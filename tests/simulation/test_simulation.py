@@ -1,4 +1,6 @@
-"""Whatever befalls a pool, every task ends, once; no child outlives a bad end; all slots return; a failure has its seed.
+"""Whatever befalls a simulated pool, every task ends, once, and every slot is returned. A failure prints its seed.
+
+No child lives on for long when its parent was cancelled or has failed.
 
 `CALLBOARD_TEST_SEEDS=20000` runs so many; `CALLBOARD_TEST_SEED=17` that one alone.
 """
