@@ -7,6 +7,7 @@ its commit, and after it.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from heapq import heappop, heappush
 from random import Random
@@ -27,6 +28,7 @@ from bus.messages import (
 from bus.records import Guard
 from bus.states import TaskPriority, TaskStatus
 from dispatcher.core.config import SchedulerConfig
+from dispatcher.core.decisions import Decisions
 from dispatcher.core.events import Beat, Commanded, Duplicate, Event, Found, Horizon, Reported, SignedIn, Submitted
 from dispatcher.core.record import restore_agent
 from dispatcher.core.scheduler import Scheduler
@@ -155,7 +157,8 @@ class Simulation:
             run_timeout=self.rng.choice((None, 4)),
         )
         event = Submitted(task_id, header, header.model_dump_json().encode(), self.now)
-        self.send(event)
+        # Streams have no order among each other: the parent's end may be read before.
+        self.at(self.rng.choice((0, 0, 30, 2_000)), lambda: self.send(event))
         return task_id
 
     def _cancel(self, task_id: str) -> None:
@@ -183,7 +186,8 @@ class Simulation:
         found, self._found = self._found, []
         decisions = self.scheduler.step([*events, *found, Horizon(horizon)], self.now)
         if not self.calm and self.rng.random() < 0.002:
-            self._crash()  # decided, and not stored: the entries are still there
+            self._store_some(decisions)
+            self._crash()  # decided, and not stored, or not all of it: the entries are still there
             return
         del self._inbound[: len(taken)]
         self.ledger.now = self.now
@@ -198,6 +202,12 @@ class Simulation:
         due = self.scheduler.next_due
         if not self._wakes and due is not None:
             self.wake(max(0, min(due - self.now, 250)))
+
+    def _store_some(self, decisions: Decisions) -> None:
+        """Store the first tasks of a pass, as a leader does that dies between two calls of the script."""
+        changes = decisions.changes[: self.rng.randrange(1 + len(decisions.changes))]
+        if not any(not one.before and one.task_id in self.ledger.tasks for one in changes):
+            self.ledger.commit(replace(decisions, changes=changes, agents=[], notes=[], instructions=[]))
 
     def _crash(self) -> None:
         """Let another leader take over after a while."""
