@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -90,18 +91,21 @@ class ScriptedNursery:
         waiter = Waiter(TaskId(f"{task_pool(parent.id)}.child-{next(self._ids)}"))
         answer = self.script[task.capability]
         work = self._working[waiter.task_id] = asyncio.create_task(self._work(waiter, answer, payload))
-        work.add_done_callback(lambda _: self._working.pop(waiter.task_id, None))
+        work.add_done_callback(partial(self._ended, waiter))
         return TaskHandle(self, waiter, lambda _: None, output)
 
-    async def _work(self, waiter: Waiter, answer: object, payload: object) -> None:
+    def _ended(self, waiter: Waiter, _: object) -> None:
+        del self._working[waiter.task_id]
+        if not waiter.outcome.done():  # it was stopped, perhaps before its first step
+            waiter.outcome.set_result(_outcome(waiter, status=TaskStatus.CANCELLED))
+
+    @staticmethod
+    async def _work(waiter: Waiter, answer: object, payload: object) -> None:
         try:
             found = answer(payload) if callable(answer) else answer
             if inspect.isawaitable(found):
                 found = await found
             result = from_json(to_json(found, inf_nan_mode="constants"))
-        except asyncio.CancelledError:
-            waiter.outcome.set_result(_outcome(waiter, status=TaskStatus.CANCELLED))
-            raise
         except Exception as error:  # noqa: BLE001 - the border to the test's code
             bad = outcome.raised(error)
             waiter.outcome.set_result(_outcome(waiter, status=bad.status, reason=bad.reason, error=bad.error))

@@ -24,6 +24,8 @@ from bus.errors import TaskCancelledError, TaskFailedError, TaskTimeoutError
 from bus.messages import TaskError
 from bus.states import FailureReason, TaskStatus
 
+__all__ = ["AgentKit", "Child", "Progress"]
+
 _POOL: Final = "test"
 
 
