@@ -16,6 +16,7 @@ class Parent(Agent):
     def __init__(self) -> None:
         self.gates: dict[str, asyncio.Event] = {}
         self.happened: list[str] = []
+        self.left: asyncio.Task[None]
 
     def gate(self, name: str) -> asyncio.Event:
         return self.gates.setdefault(name, asyncio.Event())
@@ -44,12 +45,26 @@ class Parent(Agent):
 
     @capability("give.up")
     async def give_up(self, name: str, ctx: TaskContext) -> str:
-        try:
-            async with asyncio.timeout(0.05), ctx.without_slot():
+        async def wait() -> None:
+            async with ctx.without_slot():
                 await self.gate(name).wait()
-        except TimeoutError:
-            self.happened.append("gave up")
+
+        self.left = asyncio.create_task(wait())
+        await asyncio.wait([self.left])
+        self.happened.append("gave up" if self.left.cancelled() else "waited")
         await self.gate("end").wait()
+        return name
+
+    @capability("forget")
+    async def forget(self, name: str, ctx: TaskContext) -> str:
+        async def wait() -> None:
+            async with ctx.without_slot():
+                self.happened.append(f"{name} waits")
+                await self.gate(name).wait()
+            self.happened.append(f"{name} is back")
+
+        self.left = asyncio.create_task(wait())
+        await asyncio.sleep(0)
         return name
 
     @capability("plain")
@@ -144,6 +159,8 @@ async def test_a_wait_that_is_given_up_has_the_slot_at_once(leader: HandLeader, 
     agent = Parent()
     signed = await begin(leader, start_worker, agent)
     parent = await leader.assign(signed, "p", "p", capability="give.up")
+    await leader.wait_for(lambda: waits(leader, parent) == [True])
+    agent.left.cancel()
     await eventually(lambda: "gave up" in agent.happened)
     child = await leader.assign(signed, "c", "c", capability="plain")
     agent.gate("c").set()
@@ -151,6 +168,47 @@ async def test_a_wait_that_is_given_up_has_the_slot_at_once(leader: HandLeader, 
     assert (await leader.result(parent)).output == "p"
     assert (await leader.result(child)).output == "c"
     assert agent.happened == ["gave up", "c begins"]
+
+
+async def test_who_wants_its_slot_no_longer_than_it_can_wait_has_it(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    agent = Parent()
+    signed = await begin(leader, start_worker, agent)
+    parent = await leader.assign(signed, "p", "p", capability="give.up")
+    await leader.wait_for(lambda: waits(leader, parent) == [True])
+    child = await leader.assign(signed, "c", "c", capability="plain")
+    await leader.wait_started(child)
+    agent.gate("p").set()
+    await leader.wait_for(lambda: waits(leader, parent) == [True, False])
+    agent.left.cancel()
+    await eventually(lambda: "gave up" in agent.happened)
+    next_one = await leader.assign(signed, "n", "n", capability="plain")
+    agent.gate("c").set()
+    assert (await leader.result(child)).output == "c"
+    await leader.wait_for(lambda: leader.heartbeats[-1].holding == ((parent, 1), (next_one, 1)))
+    assert "n begins" not in agent.happened, "the parent has the only slot"
+    agent.gate("end").set()
+    agent.gate("n").set()
+    assert (await leader.result(next_one)).output == "n"
+
+
+async def test_a_wait_that_is_left_behind_when_its_task_ends_frees_nothing_twice(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    agent = Parent()
+    signed = await begin(leader, start_worker, agent)
+    assert (await leader.result(await leader.assign(signed, "p", "p", capability="forget"))).output == "p"
+    first = await leader.assign(signed, "a", "a", capability="plain")
+    second = await leader.assign(signed, "b", "b", capability="plain", score=1)
+    await leader.wait_for(lambda: leader.heartbeats[-1].holding == ((first, 1), (second, 1)))
+    assert agent.happened == ["p waits", "a begins"]
+    agent.gate("p").set()
+    agent.gate("b").set()
+    await agent.left
+    assert agent.happened == ["p waits", "a begins", "p is back"]
+    agent.gate("a").set()
+    assert (await leader.result(second)).output == "b"
 
 
 async def test_an_agent_that_is_drained_lets_a_waiting_task_go_on(

@@ -252,13 +252,13 @@ async def test_a_parent_that_moves_to_another_agent_waits_for_the_same_child(bus
     await eventually(lambda: clerk.begun)
     stop.set()
     await running
-    await run_agent(Caller())
-    await eventually(lambda: _attempt(bus, parent.id, 2))
+    second = await run_agent(Caller())
+    await eventually(lambda: _runs_on(bus, parent.id, second.agent_id))
     clerk.may_end.set()
     assert await parent.result(timeout=20) == "X"
     assert clerk.begun == 1
 
 
-async def _attempt(bus: Client, task_id: str, number: int) -> bool:
+async def _runs_on(bus: Client, task_id: str, agent_id: str) -> bool:
     task = await bus.get(task_id)
-    return task.attempt == number and task.status is TaskStatus.RUNNING
+    return task.agent_id == agent_id and task.status is TaskStatus.RUNNING
