@@ -21,6 +21,7 @@ from pydantic_core import to_json
 
 from agent_runtime import outcome
 from agent_runtime.agent import Agent
+from agent_runtime.children import Children, Nursery, Room
 from agent_runtime.context import TaskContext
 from agent_runtime.definition import Capability
 from agent_runtime.inbox import Attempt, AttemptKey
@@ -51,6 +52,8 @@ class Pipeline:
         ended: Callable[["Execution"], None],
         progress: Callable[[AttemptKey, float, str | None], None],
         extended: Callable[[AttemptKey, float], None],
+        nursery: Nursery,
+        room: Room,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.loop_thread = threading.get_ident()
@@ -59,6 +62,8 @@ class Pipeline:
         self.ended = ended
         self.progress = progress
         self.extended = extended
+        self.nursery = nursery
+        self.room = room
         self._known: dict[str, list[Operation]] = {}
         for method, capability in agent.capabilities.values():
             self._known.setdefault(capability.name, []).append(Operation(capability, getattr(agent, method)))
@@ -115,6 +120,7 @@ class Execution:
     __slots__ = (
         "_began",
         "_begun",
+        "_children",
         "_context",
         "_extended",
         "_pipeline",
@@ -139,6 +145,7 @@ class Execution:
         self._verdict: Outcome | None = None
         self._settled = False
         self._begun = False
+        self._children: Children | None = None
         self._task: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._timeout: asyncio.TimerHandle | None = None
@@ -147,12 +154,17 @@ class Execution:
         given = attempt.task.get("run_timeout")
         self._run_timeout = None if given is None else float(given)
         metadata: Mapping[str, Any] = attempt.task.get("metadata") or {}
-        self._context = TaskContext(*attempt.key, metadata, None, self._progress, self._extend)
+        self._context = TaskContext(*attempt.key, metadata, None, self._progress, self._extend, self._family)
 
     @property
     def exclusive(self) -> bool:
         """True if it must not go on when the lease is in doubt."""
         return self.operation is not None and self.operation.capability.exclusive
+
+    @property
+    def settled(self) -> bool:
+        """True once it is reported how it ended."""
+        return self._settled
 
     def start(self) -> None:
         """Begin; its time runs from here. With eager tasks (Python 3.12 on) it may have ended when this returns."""
@@ -173,6 +185,8 @@ class Execution:
             return
         self._verdict = verdict
         self._context._cancel()  # noqa: SLF001 - the two are one
+        if self._children is not None:
+            self._children.let_go()
         self._timers.append(self._pipeline.loop.call_later(PATIENCE_S, self._give_up, verdict))
         # A task that is cancelled before its first step never runs any of its code, our `finally` included: the slot
         # would be lost. It finds the verdict by itself.
@@ -261,6 +275,15 @@ class Execution:
                 if not waiter.cancelled():
                     waiter.exception()  # seen, and of no consequence
             raise
+
+    def _family(self) -> Children:
+        """Return the children of this attempt; most never have any."""
+        if self._children is None:
+            pipeline = self._pipeline
+            self._children = Children(self.attempt, pipeline.nursery, pipeline.room, pipeline.loop)
+            if self._verdict is not None:
+                self._children.let_go()
+        return self._children
 
     def _progress(self, fraction: float, note: str | None) -> None:
         self._in_loop(partial(self._note, fraction, note))

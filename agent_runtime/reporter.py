@@ -84,6 +84,10 @@ class Reporter:
         """Say that an attempt may run so much longer than its run_timeout, counted together."""
         self._say(key, extend=seconds)
 
+    def waiting(self, key: AttemptKey, *, waits: bool) -> None:
+        """Say that an attempt waits for its children without its slots, or that it goes on."""
+        self._say(key, waiting=waits)
+
     def finished(self, key: AttemptKey, found: Outcome, seconds: float) -> None:
         """Say how an attempt ended."""
         self._updates.pop(key, None)

@@ -5,6 +5,7 @@ or to be dropped, by whichever asks first, and never by two of these.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -44,6 +45,10 @@ class Slots:
         self._pipeline: Pipeline
         self._running: dict[AttemptKey, Execution] = {}
         self._used = 0
+        self._away: set[AttemptKey] = set()
+        """Attempts that wait for their children, and do not use their slots."""
+        self._returning: deque[tuple[Execution, asyncio.Future[None]]] = deque()
+        """Attempts that want their slots again, in the order in which they came."""
         self._filling = False
         self._closed = False
         self._empty = asyncio.Event()
@@ -101,6 +106,64 @@ class Slots:
         """Stop everything that runs."""
         self._stop_all(outcome.agent_lost(STOPPED_WHILE_RUNNING), exclusive_only=False)
 
+    # --- waiting for children
+
+    def leave(self, key: AttemptKey) -> None:
+        """Free the slots of an attempt that waits for its children."""
+        execution = self._running.get(key)
+        if execution is None or execution.settled or key in self._away:
+            return
+        self._away.add(key)
+        self._used -= execution.attempt.slots
+        self._reporter.waiting(key, waits=True)
+        self._fill()
+
+    async def come_back(self, key: AttemptKey) -> None:
+        """Give an attempt its slots again, as soon as there are enough: before anything new is begun.
+
+        If it is cancelled meanwhile it has them at once, also beyond the size: its code goes on to clean up.
+        """
+        execution = self._running.get(key)
+        if execution is None or key not in self._away:
+            return
+        self._tell_that_it_goes_on(execution)  # now: the leader shall give nothing new to these slots
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._returning.append((execution, turn))
+        self._fill()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self.come_back_at_once(key)
+            raise
+
+    def come_back_at_once(self, key: AttemptKey) -> None:
+        """Give an attempt its slots again, whether or not they are free."""
+        execution = self._running.get(key)
+        if execution is not None and key in self._away:
+            self._tell_that_it_goes_on(execution)
+            self._have_again(execution)
+
+    def _tell_that_it_goes_on(self, execution: Execution) -> None:
+        if not execution.settled:
+            self._reporter.waiting(execution.attempt.key, waits=False)
+
+    def _have_again(self, execution: Execution) -> None:
+        self._away.discard(execution.attempt.key)
+        self._used += execution.attempt.slots
+
+    def _let_return(self) -> bool:
+        """Let those go on that want their slots again and find them; tell whether none is left."""
+        while self._returning:
+            execution, turn = self._returning[0]
+            wants = not turn.done() and execution.attempt.key in self._away
+            if wants and self._used + execution.attempt.slots > self.size:
+                return False
+            self._returning.popleft()
+            if wants:
+                self._have_again(execution)
+                turn.set_result(None)
+        return True
+
     async def wait_until_empty(self) -> None:
         """Return when no code of any attempt runs."""
         await self._empty.wait()
@@ -116,21 +179,25 @@ class Slots:
     def ended(self, execution: Execution) -> None:
         """Free a slot; called by the pipeline when no code of the attempt runs any more."""
         del self._running[execution.attempt.key]
-        self._used -= execution.attempt.slots
+        if execution.attempt.key in self._away:
+            self._away.discard(execution.attempt.key)
+        else:
+            self._used -= execution.attempt.slots
         if execution.overdue:
             self._occupy(-execution.attempt.slots)
         if not self._running:
             self._empty.set()
-        if not self._closed:
-            self._fill()
+        self._fill()
 
     def _fill(self) -> None:
         if self._filling:  # an eager task ended while it was begun: the loop below goes on
             return
+        if not self._let_return() or self._closed:
+            return
         self._filling = True
         running, size = self._running, self.size
         # In the order of the scores, strictly: a task of many slots is not starved by small ones behind it.
-        while (attempt := self._inbox.head()) is not None and self._used + attempt.slots <= size:
+        while self._let_return() and (attempt := self._inbox.head()) is not None and self._used + attempt.slots <= size:
             self._inbox.take()
             execution = Execution(self._pipeline, attempt)
             if execution.exclusive and self.lease_in_doubt:

@@ -19,9 +19,12 @@ from agent_runtime.definition import ATTRIBUTE, Capability
 from agent_runtime.execution import Execution, Pipeline
 from agent_runtime.inbox import Attempt, AttemptKey
 from agent_runtime.outcome import Outcome, cancelled
+from agent_runtime.scripted import Child, NoRoom, ScriptedNursery
 from bus.errors import TaskCancelledError, TaskFailedError, TaskTimeoutError
 from bus.messages import TaskError
 from bus.states import FailureReason, TaskStatus
+
+__all__ = ["AgentKit", "Child", "Progress"]
 
 _POOL: Final = "test"
 
@@ -41,8 +44,14 @@ class AgentKit:
     at once.
     """
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, *, children: Mapping[str, object] | None = None) -> None:
+        """`children` has an answer for each capability of which its tasks start children.
+
+        An answer is the result itself, or a function of the child's payload that returns it, or raises; it may be an
+        `async def`.
+        """
         self.agent = agent
+        self._nursery = ScriptedNursery(children or {})
         self.progress: list[Progress] = []
         """All progress that was reported, in its order."""
         self._ids = count(1)
@@ -60,6 +69,8 @@ class AgentKit:
             ended=self._ended,
             progress=self._progressed,
             extended=lambda _key, _seconds: None,
+            nursery=self._nursery,
+            room=NoRoom(),
         )
         return self
 
@@ -68,9 +79,15 @@ class AgentKit:
     ) -> None:
         for execution in list(self._running.values()):
             execution.stop(cancelled("the kit was closed"))
+        self._nursery.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._pipeline = None
         await self.agent.on_stop()
+
+    @property
+    def children(self) -> list[Child]:
+        """All children that were started, in their order."""
+        return self._nursery.children
 
     async def run(
         self,

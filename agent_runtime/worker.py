@@ -14,6 +14,7 @@ from typing import Any, Final
 from pydantic import JsonValue
 
 from agent_runtime.agent import Agent
+from agent_runtime.children import BusNursery
 from agent_runtime.execution import PATIENCE_S, Pipeline
 from agent_runtime.exit_codes import ExitCode
 from agent_runtime.heartbeat import Heartbeat
@@ -90,6 +91,7 @@ class Worker:
         size = self._size
         link = self._link = Link(settings.redis_url, observer)
         self._redis = connect(settings.redis_url, name=f"callboard-agent-{self.agent_id}")
+        self._nursery = BusNursery(settings.redis_url, self._names.pool)
         self._inbox = Inbox(size)
         self._threads = ThreadPoolExecutor(size, thread_name_prefix=TASK_THREADS)
         self._reporter = Reporter(
@@ -129,6 +131,8 @@ class Worker:
                 ended=self._slots.ended,
                 progress=self._reporter.progress,
                 extended=self._reporter.extended,
+                nursery=self._nursery,
+                room=self._slots,
             )
         )
         self._reader = Reader(
@@ -200,6 +204,7 @@ class Worker:
         self._slots.abandon()
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._heartbeat.stop()
+        await self._nursery.close()
         await self._redis.aclose()
 
     def _stored(self, keys: Sequence[AttemptKey]) -> None:

@@ -6,8 +6,7 @@ loop.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
+from contextlib import aclosing, suppress
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Self, TypedDict, TypeVar, Unpack, overload
@@ -18,7 +17,7 @@ from bus.agent_operations import AgentOperations
 from bus.connection import CONNECTION_ERRORS
 from bus.dead_letters import DeadLetters
 from bus.errors import BusUnavailableError, SubmissionError
-from bus.handle import TaskHandle
+from bus.handle import TaskHandle, as_completed
 from bus.ids import DEFAULT_POOL, TaskId
 from bus.limits import Limit
 from bus.link import Link
@@ -59,6 +58,7 @@ class TaskOptions(TypedDict, total=False):
     limits: Sequence[Limit | Mapping[str, object]]
     metadata: Mapping[str, JsonValue]
     tags: Sequence[str]
+    trace: str | None
     pool: str | None
 
 
@@ -144,13 +144,10 @@ class Client(TaskOperations, AgentOperations):
         Raises `SubmissionError` when the task cannot be right (its text says why), `PayloadTooLargeError`, and
         `BusUnavailableError` when the server does not answer for five seconds.
         """
-        try:
-            task = TaskCreate.model_validate({"capability": capability, "payload": payload, **options})
-        except ValidationError as error:
-            raise SubmissionError(_first_problem(error)) from error
+        task = task_of(capability, payload, options)
         names, submission = submission_of(task, self.pool, self._link.client_id)
         known = await self._submitter.submit(names, submission)
-        return self._handle(names, submission.task_id, known=known, output=_output_of(capability))
+        return self._handle(names, submission.task_id, known=known, output=output_of(capability))
 
     async def submit_many(self, tasks: Iterable[TaskCreate]) -> list[TaskHandle[Any]]:
         """Publish many tasks, hundreds in one round trip; returns their handles, in order, when all are stored.
@@ -214,20 +211,9 @@ class Client(TaskOperations, AgentOperations):
 
         However many there are, one blocked read serves them all. Leaving the loop early is harmless.
         """
-        ended: asyncio.Queue[TaskHandle[T]] = asyncio.Queue()
-        waiting = list(handles)
-        hooks: list[tuple[TaskHandle[T], partial[None]]] = []
-        try:
-            for handle in waiting:
-                hook = partial(_note, ended, handle)
-                hooks.append((handle, hook))
-                handle.waiter.outcome.add_done_callback(hook)
-                self._wait_for(handle.waiter)
-            for _ in waiting:
-                yield await ended.get()
-        finally:
-            for handle, hook in hooks:
-                handle.waiter.outcome.remove_done_callback(hook)
+        async with aclosing(as_completed(handles)) as ended:
+            async for handle in ended:
+                yield handle
 
     def handle(self, task_id: str) -> TaskHandle[Any]:
         """Return a handle on a task that somebody submitted. Raises `ValueError` if `task_id` is no task's id."""
@@ -235,14 +221,19 @@ class Client(TaskOperations, AgentOperations):
         return self._handle(names, TaskId(task_id), known=True)
 
 
-def _output_of(capability: object) -> TypeAdapter[Any] | None:
+def task_of(capability: object, payload: object, options: Mapping[str, Any]) -> TaskCreate:
+    """Return the task that `Client.submit` was given. Raises `SubmissionError`."""
+    try:
+        return TaskCreate.model_validate({"capability": capability, "payload": payload, **options})
+    except ValidationError as error:
+        raise SubmissionError(_first_problem(error)) from error
+
+
+def output_of(capability: object) -> TypeAdapter[Any] | None:
+    """Return what the method of an agent returns; None for a name."""
     definition = getattr(capability, "__callboard_capability__", None)
     output: TypeAdapter[Any] | None = getattr(definition, "output", None)
     return output
-
-
-def _note(ended: asyncio.Queue[TaskHandle[T]], handle: TaskHandle[T], _: object) -> None:
-    ended.put_nowait(handle)
 
 
 def _first_problem(error: ValidationError) -> str:

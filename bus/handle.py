@@ -1,7 +1,8 @@
 """A handle on one task: wait for its result, look at it, cancel it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -59,6 +60,10 @@ class TaskHandle(Generic[T]):
         """Where the outcome arrives; for `Client.as_completed`."""
         return self._waiter
 
+    def listen(self) -> None:
+        """Begin to look out for the outcome."""
+        self._wait_for(self._waiter)
+
     async def result(self, timeout: float | None = None) -> T:
         """Wait until the task has ended, and return its output.
 
@@ -107,6 +112,28 @@ class TaskHandle(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<TaskHandle {self.id}>"
+
+
+async def as_completed(handles: Iterable[TaskHandle[T]]) -> AsyncGenerator[TaskHandle[T], None]:
+    """Yield handles in the order in which their tasks end; leaving early is harmless."""
+    ended: asyncio.Queue[TaskHandle[T]] = asyncio.Queue()
+    waiting = list(handles)
+    hooks: list[tuple[TaskHandle[T], partial[None]]] = []
+    try:
+        for handle in waiting:
+            hook = partial(_note, ended, handle)
+            hooks.append((handle, hook))
+            handle.waiter.outcome.add_done_callback(hook)
+            handle.listen()
+        for _ in waiting:
+            yield await ended.get()
+    finally:
+        for handle, hook in hooks:
+            handle.waiter.outcome.remove_done_callback(hook)
+
+
+def _note(ended: asyncio.Queue[TaskHandle[T]], handle: TaskHandle[T], _: object) -> None:
+    ended.put_nowait(handle)
 
 
 def error_of(outcome: Outcome) -> TaskOutcomeError:

@@ -93,15 +93,19 @@ class LedgerView:
 
     async def _rows(self, where: TaskFilter) -> AsyncIterator[tuple[str, Any]]:
         for index, backwards in self._indexes(where):
-            start = 0
-            while True:
-                ids: Any = await self._redis.zrange(index, start, start + PAGE - 1, desc=backwards)
-                if not ids:
-                    break
-                start += len(ids)
-                page = [raw.decode() for raw in ids]
-                for task_id, row in zip(page, await self._read(page), strict=True):
-                    yield task_id, row
+            async for found in self._rows_of(index, backwards=backwards):
+                yield found
+
+    async def _rows_of(self, index: str, *, backwards: bool) -> AsyncIterator[tuple[str, Any]]:
+        start = 0
+        while True:
+            ids: Any = await self._redis.zrange(index, start, start + PAGE - 1, desc=backwards)
+            if not ids:
+                break
+            start += len(ids)
+            page = [raw.decode() for raw in ids]
+            for task_id, row in zip(page, await self._read(page), strict=True):
+                yield task_id, row
 
     async def _read(self, page: Sequence[str]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -123,6 +127,18 @@ class LedgerView:
             *([(names.pending, False), (names.delayed, False)] if TaskStatus.PENDING in asked else []),
             *([(names.dead if ended == {TaskStatus.FAILED} else names.finished, True)] if ended else []),
         ]
+
+    async def children(self, task_id: str, limit: int) -> list[Task]:
+        """Return at most `limit` children of a task, in the order of their submission."""
+        found: list[Task] = []
+        async for child_id, row in self._rows_of(self._names.children(task_id), backwards=False):
+            if row[0] is not None:
+                found.append(
+                    Task.model_validate(_record(self._names.pool, child_id, row).model_dump(include=_TASK_FIELDS))
+                )
+                if len(found) >= limit:
+                    break
+        return found
 
     async def queue_status(self) -> TaskQueueStatus:
         """Return how much waits and runs."""
@@ -211,6 +227,11 @@ def _record(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
         error=run.error,
         tags=spec.tags,
         metadata=spec.metadata,
+        parent=spec.parent,
+        depth=spec.depth,
+        trace=spec.trace or (task_id if run.children and spec.parent is None else None),
+        children=run.children,
+        waiting=run.waiting and guard.status is TaskStatus.RUNNING,
         session=guard.session or None,
         spec=spec,
         output=None if result is None else from_json(result),

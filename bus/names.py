@@ -81,6 +81,10 @@ class PoolNames:
         """Hash: the record of one task."""
         return f"{self.root}task:{task_id}"
 
+    def children(self, task_id: str) -> str:
+        """Sorted set of the ids of a task's children by the time of their submission."""
+        return f"{self.root}children:{task_id}"
+
     def submitted(self, task_id: str) -> str:
         """Short-lived marker: a keyed task was submitted and may not be in the ledger yet."""
         return f"{self.root}submitted:{task_id}"

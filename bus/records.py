@@ -86,6 +86,8 @@ class Run(BaseModel):
     assigned_at: int | None = None
     started_at: int | None = None
     extended_ms: int = Field(0, description="What its attempt may run beyond run_timeout.")
+    waiting: Annotated[bool, Field(description="Its attempt waits for its children, without its slots.")] = False
+    children: int = Field(0, description="Children that were accepted.")
     finished_at: int | None = None
     progress: float | None = None
     note: str | None = None
@@ -165,6 +167,11 @@ class Task(BaseModel):
     error: TaskError | None = None
     tags: tuple[str, ...] = ()
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
+    parent: str | None = Field(None, description="Task that has submitted it.")
+    depth: int = Field(0, description="How many ancestors it has.")
+    trace: str | None = Field(None, description="What it has in common with its whole tree.")
+    children: int = Field(0, description="How many tasks it has submitted itself.")
+    waiting: Annotated[bool, Field(description="It waits for its children, without its slots.")] = False
 
 
 class TaskInDB(Task):

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from pydantic_core import PydanticSerializationError, to_json
 
@@ -44,18 +44,30 @@ def submission_of(task: TaskCreate, default_pool: str, reply_to: ClientId) -> tu
     """Give `task` its id and write its message. Raises `SubmissionError` if it cannot be sent."""
     pool = check_pool(task.pool or default_pool)
     task_id = new_task_id(pool) if task.key is None else keyed_task_id(pool, task.key)
-    fields: dict[str, Any] = {"v": VERSION, "id": task_id, "reply_to": reply_to}
+    return PoolNames(pool), written(task, task_id, reply_to, content_of(task), keyed=task.key is not None)
+
+
+def content_of(task: TaskCreate) -> bytes:
+    """Return the part of a task's message that was given: a JSON object. Raises `SubmissionError` if it is none."""
     given = task.__dict__
-    for name in task.model_fields_set:
-        if name != "pool":
-            fields[name] = given[name]
+    fields = {name: given[name] for name in TaskCreate.model_fields if name in task.model_fields_set and name != "pool"}
     try:
-        body = to_json(fields, inf_nan_mode="constants", bytes_mode="base64")
+        return to_json(fields, inf_nan_mode="constants", bytes_mode="base64")
     except PydanticSerializationError as error:
         raise SubmissionError(f"the payload of {task.capability} is not JSON: {error}") from error
+
+
+def written(
+    task: TaskCreate, task_id: TaskId, reply_to: ClientId, content: bytes, *, keyed: bool, more: bytes = b""
+) -> Submission:
+    """Write a task's message: who it is, `more` members of it (each with a comma behind), and its content.
+
+    Raises `PayloadTooLargeError`. Ids need no escaping, for they match their patterns.
+    """
+    body = b'{"v":%d,"id":"%b","reply_to":"%b",%b%b' % (VERSION, task_id.encode(), reply_to.encode(), more, content[1:])
     if len(body) > MAX_BODY_BYTES:
         raise PayloadTooLargeError(len(body), MAX_BODY_BYTES)
-    return PoolNames(pool), Submission(task_id, task.priority, task.key is not None, body)
+    return Submission(task_id, task.priority, keyed, body)
 
 
 def in_calls(submissions: Sequence[Submission]) -> Iterator[Sequence[Submission]]:

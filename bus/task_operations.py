@@ -21,7 +21,7 @@ from bus.messages import (
     ReprioritiseMatching,
     TaskFields,
 )
-from bus.records import TaskCreate, TaskInDB, TaskQueueStatus
+from bus.records import Task, TaskCreate, TaskInDB, TaskQueueStatus
 from bus.states import TaskPriority, TaskStatus
 
 ACCEPTED_POLL_S: Final = 0.02
@@ -145,6 +145,13 @@ class TaskOperations:
                 return TaskList()
             asked = asked.model_copy(update={"status": (status,)})
         return await self._link.ask(self._link.view(pool).tasks(asked, limit, look_at))
+
+    async def children(self, task_id: str, *, limit: int = 100) -> list[Task]:
+        """Return at most `limit` children of a task, the oldest first; they are listed as long as it is kept.
+
+        `get` tells how many there are.
+        """
+        return await self._link.ask(self._link.view(task_pool(task_id)).children(task_id, limit))
 
     async def queue_status(self, pool: str | None = None) -> TaskQueueStatus:
         """Return how much waits and runs in a pool."""

@@ -17,11 +17,12 @@ that raises again is known for certain and can be set aside.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -29,17 +30,19 @@ from bus.clock import monotonic_ms
 from bus.connection import CONNECTION_ERRORS, Redis
 from bus.names import PoolNames
 from dispatcher.core.decisions import Decisions
-from dispatcher.core.events import Blind, Duplicate, Event, Horizon
+from dispatcher.core.events import Blind, Duplicate, Event, Found, Horizon
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.inbox import Inbox, Portion
 from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import ConflictError, FencedError, Inputs, Ledger
+from dispatcher.loading import load_guards
 from dispatcher.observer import DispatcherObserver
 from dispatcher.reporting import report_pass
 from dispatcher.revival import speaks_of_the_dead, with_records
 from dispatcher.translate import entry_ms
 
 LOG = logging.getLogger("callboard.dispatcher")
+T = TypeVar("T")
 
 RENEW_EVERY_S: Final = 1.0
 HORIZON_EVERY_S: Final = 0.25
@@ -217,25 +220,34 @@ class Engine:
             if known:
                 self._extra += [Duplicate(task_id) for task_id in known]
                 self._inbox.wake()
+            if asked := work.decisions.inquiries:
+                guards = await self._insist(partial(load_guards, self._redis, self._names, asked))
+                self._extra += [Found(task_id, guard) for task_id, guard in zip(asked, guards, strict=True)]
+                self._inbox.wake()
             self._decided.task_done()
+
+    async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask the server, again and again while the lease is ours and it does not answer."""
+        while True:
+            try:
+                return await ask()
+            except CONNECTION_ERRORS as error:
+                await self._pause(error)
 
     async def _store(self, work: _Pass) -> list[str]:
         """Commit one pass, repeating it while its outcome is unknown and the lease is ours."""
-        while True:
-            try:
-                return await self._ledger.commit(self._lead, work.decisions, work.inputs, work.now)
-            except FencedError as error:
-                msg = f"another leader or none has the lease now ({error})"
-                raise LeadLostError(msg) from error
-            except ConflictError as error:
-                LOG.warning("the ledger differs from memory, loading it anew: %s", error)
-                raise LeadLostError(str(error)) from error
-            except CONNECTION_ERRORS as error:
-                await self._pause(error)
-            except RedisError:
-                raise
-            except Exception as error:
-                raise DefectError(_refs(work.portions), certain=work.alone) from error
+        try:
+            return await self._insist(lambda: self._ledger.commit(self._lead, work.decisions, work.inputs, work.now))
+        except FencedError as error:
+            msg = f"another leader or none has the lease now ({error})"
+            raise LeadLostError(msg) from error
+        except ConflictError as error:
+            LOG.warning("the ledger differs from memory, loading it anew: %s", error)
+            raise LeadLostError(str(error)) from error
+        except (RedisError, LeadLostError):
+            raise
+        except Exception as error:
+            raise DefectError(_refs(work.portions), certain=work.alone) from error
 
     async def _pause(self, error: BaseException) -> None:
         """Wait before the server is asked again; raise `LeadLostError` when the lease may have ended meanwhile."""

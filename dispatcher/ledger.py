@@ -285,6 +285,10 @@ class Ledger:
         ends_here = not change.before or change.place is Place.GONE
         marker = call.key(names.submitted(change.task_id)) if ends_here and is_keyed(change.task_id) else 0
         release = 0 if change.release is None else call.key(names.assignments(change.release))
+        joined = 0 if change.parent is None else call.key(names.children(change.parent))
+        ended = 0
+        if change.last_of_kin:
+            ended = call.key(names.children(change.task_id if change.parent is None else change.parent))
         call.n_tasks += 1
         call.tasks += (
             call.key(names.task(change.task_id)),
@@ -300,6 +304,8 @@ class Ledger:
             target,
             head,
             marker,
+            joined,
+            ended,
         )
 
     def _instructions(self, call: _Call, instructions: Sequence[Instruct]) -> None:

@@ -59,6 +59,15 @@ async def load_tasks(redis: Redis, names: PoolNames) -> AsyncIterator[list[Store
             yield [loaded for loaded in read if loaded is not None and not loaded.guard.status.terminal]
 
 
+async def load_guards(redis: Redis, names: PoolNames, task_ids: Sequence[str]) -> list[str]:
+    """Return the guards of tasks as they are stored, empty for those without a record."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for task_id in task_ids:
+            pipe.hget(names.task(task_id), "state")
+        rows: list[bytes | None] = await pipe.execute()
+    return ["" if row is None else row.decode() for row in rows]
+
+
 def read_task(task_id: str, row: Sequence[bytes | None]) -> StoredTask | None:
     """Return the record of a task by its fields state, spec and run; None for what is not there, or not readable."""
     state, spec, run = row

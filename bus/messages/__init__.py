@@ -3,50 +3,60 @@
 Rules that keep rolling upgrades and other languages possible: every message has a version ``v``; unknown fields
 are ignored; an unknown version is parked, never rejected; no message has a top-level field named ``data``. Durations
 are seconds, instants are milliseconds since the epoch by the server's clock unless a field says otherwise.
+
+A module is imported with the first of its messages that is used: an agent has no use for most of them, and is small.
 """
 
-from bus.messages.agents import CapabilitySpec, Heartbeat, Register, Registration, Unregister
-from bus.messages.commands import (
-    AgentCommand,
-    CancelMatching,
-    CancelTasks,
-    Command,
-    Explain,
-    Plan,
-    PurgeDead,
-    Reprioritise,
-    ReprioritiseMatching,
-    RequeueDead,
-    WatchTasks,
-)
-from bus.messages.control import (
-    Assignment,
-    CancelAttempt,
-    Control,
-    Instruction,
-    RecallAttempt,
-    Registered,
-    Reregister,
-    Superseded,
-)
-from bus.messages.message import (
-    MAX_BODY_BYTES,
-    VERSION,
-    AgentIdField,
-    Amount,
-    Message,
-    Resources,
-    Seconds,
-    SessionField,
-    Tag,
-    TaskIdField,
-)
-from bus.messages.outcomes import AgentTransition, EventBatch, OfDead, Outcome, Reply, Swept, Transition
-from bus.messages.reports import HandBack, Report, TaskError, TaskResult, TaskUpdate
-from bus.messages.tasks import SubmitTask, TaskFields, TaskHeader
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from bus.messages.agents import CapabilitySpec, Heartbeat, Register, Registration, Unregister
+    from bus.messages.commands import (
+        AgentCommand,
+        CancelMatching,
+        CancelTasks,
+        Command,
+        Explain,
+        Plan,
+        PurgeDead,
+        Reprioritise,
+        ReprioritiseMatching,
+        RequeueDead,
+        WatchTasks,
+    )
+    from bus.messages.control import (
+        Assignment,
+        CancelAttempt,
+        Control,
+        Instruction,
+        RecallAttempt,
+        Registered,
+        Reregister,
+        Superseded,
+    )
+    from bus.messages.message import (
+        MAX_BODY_BYTES,
+        VERSION,
+        AgentIdField,
+        Amount,
+        Message,
+        Resources,
+        Seconds,
+        SessionField,
+        Tag,
+        TaskIdField,
+    )
+    from bus.messages.outcomes import AgentTransition, EventBatch, OfDead, Outcome, Reply, Swept, Transition
+    from bus.messages.reports import HandBack, Report, TaskError, TaskResult, TaskUpdate
+    from bus.messages.tasks import MAX_DEPTH, SubmitTask, TaskFields, TaskHeader
+
+_MODULES: Final = ("message", "agents", "reports", "tasks", "commands", "control", "outcomes")
+"""Where a name is looked for, in this order."""
 
 __all__ = [
     "MAX_BODY_BYTES",
+    "MAX_DEPTH",
     "VERSION",
     "AgentCommand",
     "AgentIdField",
@@ -96,3 +106,14 @@ __all__ = [
     "Unregister",
     "WatchTasks",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import a message when it is first used."""
+    if name in __all__:
+        for module in _MODULES:
+            found: object = getattr(import_module(f"bus.messages.{module}"), name, None)
+            if found is not None:
+                globals()[name] = found
+                return found
+    raise AttributeError(f"module 'bus.messages' has no attribute {name!r}")

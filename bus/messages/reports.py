@@ -30,6 +30,9 @@ class TaskUpdate(BaseModel):
     progress: float | None = Field(None, ge=0, le=1)
     note: str | None = Field(None, max_length=1000)
     extend: Seconds | None = Field(None, description="So much longer than run_timeout it may run, counted together.")
+    waiting: bool | None = Field(
+        None, description="It waits for its children, and does not use its slots and resources; false: it goes on."
+    )
     started_at: float | None = Field(None, description="Seconds since the epoch by the agent's clock; shown, not used.")
     retry_count: int = Field(0, ge=0)
 

@@ -1,5 +1,7 @@
 """Clients → leader: work to do."""
 
+from typing import Final
+
 from pydantic import Field, JsonValue
 
 from bus.limits import Limit
@@ -7,6 +9,9 @@ from bus.messages.message import Message, Resources, Seconds, SessionField, Tag,
 from bus.requirements import TaskRequirement, requirement_key
 from bus.retries import RetryPolicy
 from bus.states import TaskPriority
+
+MAX_DEPTH: Final = 16
+"""How deep children may be nested: a task that calls itself without an end is stopped here."""
 
 
 class TaskFields(TaskRequirement):
@@ -31,6 +36,9 @@ class TaskFields(TaskRequirement):
     limits: tuple[Limit, ...] = Field((), max_length=8, description="Rates and concurrency it shares with others.")
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     tags: tuple[Tag, ...] = Field((), max_length=32)
+    trace: str | None = Field(
+        None, min_length=1, max_length=256, description="Text that its children inherit, such as a W3C traceparent."
+    )
 
     @property
     def requirement_key(self) -> str:
@@ -48,6 +56,9 @@ class TaskHeader(TaskFields, Message):
 
     id: TaskIdField | None = Field(None, description="Client-made id; derived from the entry when absent.")
     reply_to: SessionField | None = Field(None, description="Client whose replies stream is told the outcome.")
+    parent: TaskIdField | None = Field(None, description="Task that submits it; it is cancelled with that one.")
+    parent_attempt: int | None = Field(None, ge=1, description="Attempt of the parent that submits it.")
+    depth: int = Field(0, ge=0, description="One more than its parent's; 0 without one.")
 
 
 class SubmitTask(TaskHeader):

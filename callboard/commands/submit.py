@@ -76,6 +76,7 @@ async def submit(  # noqa: PLR0913 - one per option
     estimated_duration: Annotated[Seconds | None, Parameter(help="How long it will probably run.")] = None,
     tag: Annotated[_Texts, Parameter(metavar="WORD", help="Kept with the task; may be repeated.")] = None,
     metadata: Annotated[_Texts, Parameter(metavar="NAME=VALUE", help="Kept with the task; may be repeated.")] = None,
+    trace: Annotated[str | None, Parameter(help="What its children inherit, e.g. a W3C traceparent.")] = None,
     pool: Annotated[str | None, Parameter(help="Pool that is to do it.")] = None,
     wait: Annotated[Flag, Parameter(help="Wait for the result and print it.")] = False,
     timeout: Annotated[Seconds | None, Parameter(help="How long to wait; the task goes on after that.")] = None,
@@ -107,6 +108,7 @@ async def submit(  # noqa: PLR0913 - one per option
         limits=None if limit is None else task_options.limits(limit),
         estimated_duration=estimated_duration,
         tags=tag,
+        trace=trace,
         metadata=None if metadata is None else dict(name_and_value(item) for item in metadata),
     )
     source = _Source(payload, file, ndjson=ndjson)

@@ -7,6 +7,7 @@ from cyclopts.validators import Number
 from pydantic import ValidationError
 
 from bus.explanations import Explanation
+from bus.ids import task_pool
 from bus.records import Task, TaskCreate, TaskInDB
 from bus.states import TaskPriority, TaskStatus
 from callboard.connecting import check_task_id, connected
@@ -28,6 +29,7 @@ async def list_tasks(
     *,
     status: Annotated[TaskStatus | None, Parameter(help="Only tasks of this status.")] = None,
     where: EndedFilterOptions = NO_ENDED_FILTER,
+    parent: Annotated[str | None, Parameter(help="Only children of this task, the oldest first.")] = None,
     limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000), help="At most so many.")] = 20,
     pool: _Pool = None,
     redis_url: RedisUrl = None,
@@ -38,8 +40,17 @@ async def list_tasks(
     Of all that meet the conditions. At most 100,000 tasks are looked at, of those that have ended the latest.
     """
     asked = where.filter()
+    if parent is not None:
+        check_task_id(parent)
+        if status is not None or not asked.empty:
+            raise UsageError("--parent lists all children: leave out --status and the other conditions")
+        pool = task_pool(parent)
     async with connected(redis_url, pool) as bus:
-        found = await bus.list_tasks(status, where=asked, limit=limit)
+        found = (
+            await bus.list_tasks(status, where=asked, limit=limit)
+            if parent is None
+            else await bus.children(parent, limit=limit)
+        )
         if json:
             print_json(list(found))
             return 0
@@ -96,6 +107,11 @@ def _rows(task: TaskInDB) -> list[tuple[str, object]]:
         ("assigned", moment(task.assigned_at)),
         ("started", moment(task.started_at)),
         ("finished", moment(task.finished_at)),
+        ("parent", task.parent),
+        ("depth", task.depth or None),
+        ("trace", task.trace),
+        ("children", task.children or None),
+        ("waits", "for its children, without its slots" if task.waiting else None),
         ("tags", ", ".join(task.tags)),
         ("metadata", json_text(task.metadata) if task.metadata else None),
         ("payload", json_text(task.spec.payload)),

@@ -26,6 +26,7 @@ from dispatcher.core.decisions import (
     TaskTransition,
 )
 from dispatcher.core.fleet import Fleet, RequirementClass
+from dispatcher.core.kin import Family
 from dispatcher.core.limits import Closed, Limits
 from dispatcher.core.match import find_capability
 from dispatcher.core.model import AgentState, TaskState
@@ -54,6 +55,7 @@ class Board:
         self.order = Order(config)
         self.reservations = Reservations()
         self.limits = Limits()
+        self.family = Family()
         self.clock_timers = Timers(self._means_something)
         self.horizon_timers = Timers(self._means_something)
         self.tombstones: dict[str, str] = {}
@@ -166,6 +168,7 @@ class Board:
 
     def drop(self, task: TaskState) -> None:
         """Forget a task that the ledger had already; nothing is written."""
+        self.family.leave(task)
         self.tasks.pop(task.id, None)
         self._touched.pop(task.id, None)
 
@@ -230,6 +233,7 @@ class Board:
         if agent is not None and another and not task.status.terminal:
             handover = self._handover(task, agent)
         place, score = place_of(task, self.now)
+        kin = task.kin
         change = TaskChange(
             task_id=task.id,
             before=before,
@@ -241,11 +245,20 @@ class Board:
             output=task.output,
             release=release,
             handover=handover,
+            parent=None if before or kin is None else kin.parent,
+            last_of_kin=kin is not None and self._last_of_kin(task),
         )
         task.stored, task.spec, task.output = after, None, None
         if task.status.terminal:
             self.tasks.pop(task.id, None)
         return change
+
+    def _last_of_kin(self, task: TaskState) -> bool:
+        """Tell whether the list of children that the change of `task` concerns is kept only for the retention now."""
+        kin = task.kin
+        if not task.stored:
+            return kin is not None and kin.parent is not None and self.live(kin.parent) is None
+        return kin is not None and kin.children > 0 and task.status.terminal
 
     def _handover(self, task: TaskState, agent: AgentState) -> Handover:
         version = None

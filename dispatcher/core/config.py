@@ -51,5 +51,7 @@ class SchedulerConfig:
     """Most tasks placed in one pass, for the same reason as below."""
     timers_per_pass: int = 500
     """Most timers that ring in one pass: a pass must be over long before the leader's lease."""
+    children_per_pass: int = 500
+    """Most children that are cancelled with their parents in one pass, for the same reason."""
     tombstone_ms: int = 60_000
     """How long a cancel waits for a submission that it has overtaken."""

@@ -10,7 +10,7 @@ from bus.messages import OfDead, PurgeDead, RequeueDead
 from bus.messages import Reply as ReplyMessage
 from bus.records import Requeued
 from bus.states import FailureReason, TaskStatus
-from dispatcher.core import lifecycle
+from dispatcher.core import children, lifecycle
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Reply
 from dispatcher.core.events import OfDeadLetters
@@ -92,4 +92,5 @@ def _revive(board: Board, stored: StoredTask, command: RequeueDead, at: int) -> 
         stored=str(stored.guard),
     )
     board.tasks[task.id] = task
+    children.restored(board, task, stored.header, run.children)
     lifecycle.revive(board, task, command.reason)

@@ -67,6 +67,10 @@ class TaskChange:
     release: str | None = None
     """Agent in whose assignments stream an entry of the old attempt may stand."""
     handover: Handover | None = None
+    parent: str | None = None
+    """Task in whose list of children a new one is entered."""
+    last_of_kin: bool = False
+    """The parent has ended: that list, or of an ended parent its own, is kept for the retention only."""
 
 
 @dataclass(slots=True)
@@ -186,6 +190,8 @@ class Decisions:
     """Capability of each dead letter that was given a new life."""
     purged: int = 0
     """Dead letters that were deleted."""
+    inquiries: list[str] = field(default_factory=list)
+    """Tasks whose guards the scheduler wants to be told, by `events.Found`, when these decisions are stored."""
     stale: list[str] = field(default_factory=list)
     """Kind of each report that was refused."""
 
@@ -209,4 +215,5 @@ class Decisions:
             + len(self.instructions)
             + len(self.answers)
             + len(self.replies)
+            + len(self.inquiries)
         )

@@ -136,10 +136,19 @@ class Blind:
     duration_ms: int
 
 
+@dataclass(slots=True)
+class Found:
+    """What the ledger has of a task that was asked for: its guard, empty if there is no record."""
+
+    task_id: str
+    guard: str
+
+
 Event = (
     Submitted
     | Refused
     | Duplicate
+    | Found
     | Commanded
     | OfDeadLetters
     | SignedIn

@@ -29,6 +29,8 @@ def explain(board: Board, task: TaskState) -> Explanation:
         agent = current.agent
         verb = "runs on" if task.status is TaskStatus.RUNNING else "is assigned to"
         text = f"{verb} {agent.id} since {_seconds(board.now - current.assigned_at)}: {current.why}"
+        if current.waiting:
+            text += f"; waits for its children, {board.family.live(task.id)} live, without its slots"
         fleet = board.fleet
         return Explanation(
             task_id=task.id,
@@ -72,6 +74,8 @@ def _look(board: Board, terms: Terms, *, task: TaskState | None, starts_in: floa
         parts.append(f"{kept.id} is kept free for the first of its kind")
     if starts_in is not None:
         parts.append(f"it may not start for another {starts_in:.1f} s")
+    if task is not None and (hold_up := _parents_hold(board, task)) is not None:
+        parts.append(hold_up)
     if ahead:
         parts.append(f"{_count(ahead, 'task')} {'is' if ahead == 1 else 'are'} ahead")
     if task is None:
@@ -88,6 +92,19 @@ def _look(board: Board, terms: Terms, *, task: TaskState | None, starts_in: floa
         starts_in=starts_in,
         ahead=ahead,
         agent_id=None if chosen is None or task is not None else chosen.id,
+    )
+
+
+def _parents_hold(board: Board, task: TaskState) -> str | None:
+    """Say that the task's own parent has slots that it might be waiting for; None if it has none."""
+    parent = None if task.kin is None or task.kin.parent is None else board.live(task.kin.parent)
+    current = None if parent is None else parent.current
+    if parent is None or current is None or current.agent is None or current.waiting:
+        return None
+    slots = _count(parent.terms.requirement.slots, "slot")
+    return (
+        f"its parent {parent.id} keeps {slots} of {current.agent.id}: if it waits for this task, "
+        "`release_slot=True` or `ctx.without_slot()` gives them up"
     )
 
 

@@ -12,7 +12,7 @@ from bus.messages import CancelAttempt, Control, TaskError
 from bus.records import AttemptRecord
 from bus.retries import RetryPolicy
 from bus.states import AgentStatus, FailureReason, TaskStatus, task_may_be_revived, task_may_become
-from dispatcher.core import breaker
+from dispatcher.core import breaker, room
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Answer, Ended, Placed
 from dispatcher.core.fleet import UNKNOWN_LOAD_MS, RequirementClass
@@ -235,11 +235,10 @@ def move_to(board: Board, task: TaskState, agent: AgentState) -> None:
     """Let `agent`, a new life with the same id, have what the earlier one had."""
     current = task.current
     assert current is not None, "a task in an agent's hands has an attempt"  # noqa: S101 - an invariant
-    board.order.release(task)
-    opened = board.limits.release(current.gates)
+    if not current.waiting:
+        room.unshare(board, task, current)
     current.agent = agent
     _enter(board, task, current, agent, board.fleet.class_of(task.terms), current.load_ms)
-    board.reopen(opened)
     if agent.free < 0:
         board.watch(agent)
 
@@ -307,20 +306,11 @@ def _enter(
     estimate_ms: float | None,
 ) -> None:
     """Let the task take its room in the agent."""
-    requirement = task.terms.requirement
     current.load_ms = UNKNOWN_LOAD_MS if estimate_ms is None else max(estimate_ms, 0.01)
     agent.tasks[task.id] = task
-    agent.used += requirement.slots
-    agent.load_ms += current.load_ms
-    for name, much in requirement.resources:
-        agent.granted[name] = agent.granted.get(name, 0) + much
-    board.order.hold(task)
-    current.gates = cls.gates
-    if current.gates:
-        board.limits.hold(current.gates)
     if agent.status is AgentStatus.IDLE:
         board.set_agent(agent, AgentStatus.RUNNING)
-    board.fleet.refresh(agent)
+    room.take(board, task, current, agent, cls)
 
 
 def _leave(board: Board, task: TaskState) -> None:
@@ -328,28 +318,20 @@ def _leave(board: Board, task: TaskState) -> None:
     current = task.current
     if current is None or current.agent is None:
         return
-    agent, requirement = current.agent, task.terms.requirement
+    agent = current.agent
     del agent.tasks[task.id]
-    agent.used -= requirement.slots
-    agent.load_ms = agent.load_ms - current.load_ms if agent.tasks else 0.0
-    board.order.release(task)
-    if current.gates:
-        board.reopen(board.limits.release(current.gates))
+    room.give(board, task, current, agent)
     if not agent.tasks and agent.status is AgentStatus.RUNNING:
         board.set_agent(agent, AgentStatus.IDLE)
     current.agent = None
     if agent.breakers:
-        breaker.left(board, agent, requirement.capability)
-    board.fleet.refresh(agent)
-    if requirement.resources:
-        for name, much in requirement.resources:
-            agent.granted[name] -= much
-        board.fleet.returned(agent)
+        breaker.left(board, agent, task.terms.requirement.capability)
 
 
 def _finish(board: Board, task: TaskState, status: TaskStatus, reason: str | None, at: int, run_ms: float) -> None:
     board.order.leave(task)
     _move(task, status)
+    board.family.ended(task)
     task.finished_at, task.reason = at, reason
     board.touch(task)
     board.tell(task, reason=reason)

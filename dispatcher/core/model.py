@@ -15,6 +15,7 @@ from bus.messages import CapabilitySpec, TaskError
 from bus.records import AttemptRecord, Requeued
 from bus.requirements import Clause, Value
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
+from dispatcher.core.kin import Kin
 from dispatcher.core.limits import Gate, rate_gate
 from dispatcher.core.terms import Requirement, Terms
 
@@ -38,6 +39,8 @@ class Attempt:
     """What it may run beyond its run_timeout, as its agent has asked."""
     load_ms: float = 0.0
     """What the task adds to its agent's load while it is there."""
+    waiting: bool = False
+    """It waits for its children, and has given up its room; see `dispatcher.core.room`."""
     progress: float | None = None
     note: str | None = None
     missing_since: int | None = None
@@ -94,6 +97,8 @@ class TaskState:
     spec: bytes | None = None
     """The submission's body, until the ledger has it."""
     output: bytes | None = None
+    kin: Kin | None = None
+    """Its parent and children; None for the most, who have neither."""
     stored: str = ""
     """The guard that the ledger has for it; empty before it was accepted."""
 

@@ -17,6 +17,8 @@ from dispatcher.core.terms import MILLI, Terms
 def encode_run(task: TaskState) -> bytes:
     """Return the JSON of `bus.records.Run` for `task`; what goes without saying (nothing, 0, empty) is left out."""
     fields = {name: value for name, value in zip(_TASK_FIELDS, _task_values(task), strict=True) if value}
+    if task.kin is not None and task.kin.children:
+        fields["children"] = task.kin.children
     current = task.current
     if current is not None:
         fields |= {name: value for name, value in zip(_ATTEMPT_FIELDS, _attempt_values(current), strict=True) if value}
@@ -38,7 +40,7 @@ _TASK_FIELDS = (
     "requeues",
 )
 _task_values = attrgetter(*_TASK_FIELDS)
-_ATTEMPT_FIELDS = ("assigned_at", "started_at", "extended_ms", "note")
+_ATTEMPT_FIELDS = ("assigned_at", "started_at", "extended_ms", "waiting", "note")
 _attempt_values = attrgetter(*_ATTEMPT_FIELDS)
 
 
@@ -72,7 +74,7 @@ def restore(stored: StoredTask, terms: Terms, agent: AgentState | None) -> TaskS
     if agent is not None:
         task.current = Attempt(agent, guard.session, run.assigned_at or 0, run.started_at)
         task.current.progress, task.current.note = run.progress, run.note
-        task.current.extended_ms = run.extended_ms
+        task.current.extended_ms, task.current.waiting = run.extended_ms, run.waiting
     return task
 
 

@@ -8,7 +8,7 @@ from pydantic_core import to_json
 
 from bus.messages import HandBack, Report, TaskResult, TaskUpdate
 from bus.states import FailureReason, TaskStatus
-from dispatcher.core import lifecycle
+from dispatcher.core import lifecycle, room
 from dispatcher.core.board import Board
 from dispatcher.core.model import Attempt, TaskState
 
@@ -60,6 +60,8 @@ def _update(board: Board, task: TaskState, current: Attempt, update: TaskUpdate,
     else:
         board.touch(task)
         board.tell(task)
+    if update.waiting not in (None, current.waiting) and current.agent is not None:
+        (room.waits if update.waiting else room.goes_on)(board, task, current, current.agent)
 
 
 def _result(board: Board, task: TaskState, current: Attempt, result: TaskResult, at: int) -> None:

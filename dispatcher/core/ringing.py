@@ -71,6 +71,8 @@ def _said_nothing(board: Board, task_id: str, attempt: int) -> None:
     if task is None or current is None or task.attempt != attempt or task.status is not TaskStatus.RUNNING:
         return
     timeout = task.terms.progress_timeout_ms or 0
+    if current.waiting:
+        current.heard_at = board.horizon  # its children's life is its progress
     if current.heard_at + timeout > board.horizon:
         board.horizon_timers.set(current.heard_at + timeout, TimerKind.PROGRESS, task_id, attempt)
         return

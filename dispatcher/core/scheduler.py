@@ -10,7 +10,18 @@ from collections.abc import Callable, Iterable
 from pydantic_core import from_json
 
 from bus.states import AgentHealth, FailureReason, TaskPriority, TaskStatus
-from dispatcher.core import agents, breaker, commands, dead_letters, lifecycle, placement, reports, ringing, sweeps
+from dispatcher.core import (
+    agents,
+    breaker,
+    children,
+    commands,
+    dead_letters,
+    lifecycle,
+    placement,
+    reports,
+    ringing,
+    sweeps,
+)
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind
@@ -20,6 +31,7 @@ from dispatcher.core.events import (
     Commanded,
     Duplicate,
     Event,
+    Found,
     Horizon,
     OfDeadLetters,
     Refused,
@@ -52,12 +64,14 @@ class Scheduler:
         board = self.board
         board.now = max(now, board.now)
         for event in events:
-            if not isinstance(event, Duplicate | Blind) and event.at > board.now:
+            if not isinstance(event, Duplicate | Blind | Found) and event.at > board.now:
                 event.at = board.now  # whoever may write to a stream may choose its ids, but not the time
             self._take(event)
         ringing.ring(self.board)
         if board.sweeps:
             sweeps.work(board, commands.apply)
+        children.cut(board)
+        children.inquire(board)
         self._place()
         return board.close()
 
@@ -65,7 +79,8 @@ class Scheduler:
     def next_due(self) -> int | None:
         """When the next timer rings (ms), perhaps in the past: a pass does only so much; None if none will."""
         board = self.board
-        if self._unfinished or (board.sweeps and sweeps.unfinished(board)):
+        family = board.family
+        if self._unfinished or family.orphaned or family.doubtful or (board.sweeps and sweeps.unfinished(board)):
             return board.now
         overdue = board.horizon_timers.next_due
         if overdue is not None and overdue <= board.horizon:
@@ -133,6 +148,7 @@ class Scheduler:
             terms = board.terms.with_priority(terms, stored.run.priority)
         task = restore(stored, terms, agent)
         board.tasks[task.id] = task
+        children.restored(board, task, stored.header, stored.run.children)
         lifecycle.arm_expiry(board, task)
         if agent is None:
             lifecycle.wait(board, task)
@@ -141,7 +157,7 @@ class Scheduler:
 
     # --- events
 
-    def _take(self, event: Event) -> None:  # noqa: C901 - one branch per kind of event
+    def _take(self, event: Event) -> None:
         board = self.board
         match event:
             case Submitted():
@@ -156,17 +172,24 @@ class Scheduler:
                 agents.sign_out(board, event.message, event.at)
             case Commanded():
                 commands.take(board, event)
-            case OfDeadLetters():
-                dead_letters.take(board, event)
             case Horizon():
                 board.horizon = max(board.horizon, event.at)
             case Blind():
                 for agent in board.fleet.agents.values():
                     agent.last_beat += event.duration_ms
+            case _:
+                self._take_rare(event)
+
+    def _take_rare(self, event: Duplicate | Refused | Found | OfDeadLetters) -> None:
+        match event:
             case Duplicate():
                 self._forget_duplicate(event.task_id)
             case Refused():
                 self._refuse(event)
+            case Found():
+                children.found(self.board, event.task_id, event.guard)
+            case OfDeadLetters():
+                dead_letters.take(self.board, event)
 
     def _submit(self, event: Submitted) -> None:
         board = self.board
@@ -186,6 +209,8 @@ class Scheduler:
         reason = board.unbury(task.id) if board.tombstones else None
         if reason is not None:
             lifecycle.cancel(board, task, reason, board.now)
+            return
+        if not children.join(board, task, event.header):
             return
         lifecycle.arm_expiry(board, task)
         lifecycle.wait(board, task)

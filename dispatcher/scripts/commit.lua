@@ -16,13 +16,15 @@
 --       8 time to live of assignments streams (ms), from their last entry on
 --       9 id of this call
 --       10 number of tasks  11 number of acks  12 number of messages  13 number of agents  14 number of notes
---       then per task, 13 values:
+--       then per task, 15 values:
 --         key, id, guard before ('' = must not exist), guard after, place (w d a f x, or g: the record is deleted),
 --         score there, run,
 --         spec ('' = keep), output ('' = none), key of the stream to release its entry from (0 = none),
 --         key of the stream to hand it over on (0 = none; the next value is then '')
 --         head of the assignment: JSON up to the spec, which follows it, and a closing brace
 --         key of the marker that its submission left (0 = none)
+--         key of the parent's list of children to enter it in (0 = none)
+--         key of a list of children whose parent has ended, to be kept for the retention (0 = none)
 --       then per ack: key, number of ids, ids
 --       then per message: key, time to live of the stream (ms, 0 = none), cap (0 = none), body
 --       then per agent, 6 values:
@@ -41,7 +43,7 @@ end
 
 local tasks, acks, messages = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local agents, notes = tonumber(ARGV[13]), tonumber(ARGV[14])
-local STRIDE = 13
+local STRIDE = 15
 local FIRST = 15
 
 local entries, known = {}, { 'KNOWN' }
@@ -107,6 +109,12 @@ for i = 1, tasks do
   end
   if ARGV[at + 12] ~= '0' then
     redis.call('DEL', KEYS[tonumber(ARGV[at + 12])])
+  end
+  if ARGV[at + 13] ~= '0' then
+    redis.call('ZADD', KEYS[tonumber(ARGV[at + 13])], ARGV[3], id)
+  end
+  if ARGV[at + 14] ~= '0' then
+    redis.call('PEXPIRE', KEYS[tonumber(ARGV[at + 14])], ARGV[4])
   end
   if was == 'P' and place ~= 'w' then
     redis.call('ZREM', KEYS[2], id)

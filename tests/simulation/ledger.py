@@ -20,6 +20,8 @@ class Record:
     spec: bytes
     entry: tuple[str, int] | None = None
     """Agent and number of the assignment that is not yet begun."""
+    at: int = 0
+    """When it was accepted."""
 
 
 @dataclass(slots=True)
@@ -34,6 +36,7 @@ class MemoryLedger:
     ends: dict[str, str] = field(default_factory=dict)
     """The guard in which each ended task ended."""
     entries: int = 0
+    now: int = 0
 
     def commit(self, decisions: Decisions) -> list[str]:
         """Store decisions; return the ids of tasks that were to be new but exist, of which nothing is stored."""
@@ -61,7 +64,7 @@ class MemoryLedger:
         return known
 
     def _store(self, change: TaskChange) -> None:
-        record = self.tasks.setdefault(change.task_id, Record("", b"", change.spec or b""))
+        record = self.tasks.setdefault(change.task_id, Record("", b"", change.spec or b"", at=self.now))
         record.guard, record.run = change.after, change.run
         if change.release is not None and record.entry is not None:
             self.assignments[record.entry[0]].pop(record.entry[1], None)

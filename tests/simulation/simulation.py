@@ -7,6 +7,7 @@ its commit, and after it.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from heapq import heappop, heappush
 from random import Random
@@ -24,9 +25,11 @@ from bus.messages import (
     TaskResult,
     TaskUpdate,
 )
-from bus.states import TaskPriority
+from bus.records import Guard
+from bus.states import TaskPriority, TaskStatus
 from dispatcher.core.config import SchedulerConfig
-from dispatcher.core.events import Beat, Commanded, Duplicate, Event, Horizon, Reported, SignedIn, Submitted
+from dispatcher.core.decisions import Decisions
+from dispatcher.core.events import Beat, Commanded, Duplicate, Event, Found, Horizon, Reported, SignedIn, Submitted
 from dispatcher.core.record import restore_agent
 from dispatcher.core.scheduler import Scheduler
 from tests.simulation.ledger import MemoryLedger
@@ -35,6 +38,9 @@ START = 1_800_000_000_000
 CALM_AT = 60_000
 """No fault happens later than so many ms after the start."""
 LEASE_MS = 5_000
+ORPHAN_MS = 5_000
+"""A child that the ledger has may outlive a parent that ended badly by so much: a leader that dies, and the next."""
+DEEPEST = 3
 FROM_AGENTS = (Reported, Beat, SignedIn)
 
 
@@ -47,11 +53,18 @@ class Simulation:
         self.ledger = MemoryLedger()
         self.submitted: set[str] = set()
         self.executions: dict[str, int] = {}
+        self.parents: dict[str, str] = {}
+        """Parent of each child."""
+        self.ended_at: dict[str, int] = {}
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
         self._inbound: list[tuple[int, Event]] = []
         self._wakes = 0
-        self.config = SchedulerConfig(timers_per_pass=self.rng.choice((3, 500)))
+        self._found: list[Event] = []
+        """What the ledger has answered to the leader's inquiries."""
+        self.config = SchedulerConfig(
+            timers_per_pass=self.rng.choice((3, 500)), children_per_pass=self.rng.choice((1, 500))
+        )
         self.scheduler = self._leader()
         self.agents = [Agent(self, f"a{n}", slots=2 + n % 3) for n in range(agents)]
         for number in range(tasks):
@@ -85,10 +98,21 @@ class Simulation:
 
     def _check(self) -> None:
         for agent in self.scheduler.board.fleet.agents.values():
-            used = sum(task.terms.requirement.slots for task in agent.tasks.values())
+            there = [task for task in agent.tasks.values() if task.current is not None and not task.current.waiting]
+            used = sum(task.terms.requirement.slots for task in there)
             assert agent.used == used, f"{agent.id}: slots leaked"
         for task_id, guard in self.ledger.ends.items():
             assert self.ledger.tasks[task_id].guard == guard, f"{task_id}: a terminal state changed"
+            self.ended_at.setdefault(task_id, self.now)
+        for child, parent in self.parents.items():
+            record = self.ledger.tasks.get(child)
+            if record is not None and child not in self.ledger.ends and self._ended_badly(parent):
+                since = max(self.ended_at[parent], record.at)
+                assert self.now - since < ORPHAN_MS, f"{child} outlives {parent}"
+
+    def _ended_badly(self, task_id: str) -> bool:
+        end = self.ledger.ends.get(task_id)
+        return end is not None and Guard.parse(end).status is not TaskStatus.COMPLETED
 
     # --- clients
 
@@ -118,6 +142,24 @@ class Simulation:
             self.at(later, lambda: self._cancel(task_id))
             self.at(later, lambda: self._cancel(task_id))  # impatient
 
+    def submit_child(self, parent: str, attempt: int, depth: int, number: int) -> str:
+        """Submit a child of an attempt; the next attempt that asks for the same asks for this one."""
+        task_id = f"{parent}-{number}"
+        self.submitted.add(task_id)
+        self.parents[task_id] = parent
+        header = TaskHeader(
+            id=task_id,
+            capability="do",
+            parent=parent,
+            parent_attempt=attempt,
+            depth=depth,
+            run_timeout=self.rng.choice((None, 4)),
+        )
+        event = Submitted(task_id, header, header.model_dump_json().encode(), self.now)
+        # Streams have no order among each other: the parent's end may be read before.
+        self.at(self.rng.choice((0, 0, 30, 2_000)), lambda: self.send(event))
+        return task_id
+
     def _cancel(self, task_id: str) -> None:
         self.send(Commanded(Command(CancelTasks(task_ids=(task_id,), reason="why not")).root, self.now))
 
@@ -144,20 +186,35 @@ class Simulation:
         unread = [at for at, event in self._inbound[len(taken) :] if isinstance(event, FROM_AGENTS)]
         horizon = min([self.now, *unread]) - 1
         events = [_dated(event, at) for at, event in taken]
-        decisions = self.scheduler.step([*events, Horizon(horizon)], self.now)
+        found, self._found = self._found, []
+        decisions = self.scheduler.step([*events, *found, Horizon(horizon)], self.now)
         if not self.calm and self.rng.random() < 0.002:
-            self._crash()  # decided, and not stored: the entries are still there
+            self._store_some(decisions)
+            self._crash()  # decided, and not stored, or not all of it: the entries are still there
             return
         del self._inbound[: len(taken)]
+        self.ledger.now = self.now
         known = self.ledger.commit(decisions)
         if known:
             self.ledger.commit(self.scheduler.step([Duplicate(task_id) for task_id in known], self.now))
+        for task_id in decisions.inquiries:
+            record = self.ledger.tasks.get(task_id)
+            self._found.append(Found(task_id, record.guard if record else ""))
+        if self._found:
+            self.wake(self.rng.choice((0, 5)))
         due = self.scheduler.next_due
         if not self._wakes and due is not None:
             self.wake(max(0, min(due - self.now, 250)))
 
+    def _store_some(self, decisions: Decisions) -> None:
+        """Store the first tasks of a pass, as a leader does that dies between two calls of the script."""
+        changes = decisions.changes[: self.rng.randrange(1 + len(decisions.changes))]
+        if not any(not one.before and one.task_id in self.ledger.tasks for one in changes):
+            self.ledger.commit(replace(decisions, changes=changes, agents=[], notes=[], instructions=[]))
+
     def _crash(self) -> None:
         """Let another leader take over after a while."""
+        self._found = []
         self.scheduler = self._leader()
         self.wake(self.rng.choice((0, 3_000)))
 
@@ -194,6 +251,8 @@ class Agent:
         self.session = f"s{self._lives}"
         self.held: dict[tuple[str, int], dict[str, Any]] = {}
         self.running: set[tuple[str, int]] = set()
+        self.waiting: set[tuple[str, int]] = set()
+        self.returning: list[tuple[str, int]] = []
         self.cursor = self.heard = 0
         self.past: set[tuple[str, int]] = set()
         self.stopped = False
@@ -286,17 +345,29 @@ class Agent:
     def _drop(self, key: tuple[str, int]) -> None:
         self.held.pop(key, None)
         self.running.discard(key)
+        self.waiting.discard(key)
         self.past.add(key)
 
     # --- what it does
 
     def _fill(self) -> None:
-        waiting = sorted((m["score"], key) for key, m in self.held.items() if key not in self.running)
-        for _, key in waiting:
-            used = sum(self.held[k]["spec"].get("slots", 1) for k in self.running)
-            if used + self.held[key]["spec"].get("slots", 1) > self.slots:
+        while self.returning:
+            key = self.returning[0]
+            if key in self.waiting and not self._fits(key):
+                return
+            self.returning.pop(0)
+            if key in self.waiting:
+                self.waiting.discard(key)
+                self._later(self.world.rng.choice((1, 50)), partial(self._end, key))
+        unbegun = sorted((m["score"], key) for key, m in self.held.items() if key not in self.running)
+        for _, key in unbegun:
+            if not self._fits(key):
                 break
             self._start(key)
+
+    def _fits(self, key: tuple[str, int]) -> bool:
+        used = sum(self.held[k]["spec"].get("slots", 1) for k in self.running - self.waiting)
+        return bool(used + self.held[key]["spec"].get("slots", 1) <= self.slots)
 
     def _start(self, key: tuple[str, int]) -> None:
         rng, world = self.world.rng, self.world
@@ -304,7 +375,36 @@ class Agent:
         world.executions[key[0]] = world.executions.get(key[0], 0) + 1
         if rng.random() < 0.7:
             self._report(updates=(TaskUpdate(task_id=key[0], attempt=key[1]),))
-        self._later(rng.choice((1, 3, 50, 2_000, 6_000)), lambda: self._end(key))
+        lasts = rng.choice((1, 3, 50, 2_000, 6_000))
+        depth = 1 + self.held[key]["spec"].get("depth", 0)
+        if depth <= DEEPEST and rng.random() < 0.15:
+            self._later(min(lasts, 50), lambda: self._have_children(key, depth))
+            return
+        self._later(lasts, lambda: self._end(key))
+
+    def _have_children(self, key: tuple[str, int], depth: int) -> None:
+        if key not in self.running:
+            return
+        rng = self.world.rng
+        children = [self.world.submit_child(*key, depth, number) for number in range(rng.choice((1, 1, 2, 5)))]
+        if rng.random() < 0.3:
+            self._end(key)  # perhaps before its children's submissions are read
+            return
+        self.waiting.add(key)
+        self._report(updates=(TaskUpdate(task_id=key[0], attempt=key[1], waiting=True),))
+        self._later(20, lambda: self._look(key, children))
+        self._fill()
+
+    def _look(self, key: tuple[str, int], children: list[str]) -> None:
+        """Go on when the children have ended, or at times before."""
+        if key not in self.waiting:
+            return
+        if set(children) <= self.world.ledger.ends.keys() or self.world.rng.random() < 0.005:
+            self._report(updates=(TaskUpdate(task_id=key[0], attempt=key[1], waiting=False),))
+            self.returning.append(key)
+            self._fill()
+        else:
+            self._later(100, lambda: self._look(key, children))
 
     def _end(self, key: tuple[str, int]) -> None:
         if key not in self.running:

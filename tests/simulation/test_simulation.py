@@ -1,5 +1,7 @@
 """Whatever befalls a simulated pool, every task ends, once, and every slot is returned. A failure prints its seed.
 
+No child lives on for long when its parent was cancelled or has failed.
+
 `CALLBOARD_TEST_SEEDS=20000` runs so many; `CALLBOARD_TEST_SEED=17` that one alone.
 """
 
@@ -55,3 +57,6 @@ def test_enough_happens_in_the_runs() -> None:
     assert ends.count(TaskStatus.COMPLETED) > len(ends) / 2
     assert sum(count > 1 for run in runs for count in run.executions.values()) > 40, "tasks ran again"
     assert sum(len(run.ledger.agents) for run in runs) > 100
+    assert sum(len(run.parents) for run in runs) > 200, "children"
+    badly = [child for run in runs for child in run.parents if "CANCELLED" in run.ledger.ends[child]]
+    assert len(badly) > 20, "children that were cancelled"

@@ -4,9 +4,9 @@ from random import Random
 
 from bus.messages import CapabilitySpec
 from bus.states import TaskPriority, TaskStatus
-from dispatcher.core.events import Event
+from dispatcher.core.events import Event, Found
 from dispatcher.core.model import TaskState
-from tests.dispatcher.core.world import World
+from tests.dispatcher.core.world import World, task_id
 
 AGENTS = {"a": 1, "b": 3, "c": 8}
 """The agents and their slots."""
@@ -20,15 +20,24 @@ class RandomLife:
         self.world = world
         self._rng = Random(seed)
         self._sessions = 0
+        self._asked: list[str] = []
+        """What the last pass wanted to know of the ledger."""
 
     def step(self) -> None:
         """Let one thing happen, or several in one pass."""
         rng = self._rng
         after = rng.choice((0, 0, 1, 40, 700, 2_600))
         events = [event for _ in range(rng.choice((0, 1, 1, 3))) if (event := self._event()) is not None]
-        self.world.step(*events, after=after)
+        events += [Found(asked, self.world.stored.get(asked, "")) for asked in self._asked]
+        self._asked = self.world.step(*events, after=after).inquiries
         if rng.random() < 0.3:
-            self.world.horizon()
+            self._asked += self.world.horizon().inquiries
+
+    def rest(self) -> None:
+        """Let the scheduler be answered, and do all that is due at once."""
+        while self._asked or (self.world.scheduler.next_due or self.world.now + 1) <= self.world.now:
+            answers = [Found(asked, self.world.stored.get(asked, "")) for asked in self._asked]
+            self._asked = self.world.step(*answers).inquiries
 
     def _event(self) -> Event | None:
         rng = self._rng
@@ -54,6 +63,13 @@ class RandomLife:
 
     def _submit(self) -> Event:
         rng = self._rng
+        parent = self._some(TaskStatus.ASSIGNED, TaskStatus.RUNNING)
+        if parent is not None and rng.random() < 0.15:
+            depth = 1 if parent.kin is None else 1 + parent.kin.depth
+            attempt = rng.choice((None, parent.attempt, parent.attempt, parent.attempt + 1))
+            return self.world.task("do", parent=parent.id, parent_attempt=attempt, depth=depth)
+        if rng.random() < 0.02:  # of one that is unknown, or has ended
+            return self.world.task("make", parent=task_id(rng.randrange(1, 60)), depth=1)
         return self.world.task(
             rng.choice(CAPABILITIES),
             priority=rng.choice(list(TaskPriority)),
@@ -74,7 +90,7 @@ class RandomLife:
         world, number = self.world, int(task.id.partition(".")[2])
         match self._rng.randrange(6):
             case 0:
-                return world.started(number, progress=0.5)
+                return world.started(number, progress=0.5, waiting=self._rng.choice((None, None, True, False)))
             case 1:
                 return world.failed(number, retryable=self._rng.random() < 0.8)
             case 2:
