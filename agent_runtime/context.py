@@ -56,6 +56,7 @@ class TaskContext:
         "_extend",
         "_log",
         "_progress",
+        "_seen",
         "attempt",
         "metadata",
         "task_id",
@@ -81,6 +82,8 @@ class TaskContext:
         self._extend = extend
         self._children = children
         self._cancelled = False
+        self._seen: Callable[[], None] | None = None
+        """Called once the code has asked and was told that it is cancelled."""
         self._log: logging.LoggerAdapter[logging.Logger] | None = None
 
     @property
@@ -91,6 +94,9 @@ class TaskContext:
     @property
     def cancelled(self) -> bool:
         """True once the result no longer counts: cancelled, timed out, or the agent stops. Ask often in threads."""
+        if self._cancelled and self._seen is not None:
+            seen, self._seen = self._seen, None
+            seen()
         return self._cancelled
 
     def progress(self, fraction: float, note: str | None = None) -> Awaitable[None]:

@@ -43,7 +43,7 @@ EAGER: Final = sys.version_info >= (3, 12)
 class Pipeline:
     """What all attempts of one agent share: its methods, its threads, and who is told."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each thing that is to be told
         self,
         agent: Agent,
         *,
@@ -52,6 +52,7 @@ class Pipeline:
         ended: Callable[["Execution"], None],
         progress: Callable[[AttemptKey, float, str | None], None],
         extended: Callable[[AttemptKey, float], None],
+        cancelling: Callable[[AttemptKey, str], None],
         nursery: Nursery,
         room: Room,
     ) -> None:
@@ -62,6 +63,7 @@ class Pipeline:
         self.ended = ended
         self.progress = progress
         self.extended = extended
+        self.cancelling = cancelling
         self.nursery = nursery
         self.room = room
         self._known: dict[str, list[Operation]] = {}
@@ -179,15 +181,26 @@ class Execution:
         else:
             self._task = loop.create_task(work)
 
-    def stop(self, verdict: Outcome) -> None:
-        """Stop the code and settle with `verdict`, at the latest after `PATIENCE_S`. The first verdict counts."""
+    def cancel(self, why: str, grace: float | None) -> None:
+        """Stop the code within `grace` seconds, and say when it knows: a thread does when it has asked."""
+        if self._settled or self._verdict is not None:
+            return
+        key, say = self.attempt.key, self._pipeline.cancelling
+        at_once = self.operation is None or self.operation.capability.is_async
+        if not at_once:
+            self._context._seen = lambda: self._in_loop(partial(say, key, "acknowledged"))  # noqa: SLF001 - the two are one
+        say(key, "acknowledged" if at_once else "delivered")
+        self.stop(outcome.cancelled(why), PATIENCE_S if grace is None else max(0.0, grace))
+
+    def stop(self, verdict: Outcome, patience: float = PATIENCE_S) -> None:
+        """Stop the code and settle with `verdict`, at the latest after `patience` (s). The first verdict counts."""
         if self._settled or self._verdict is not None:
             return
         self._verdict = verdict
         self._context._cancel()  # noqa: SLF001 - the two are one
         if self._children is not None:
             self._children.let_go()
-        self._timers.append(self._pipeline.loop.call_later(PATIENCE_S, self._give_up, verdict))
+        self._timers.append(self._pipeline.loop.call_later(patience, self._give_up, verdict))
         # A task that is cancelled before its first step never runs any of its code, our `finally` included: the slot
         # would be lost. It finds the verdict by itself.
         if self._begun and self._task is not None:
@@ -315,6 +328,8 @@ class Execution:
     def _give_up(self, verdict: Outcome) -> None:
         """Report the verdict without the code, which does not stop."""
         self.overdue = not self._settled
+        if verdict.status is TaskStatus.CANCELLED:
+            self._verdict = verdict._replace(abandoned=True)
         self._settle(verdict)
 
     def _settle(self, found: Outcome) -> None:

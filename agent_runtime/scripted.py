@@ -73,7 +73,14 @@ class ScriptedNursery:
         """Raise `UnknownTaskError`: there is no ledger."""
         raise UnknownTaskError(task_id)
 
-    async def cancel(self, task_ids: list[str], reason: str = "") -> None:  # noqa: ARG002 - as a client has it
+    async def cancel(
+        self,
+        task_ids: list[str],
+        reason: str = "",  # noqa: ARG002 - as a client has it
+        *,
+        by: str | None = None,  # noqa: ARG002
+        grace: float | None = None,  # noqa: ARG002
+    ) -> None:
         """Cancel children that have not ended."""
         for task_id in task_ids:
             if task_id in self._working:

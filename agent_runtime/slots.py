@@ -85,13 +85,18 @@ class Slots:
         self._inbox.release(keys)
         self._observer.slots(self._used, self.size)
 
-    def cancel(self, key: AttemptKey, why: str) -> None:
-        """Stop an attempt, or drop it if it has not begun; unknown ones are ended already."""
-        if self._inbox.withdraw(key):
-            return
-        execution = self._running.get(key)
-        if execution is not None:
-            execution.stop(outcome.cancelled(why))
+    def cancel(self, key: AttemptKey, why: str, *, confirm: bool = False, grace: float | None = None) -> None:
+        """Stop an attempt, or drop it if it has not begun; unknown ones are ended already.
+
+        With `confirm` it is reported how far that is and what comes of it; its code may take `grace` seconds to stop.
+        """
+        if not confirm:
+            if not self._inbox.withdraw(key) and (execution := self._running.get(key)) is not None:
+                execution.stop(outcome.cancelled(why))
+        elif self._inbox.take_back(key):
+            self._reporter.finished(key, outcome.cancelled(why), 0.0)
+        elif (execution := self._running.get(key)) is not None:
+            execution.cancel(why, grace)
 
     def recall(self, key: AttemptKey) -> None:
         """Hand back an attempt that has not begun. Any other has been, or will be, reported as begun or ended."""

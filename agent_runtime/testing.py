@@ -69,6 +69,7 @@ class AgentKit:
             ended=self._ended,
             progress=self._progressed,
             extended=lambda _key, _seconds: None,
+            cancelling=lambda _key, _step: None,
             nursery=self._nursery,
             room=NoRoom(),
         )

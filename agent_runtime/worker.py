@@ -131,6 +131,7 @@ class Worker:
                 ended=self._slots.ended,
                 progress=self._reporter.progress,
                 extended=self._reporter.extended,
+                cancelling=self._reporter.cancelling,
                 nursery=self._nursery,
                 room=self._slots,
             )
@@ -222,7 +223,9 @@ class Worker:
             case "reregister":
                 self._registration.forgotten()
             case "cancel":
-                self._slots.cancel((message["task_id"], message["attempt"]), message.get("reason") or "cancelled")
+                key = message["task_id"], message["attempt"]
+                why, confirm, grace = message.get("reason"), message.get("confirm"), message.get("grace")
+                self._slots.cancel(key, why or "cancelled", confirm=bool(confirm), grace=grace)
             case "recall":
                 self._slots.recall((message["task_id"], message["attempt"]))
             case "drain":

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from bus.cancelling import CancelReport
     from bus.client import Client
     from bus.errors import (
         BusUnavailableError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from bus.states import AgentHealth, AgentStatus, FailureReason, TaskPriority, TaskStatus
 
 _HOMES: Final = {
+    "bus.cancelling": ("CancelReport",),
     "bus.client": ("Client",),
     "bus.errors": (
         "BusUnavailableError",
@@ -71,6 +73,7 @@ __all__ = [
     "AnyOf",
     "BusUnavailableError",
     "CallboardError",
+    "CancelReport",
     "Client",
     "ClientClosedError",
     "Condition",

@@ -14,6 +14,7 @@ from typing import Any, Final, Self, TypedDict, TypeVar, Unpack, overload
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from bus.agent_operations import AgentOperations
+from bus.cancelling import DONE_S, CancelReport, cancel_and_wait
 from bus.connection import CONNECTION_ERRORS
 from bus.dead_letters import DeadLetters
 from bus.errors import BusUnavailableError, SubmissionError
@@ -113,6 +114,25 @@ class Client(TaskOperations, AgentOperations):
         self._outcomes.clear()
         with suppress(*CONNECTION_ERRORS):
             await self._link.redis.aclose()
+
+    async def cancel_and_wait(
+        self,
+        task_ids: Iterable[str],
+        reason: str = "",
+        *,
+        by: str | None = None,
+        grace: float | None = None,
+        timeout: float = DONE_S,
+    ) -> CancelReport:
+        """Cancel tasks as `cancel` does; return what has come of each, `timeout` seconds later at the latest.
+
+        Returns as soon as all have ended. Those that are still being stopped then are told as `under_way`: it goes on.
+        Raises `NoLeaderError` when no leader takes the request; it is stored, and the next one will.
+        """
+        by = by or self._link.client_id
+        return await cancel_and_wait(
+            self._link, self.handle, task_ids, reason=reason, by=by, grace=grace, timeout=timeout
+        )
 
     # --- submitting
 

@@ -17,7 +17,7 @@ CallboardError
 └── UnknownAgentError        the pool knows no such agent
 """
 
-from typing import Final
+from typing import Final, Self
 
 from bus.messages import TaskError
 
@@ -151,7 +151,24 @@ class TaskFailedError(TaskOutcomeError):
 
 
 class TaskCancelledError(TaskOutcomeError):
-    """The task was cancelled; `reason` says what for."""
+    """The task was cancelled; `reason` says what for, `by` who did it.
+
+    With `given_up` its code may still run: it did not stop in time, or its agent was lost.
+    """
+
+    by: str | None = None
+    given_up: bool = False
+
+    @classmethod
+    def of(
+        cls, task_id: str, reason: str | None, *, by: str | None, given_up: bool, error: TaskError | None = None
+    ) -> Self:
+        """Make the error of a cancelled task."""
+        because = f": {reason}" if reason else ""
+        doubt = " (it did not stop in time, and may still run)" if given_up else ""
+        made = cls(task_id, f"was cancelled{because}{doubt}", reason=reason, error=error)
+        made.by, made.given_up = by, given_up
+        return made
 
 
 class TaskTimeoutError(TaskOutcomeError):

@@ -128,6 +128,11 @@ class LedgerView:
             *([(names.dead if ended == {TaskStatus.FAILED} else names.finished, True)] if ended else []),
         ]
 
+    async def status(self, task_id: str) -> TaskStatus | None:
+        """Return a task's status; None if the ledger has no such task."""
+        guard: Any = await self._redis.hget(self._names.task(task_id), "state")
+        return None if guard is None else Guard.parse(guard.decode()).status
+
     async def children(self, task_id: str, limit: int) -> list[Task]:
         """Return at most `limit` children of a task, in the order of their submission."""
         found: list[Task] = []
@@ -236,5 +241,6 @@ def _record(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
         spec=spec,
         output=None if result is None else from_json(result),
         attempts=run.attempts,
+        cancellation=run.cancellation,
         requeues=run.requeues,
     )

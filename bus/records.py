@@ -11,6 +11,7 @@ The record of a task is one hash of five fields (few fields keep a million waiti
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -59,6 +60,31 @@ class AttemptRecord:
     error: TaskError | None = None
 
 
+class CancelOutcome(StrEnum):
+    """What came of a cancel."""
+
+    FINISHED = "finished"  # the attempt has ended, or there was none
+    GIVEN_UP = "given_up"  # nobody knows whether its code has stopped
+    TOO_LATE = "too_late"  # its result was on its way
+
+
+@dataclass(slots=True)
+class Cancellation:
+    """The cancel of a task, as far as it is. Instants as in `Run`."""
+
+    requested_at: int
+    reason: str = ""
+    by: str = ""
+    grace_ms: int = 0
+    """How long its agent has to stop it."""
+    delivered_at: int | None = None
+    """Its agent has been told."""
+    acknowledged_at: int | None = None
+    """Its code has been told."""
+    outcome: CancelOutcome | None = None
+    """None while it is under way; it ended when the task did."""
+
+
 @dataclass(slots=True)
 class Requeued:
     """A life of a task that is over: how it ended, and who gave the task another. Instants as in `Run`."""
@@ -96,6 +122,7 @@ class Run(BaseModel):
     failures: int = Field(0, description="Attempts that count against max_attempts.")
     watchers: tuple[str, ...] = ()
     attempts: tuple[AttemptRecord, ...] = ()
+    cancellation: Annotated[Cancellation | None, Field(description="Who cancelled it, and how far that is.")] = None
     requeues: tuple[Requeued, ...] = Field((), description="Earlier lives, the latest last.")
 
 
@@ -181,6 +208,7 @@ class TaskInDB(Task):
     spec: SubmitTask
     output: JsonValue = None
     attempts: tuple[AttemptRecord, ...] = ()
+    cancellation: Cancellation | None = Field(None, description="Who cancelled it, and how far that is.")
     requeues: tuple[Requeued, ...] = ()
     waiting_because: str | None = Field(None, description="Why a PENDING task has no agent yet.")
 

@@ -52,10 +52,18 @@ class TaskOperations:
             raise UnknownTaskError(task_id, unread)
         return record
 
-    async def cancel(self, task_ids: Iterable[str], reason: str = "") -> None:
-        """Ask that tasks be cancelled; returns when the request is stored. Ended ones are left as they are."""
+    async def cancel(
+        self, task_ids: Iterable[str], reason: str = "", *, by: str | None = None, grace: float | None = None
+    ) -> None:
+        """Ask that tasks be cancelled; returns when the request is stored. Ended ones are left as they are.
+
+        What no agent has is CANCELLED as soon as the leader reads it. What an agent has is stopped by it: its code may
+        take `grace` seconds (the pool's 5 s if None) to clean up, then the task is given up: CANCELLED all the same,
+        and its slot taken until the code has stopped. `by` is who wants it, this client if None, as the record tells.
+        """
         for names, part in self._link.parts(task_ids):
-            await self._link.command(names, CancelTasks(task_ids=part, reason=reason, by=self._link.client_id))
+            asked = CancelTasks(task_ids=part, reason=reason, by=by or self._link.client_id, grace=grace)
+            await self._link.command(names, asked)
 
     async def cancel_matching(
         self, where: TaskFilter | str, reason: str = "", *, pool: str | None = None, timeout: float = SWEEP_S

@@ -26,7 +26,7 @@ from bus.ids import ClientId, TaskId
 from bus.messages import VERSION, Outcome, WatchTasks
 from bus.names import DATA_FIELD, PoolNames
 from bus.outage import is_refusal
-from bus.records import Guard, Run
+from bus.records import CancelOutcome, Guard, Run
 from bus.states import TaskPriority, TaskStatus
 
 LOG = logging.getLogger("callboard.client")
@@ -279,4 +279,6 @@ def _outcome(task_id: TaskId, row: Any) -> Outcome | None:  # noqa: ANN401 - wha
         output=None if result is None else from_json(result),
         error=told.error,
         reason=told.reason,
+        by=told.cancellation.by or None if told.cancellation and guard.status is TaskStatus.CANCELLED else None,
+        given_up=told.cancellation is not None and told.cancellation.outcome is CancelOutcome.GIVEN_UP,
     )

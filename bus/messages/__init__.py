@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         Tag,
         TaskIdField,
     )
-    from bus.messages.outcomes import AgentTransition, EventBatch, OfDead, Outcome, Reply, Swept, Transition
+    from bus.messages.outcomes import AgentTransition, EventBatch, OfCancel, OfDead, Outcome, Reply, Swept, Transition
     from bus.messages.reports import HandBack, Report, TaskError, TaskResult, TaskUpdate
     from bus.messages.tasks import MAX_DEPTH, SubmitTask, TaskFields, TaskHeader
 
@@ -75,6 +75,7 @@ __all__ = [
     "Heartbeat",
     "Instruction",
     "Message",
+    "OfCancel",
     "OfDead",
     "Outcome",
     "Plan",

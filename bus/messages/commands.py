@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, RootModel
 
 from bus.filters import TaskFilter
-from bus.messages.message import AgentIdField, Message, SessionField, TaskIdField
+from bus.messages.message import AgentIdField, Message, Seconds, SessionField, TaskIdField
 from bus.messages.tasks import TaskFields
 from bus.states import TaskPriority
 
@@ -17,6 +17,8 @@ class CancelTasks(Message):
     task_ids: tuple[TaskIdField, ...] = Field(min_length=1, max_length=1000)
     reason: str = Field("", max_length=1000)
     by: str = Field("", max_length=200)
+    grace: Seconds | None = Field(None, description="How long an agent has to stop it; then it is given up.")
+    reply_to: SessionField | None = Field(None, description="Client that is told at once what has come of each.")
 
 
 class Reprioritise(Message):

@@ -50,6 +50,10 @@ class CancelAttempt(Message):
     task_id: TaskIdField
     attempt: int
     reason: str = ""
+    grace: float | None = Field(None, description="Seconds that its code may take to stop; the agent's own if absent.")
+    confirm: bool = Field(
+        default=False, description="The attempt is still current: say how far it is (`cancel`), and how it ends."
+    )
 
 
 class RecallAttempt(Message):

@@ -21,6 +21,18 @@ class Outcome(BaseModel):
     output_in_ledger: bool = Field(default=False, description="The output is too large for a reply: read the record.")
     error: TaskError | None = None
     reason: str | None = Field(None, description="A `FailureReason`, or the reason of a cancel.")
+    by: str | None = Field(None, description="Who cancelled it.")
+    given_up: bool = Field(default=False, description="It was cancelled, and its code may still run.")
+
+
+class OfCancel(BaseModel):
+    """What has come of a cancel when the leader has taken it: each task is in one of these."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    ended: tuple[str, ...] = Field((), description="CANCELLED.")
+    under_way: tuple[str, ...] = Field((), description="Their agents are told; how they end is told as for all tasks.")
+    not_live: tuple[str, ...] = Field((), description="Ended already, or not known; an unread one is cancelled yet.")
 
 
 class OfDead(BaseModel):
@@ -48,6 +60,7 @@ class Reply(Message):
 
     outcomes: tuple[Outcome, ...] = ()
     explanation: Explanation | None = Field(None, description="Answer to `explain` or `plan`.")
+    cancel: OfCancel | None = Field(None, description="Answer to `cancel`; of many tasks there are several.")
     dead: OfDead | None = Field(None, description="Answer to `requeue` or `purge`; of many tasks there are several.")
     swept: Swept | None = Field(None, description="Answers to `cancel_matching` or `reprioritise_matching`.")
     unknown: bool = Field(default=False, description="What was asked about is not live: see its record.")

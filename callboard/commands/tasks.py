@@ -6,17 +6,19 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 from pydantic import ValidationError
 
+from bus.cancelling import DONE_S, CancelReport
 from bus.explanations import Explanation
 from bus.ids import task_pool
-from bus.records import Task, TaskCreate, TaskInDB
+from bus.records import Cancellation, Task, TaskCreate, TaskInDB
 from bus.states import TaskPriority, TaskStatus
 from callboard.connecting import check_task_id, connected
-from callboard.failures import UsageError
+from callboard.failures import FAILED, UsageError
 from callboard.filter_options import NO_ENDED_FILTER, NO_FILTER, All, EndedFilterOptions, FilterOptions, which
 from callboard.moments import ago, moment
-from callboard.options import AsJson, RedisUrl, Seconds
+from callboard.options import AsJson, Flag, RedisUrl, Seconds
 from callboard.outcomes import show_outcome
 from callboard.output import json_text, print_json, print_line, print_rows, print_table
+from callboard.user import user
 
 tasks = App(name="tasks", help="Look at tasks, fetch their results, cancel them.", result_action="return_value")
 
@@ -96,6 +98,7 @@ def _rows(task: TaskInDB) -> list[tuple[str, object]]:
         ("waits because", task.waiting_because),
         ("reason", task.reason),
         ("error", f"{task.error.type}: {task.error.message}" if task.error else None),
+        ("cancel", _cancel(task.cancellation)),
         ("capability", " ".join(part for part in (task.capability, task.spec.version) if part)),
         ("priority", task.priority),
         ("attempt", f"{task.attempt} of {task.max_attempts}" if task.attempt else None),
@@ -123,6 +126,20 @@ def _rows(task: TaskInDB) -> list[tuple[str, object]]:
     return rows
 
 
+def _cancel(cancel: Cancellation | None) -> str | None:
+    """Say how far a cancel is, step by step, with the time each took from its request on."""
+    if cancel is None:
+        return None
+    by = f" by {cancel.by}" if cancel.by else ""
+    steps = [f"requested {moment(cancel.requested_at)}{by}{f' ({cancel.reason})' if cancel.reason else ''}"]
+    for what, at in (("delivered", cancel.delivered_at), ("acknowledged", cancel.acknowledged_at)):
+        if at is not None:
+            steps.append(f"{what} after {(at - cancel.requested_at) / 1000:.1f} s")
+    if cancel.outcome is not None:
+        steps.append(cancel.outcome.replace("_", " "))
+    return "; ".join(steps)
+
+
 @tasks.command
 async def result(
     task_id: _TaskId,
@@ -139,7 +156,7 @@ async def result(
 
 
 @tasks.command
-async def cancel(
+async def cancel(  # noqa: PLR0913 - one per option
     task_ids: Annotated[list[str] | None, Parameter(help="Ids of the tasks; else conditions say which.")] = None,
     /,
     *,
@@ -147,13 +164,18 @@ async def cancel(
     where: FilterOptions = NO_FILTER,
     everything: All = False,
     reason: Annotated[str, Parameter(help="Kept with the tasks.")] = "",
+    by: Annotated[str | None, Parameter(help="Who wants it; else your name on this machine.")] = None,
+    grace: Annotated[Seconds | None, Parameter(help="How long their code may take to stop; else 5 s.")] = None,
+    wait: Annotated[Flag, Parameter(help="Wait until they have stopped, and say what has come of each.")] = False,
+    timeout: Annotated[Seconds, Parameter(help="How long to wait.")] = DONE_S,
     pool: _Pool = None,
     redis_url: RedisUrl = None,
     json: AsJson = False,
 ) -> int:
     """Ask that tasks be cancelled. Those that have ended stay as they are.
 
-    Some by their ids, or all that meet the conditions and were submitted before: then it is waited until they all are.
+    Some by their ids, or all that meet the conditions and were submitted before: then it is waited until all are told.
+    With --wait the exit code is 1 unless all of them have stopped.
     """
     asked = which(task_ids, where.filter(status), everything=everything, command="cancel")
     for task_id in task_ids or ():
@@ -163,13 +185,35 @@ async def cancel(
             number = await bus.cancel_matching(asked, reason)
             _tell_number("cancel", "cancelled", number, as_json=json)
             return 0
-        await bus.cancel(task_ids or (), reason)
+        by = by or user()
+        if wait:
+            return _show_cancelled(
+                await bus.cancel_and_wait(task_ids or (), reason, by=by, grace=grace, timeout=timeout), as_json=json
+            )
+        await bus.cancel(task_ids or (), reason, by=by, grace=grace)
     task_ids = task_ids or []
     if json:
         print_json({"requested": "cancel", "ids": task_ids})
     else:
         print_line(f"asked for {len(task_ids)} task{'s' * (len(task_ids) != 1)} to be cancelled")
     return 0
+
+
+def _show_cancelled(report: CancelReport, *, as_json: bool) -> int:
+    """Print what has come of a cancel; return the exit code."""
+    if as_json:
+        print_json(report)
+    else:
+        words = [
+            *((task_id, "cancelled") for task_id in report.cancelled),
+            *((task_id, f"had ended as {status}") for task_id, status in report.over.items()),
+            *((task_id, "given up: it did not stop, and may still run") for task_id in report.given_up),
+            *((task_id, "is not stopped yet") for task_id in report.under_way),
+            *((task_id, "is not known, and will be cancelled if it is still unread") for task_id in report.unknown),
+        ]
+        for task_id, what in words:
+            print_line(f"{task_id} {what}")
+    return FAILED if report.given_up or report.under_way else 0
 
 
 @tasks.command

@@ -16,7 +16,7 @@ from bus.messages import (
     Unregister,
 )
 from bus.states import AgentHealth, AgentStatus, FailureReason, TaskStatus
-from dispatcher.core import breaker, lifecycle
+from dispatcher.core import breaker, cancellation, lifecycle
 from dispatcher.core.board import Board
 from dispatcher.core.model import AgentState, TaskState, session_of
 from dispatcher.core.record import thousandths
@@ -185,6 +185,7 @@ def _reconcile(board: Board, agent: AgentState, message: Heartbeat, at: int) -> 
             continue
         if task.id in held:
             current.missing_since = None
+            cancellation.remind(board, task, at)
         elif current.missing_since is None:
             if at - current.assigned_at > MISSED_DELIVERY_MS:
                 current.missing_since = at

@@ -58,8 +58,8 @@ class Board:
         self.family = Family()
         self.clock_timers = Timers(self._means_something)
         self.horizon_timers = Timers(self._means_something)
-        self.tombstones: dict[str, str] = {}
-        """Reasons of cancels that found no task, by the task's id."""
+        self.tombstones: dict[str, tuple[str, str]] = {}
+        """Reason and author of cancels that found no task, by the task's id."""
         self.sweeps: dict[str, Sweep] = {}
         """Commands that speak of all tasks of a kind, by their number; kept for a while when they are through."""
         self.sweeps_until = 0
@@ -83,7 +83,7 @@ class Board:
     def _means_something(self, kind: TimerKind, subject: str, mark: int) -> bool:
         """Tell whether a timer may still do anything when it rings; in doubt it may."""
         match kind:
-            case TimerKind.READY | TimerKind.RUN_TIMEOUT | TimerKind.PROGRESS:
+            case TimerKind.READY | TimerKind.RUN_TIMEOUT | TimerKind.PROGRESS | TimerKind.CANCEL:
                 task = self.tasks.get(subject)
                 return task is not None and task.attempt == mark
             case TimerKind.EXPIRE:
@@ -124,17 +124,18 @@ class Board:
             agent.watched = True
             self.clock_timers.set(self.now + self.config.recall_after_ms, TimerKind.RECALL, agent.id)
 
-    def bury(self, task_id: str, reason: str) -> None:
+    def bury(self, task_id: str, reason: str, by: str) -> None:
         """Remember a cancel that found no task; the next leader shall know it, too."""
-        self.tombstones[task_id] = reason
-        self.draft.notes.append(Note(NoteKind.TOMBSTONE, task_id, to_json({"reason": reason, "at": self.now})))
+        self.tombstones[task_id] = reason, by
+        said = to_json({"reason": reason, "by": by, "at": self.now})
+        self.draft.notes.append(Note(NoteKind.TOMBSTONE, task_id, said))
 
-    def unbury(self, task_id: str) -> str | None:
-        """Forget a tombstone; return the reason of its cancel, None if there is none."""
-        reason = self.tombstones.pop(task_id, None)
-        if reason is not None:
+    def unbury(self, task_id: str) -> tuple[str, str] | None:
+        """Forget a tombstone; return the reason and the author of its cancel, None if there is none."""
+        found = self.tombstones.pop(task_id, None)
+        if found is not None:
             self.draft.notes.append(Note(NoteKind.TOMBSTONE, task_id, None))
-        return reason
+        return found
 
     def add_agent(self, agent: AgentState) -> None:
         """Let `agent` be considered; if it asks of tasks what nobody has asked, those that wait are sorted anew."""

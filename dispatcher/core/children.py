@@ -40,6 +40,9 @@ def join(board: Board, task: TaskState, header: TaskHeader) -> bool:
     task.kin = Kin(header.parent, header.depth)
     if parent is None:
         board.family.doubtful[header.parent] = None
+    elif parent.cancellation is not None:
+        lifecycle.cancel(board, task, f"its parent {parent.id} was cancelled", board.now)
+        return False
     elif parent.agent is None or header.parent_attempt not in (None, parent.attempt):
         reason = f"attempt {header.parent_attempt or parent.attempt} of its parent {parent.id} is over"
         lifecycle.cancel(board, task, reason, board.now)

@@ -1,10 +1,13 @@
 """What clients and operators want of tasks and agents, and their questions: one function per command."""
 
+from enum import Enum
+
 from bus.messages import (
     AgentCommand,
     CancelMatching,
     CancelTasks,
     Explain,
+    OfCancel,
     Plan,
     PurgeDead,
     Reprioritise,
@@ -14,20 +17,28 @@ from bus.messages import (
 )
 from bus.messages import Reply as ReplyMessage
 from bus.states import TaskPriority
-from dispatcher.core import agents, explain, lifecycle, sweeps
+from dispatcher.core import agents, cancellation, explain, sweeps
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Reply
 from dispatcher.core.events import Commanded
+from dispatcher.core.terms import MILLI
 from dispatcher.core.timers import TimerKind
 
 
-def take(board: Board, event: Commanded) -> None:  # noqa: C901 - one branch per kind of command
+class CancelStep(Enum):
+    """How far a cancel has come when it has been asked for."""
+
+    ENDED = "the task is CANCELLED"
+    UNDER_WAY = "its agent is told"
+    NOT_LIVE = "the task has ended already, or is not known"
+
+
+def take(board: Board, event: Commanded) -> None:
     """Do what is asked for."""
     command = event.command
     match command:
         case CancelTasks():
-            for task_id in command.task_ids:
-                cancel(board, task_id, command.reason)
+            cancel_all(board, command)
         case Reprioritise():
             for task_id in command.task_ids:
                 reprioritise(board, task_id, command.priority)
@@ -44,17 +55,31 @@ def take(board: Board, event: Commanded) -> None:  # noqa: C901 - one branch per
             agents.command(board, command.agent_id, command.type, command.reason)
 
 
-def cancel(board: Board, task_id: str, reason: str) -> None:
+def cancel_all(board: Board, command: CancelTasks) -> None:
+    """Cancel each of the tasks, and answer what has come of it so far."""
+    grace_ms = None if command.grace is None else int(command.grace * MILLI)
+    found = {
+        task_id: cancel(board, task_id, command.reason, command.by, grace_ms)
+        for task_id in dict.fromkeys(command.task_ids)
+    }
+    if command.reply_to is not None:
+        ids = {step: tuple(task_id for task_id, at in found.items() if at is step) for step in CancelStep}
+        told = OfCancel(
+            ended=ids[CancelStep.ENDED], under_way=ids[CancelStep.UNDER_WAY], not_live=ids[CancelStep.NOT_LIVE]
+        )
+        board.draft.replies.append(Reply(command.reply_to, ReplyMessage(cancel=told).model_dump_json().encode()))
+
+
+def cancel(board: Board, task_id: str, reason: str, by: str = "", grace_ms: int | None = None) -> CancelStep:
     """Give up a task, whatever its state; one that is not known is remembered, for its submission may be unread."""
     task = board.live(task_id)
-    if task is None:
-        if task_id in board.tasks:
-            return  # it has ended in this very pass
-        board.bury(task_id, reason)
+    if task is not None:
+        ended = cancellation.request(board, task, reason, by, grace_ms)
+        return CancelStep.ENDED if ended else CancelStep.UNDER_WAY
+    if task_id not in board.tasks:  # else it has ended in this very pass
+        board.bury(task_id, reason, by)
         board.clock_timers.set(board.now + board.config.tombstone_ms, TimerKind.TOMBSTONE, task_id)
-        return
-    lifecycle.stop(board, task, reason)
-    lifecycle.cancel(board, task, reason, board.now)
+    return CancelStep.NOT_LIVE
 
 
 def reprioritise(board: Board, task_id: str, priority: TaskPriority) -> None:
@@ -75,7 +100,7 @@ def reprioritise(board: Board, task_id: str, priority: TaskPriority) -> None:
 def apply(board: Board, sweep: sweeps.Sweep, task_id: str) -> None:
     """Do to one task what a sweep wants of all of its kind."""
     if sweep.priority is None:
-        cancel(board, task_id, sweep.reason)
+        cancel(board, task_id, sweep.reason, sweep.by)
     else:
         reprioritise(board, task_id, sweep.priority)
 

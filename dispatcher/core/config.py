@@ -30,6 +30,8 @@ class SchedulerConfig:
     """Most tasks ahead of its slots, however short they are."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     """How tasks are repeated that do not say it themselves, nor their capability."""
+    cancel_grace_ms: int = 5_000
+    """How long an agent has to stop what is cancelled, where the cancel does not say it."""
     timeout_grace_ms: int = 5_000
     """How long after run_timeout the agent may still report its own verdict."""
     breaker_failures: int = 20

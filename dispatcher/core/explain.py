@@ -10,6 +10,7 @@ from collections import Counter
 from bus.explanations import AgentGroup, Explanation, LimitWait, NearestMiss
 from bus.messages import TaskFields, TaskHeader
 from bus.states import AgentHealth, AgentStatus, TaskStatus
+from dispatcher.core import cancellation
 from dispatcher.core.board import Board
 from dispatcher.core.limits import Closed
 from dispatcher.core.match import accepts, failing
@@ -31,6 +32,8 @@ def explain(board: Board, task: TaskState) -> Explanation:
         text = f"{verb} {agent.id} since {_seconds(board.now - current.assigned_at)}: {current.why}"
         if current.waiting:
             text += f"; waits for its children, {board.family.live(task.id)} live, without its slots"
+        if (cancel := cancellation.explain(task, board.now)) is not None:
+            text = f"{text}; {cancel}"
         fleet = board.fleet
         return Explanation(
             task_id=task.id,

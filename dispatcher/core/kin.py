@@ -76,6 +76,11 @@ class Family:
         how = "was cancelled" if status is TaskStatus.CANCELLED else "has failed"
         self.orphaned.append((parent, f"its parent {parent} {how}"))
 
+    def bereave_early(self, parent: str) -> None:
+        """Let the children of a task be cancelled that is being cancelled itself."""
+        if parent in self._children:
+            self.bereave(parent, TaskStatus.CANCELLED)
+
     def release(self, parent: str) -> None:
         """Let the children of `parent`, which ended well or is forgotten, go on by themselves."""
         self._children.pop(parent, None)

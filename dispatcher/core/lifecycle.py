@@ -9,7 +9,7 @@ from typing import Final
 from pydantic_core import to_json
 
 from bus.messages import CancelAttempt, Control, TaskError
-from bus.records import AttemptRecord
+from bus.records import AttemptRecord, Cancellation, CancelOutcome
 from bus.retries import RetryPolicy
 from bus.states import AgentStatus, FailureReason, TaskStatus, task_may_be_revived, task_may_become
 from dispatcher.core import breaker, room
@@ -82,6 +82,8 @@ def complete(board: Board, task: TaskState, current: Attempt, output: bytes, at:
         agent.ended(well=True)
         if agent.breakers:
             breaker.succeeded(board, agent, task.terms.requirement.capability)
+    if task.cancellation is not None:
+        task.cancellation.outcome = CancelOutcome.TOO_LATE
     task.output = output
     task.error = None
     _finish(board, task, TaskStatus.COMPLETED, None, at, run_ms)
@@ -95,10 +97,15 @@ def stop(board: Board, task: TaskState, reason: str) -> None:
         board.instruct(current.agent.id, Control(stop))
 
 
-def cancel(board: Board, task: TaskState, reason: str, at: int) -> None:
-    """→ CANCELLED, from any live status."""
+def cancel(
+    board: Board, task: TaskState, reason: str, at: int, *, outcome: str = "cancelled", error: TaskError | None = None
+) -> None:
+    """→ CANCELLED, from any live status; `outcome` and `error` are what its attempt came to, if it has one."""
+    cancellation = task.cancellation
+    if cancellation is not None and cancellation.outcome is None:
+        cancellation.outcome = CancelOutcome.FINISHED
     if task.agent is not None:
-        _end_attempt(task, "cancelled", at, None)
+        _end_attempt(task, outcome, at, error)
     _finish(board, task, TaskStatus.CANCELLED, reason or None, at, 0.0)
 
 
@@ -137,6 +144,9 @@ def attempt_failed(
         agent.failed += 1
         agent.ended(well=False)
         breaker.failed(board, agent, task.terms.requirement.capability, reason)
+    if task.cancellation is not None:
+        _end_cancelled(board, task, task.cancellation, reason.value, error, at)
+        return
     policy = _policy(board, task, agent)
     if not retryable or task.failures >= task.terms.max_attempts or forbids(policy, error):
         fail(board, task, reason, error, at)
@@ -165,6 +175,9 @@ def requeue(
     board: Board, task: TaskState, outcome: str, at: int, *, error: TaskError | None = None, not_before: int = 0
 ) -> None:
     """→ PENDING: its attempt is over, whatever came of it; another may follow from `not_before` on."""
+    if task.cancellation is not None:
+        _end_cancelled(board, task, task.cancellation, outcome, error, at)
+        return
     _end_attempt(task, outcome, at, error)
     evidence = poison(task.present_attempts)
     if evidence is not None:
@@ -195,6 +208,15 @@ def revive(board: Board, task: TaskState, why: str) -> None:
     board.draft.requeued.append(task.terms.requirement.capability)
     arm_expiry(board, task)
     wait(board, task)
+
+
+def _end_cancelled(
+    board: Board, task: TaskState, cancellation: Cancellation, outcome: str, error: TaskError | None, at: int
+) -> None:
+    """→ CANCELLED: the attempt ended in another way while its cancel was under way, and none follows."""
+    if outcome == FailureReason.AGENT_LOST.value:
+        cancellation.outcome = CancelOutcome.GIVEN_UP
+    cancel(board, task, cancellation.reason, at, outcome=outcome, error=error)
 
 
 def wait(board: Board, task: TaskState) -> None:
@@ -260,6 +282,9 @@ def outcome_json(task: TaskState, agent_id: str | None) -> bytes:
         "error": task.error,
         "reason": task.reason,
     }
+    if task.cancellation is not None and task.status is TaskStatus.CANCELLED:
+        head["by"] = task.cancellation.by or None
+        head["given_up"] = task.cancellation.outcome is CancelOutcome.GIVEN_UP
     text = to_json(head, exclude_none=True, inf_nan_mode="constants")
     return text if task.output is None else text[:-1] + b',"output":' + task.output + b"}"
 

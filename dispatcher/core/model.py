@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from bus.messages import CapabilitySpec, TaskError
-from bus.records import AttemptRecord, Requeued
+from bus.records import AttemptRecord, Cancellation, Requeued
 from bus.requirements import Clause, Value
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
 from dispatcher.core.kin import Kin
@@ -97,6 +97,7 @@ class TaskState:
     spec: bytes | None = None
     """The submission's body, until the ledger has it."""
     output: bytes | None = None
+    cancellation: Cancellation | None = None
     kin: Kin | None = None
     """Its parent and children; None for the most, who have neither."""
     stored: str = ""

@@ -37,6 +37,7 @@ _TASK_FIELDS = (
     "failures",
     "watchers",
     "attempts",
+    "cancellation",
     "requeues",
 )
 _task_values = attrgetter(*_TASK_FIELDS)
@@ -67,6 +68,7 @@ def restore(stored: StoredTask, terms: Terms, agent: AgentState | None) -> TaskS
         failures=run.failures,
         watchers=run.watchers,
         attempts=run.attempts,
+        cancellation=run.cancellation,
         requeues=run.requeues,
         error=run.error,
         stored=str(guard),

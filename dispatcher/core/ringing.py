@@ -9,7 +9,7 @@ from typing import Final
 
 from bus.messages import TaskError
 from bus.states import FailureReason, TaskStatus
-from dispatcher.core import agents, breaker, lifecycle, recall, sweeps
+from dispatcher.core import agents, breaker, cancellation, lifecycle, recall, sweeps
 from dispatcher.core.board import Board
 from dispatcher.core.terms import Requirement
 from dispatcher.core.timers import TimerKind
@@ -89,6 +89,7 @@ _BELLS: Final[Mapping[TimerKind, Callable[[Board, str, int], None]]] = {
     TimerKind.LEASE: lambda board, agent_id, life: agents.lease_ended(board, agent_id, life, board.horizon),
     TimerKind.SESSION: lambda board, agent_id, _: agents.session_ended(board, agent_id, board.horizon),
     TimerKind.RUN_TIMEOUT: _ran_too_long,
+    TimerKind.CANCEL: cancellation.grace_over,
     TimerKind.PROGRESS: _said_nothing,
     TimerKind.READY: _ready,
     TimerKind.PROBATION: lambda board, agent_id, _: agents.probation_over(board, agent_id, board.now),

@@ -13,6 +13,7 @@ from bus.states import AgentHealth, FailureReason, TaskPriority, TaskStatus
 from dispatcher.core import (
     agents,
     breaker,
+    cancellation,
     children,
     commands,
     dead_letters,
@@ -135,7 +136,7 @@ class Scheduler:
                 board.limits.arrivals[note.field] = float(said)
             case NoteKind.TOMBSTONE:
                 at = int(said["at"])
-                board.tombstones[note.field] = str(said["reason"])
+                board.tombstones[note.field] = str(said["reason"]), str(said.get("by", ""))
                 board.clock_timers.set(at + board.config.tombstone_ms, TimerKind.TOMBSTONE, note.field)
 
     def _restore(self, stored: StoredTask) -> None:
@@ -154,6 +155,7 @@ class Scheduler:
             lifecycle.wait(board, task)
         else:
             lifecycle.resume(board, task, agent)
+            cancellation.resume(board, task)
 
     # --- events
 
@@ -206,9 +208,9 @@ class Scheduler:
         board.touch(task)
         board.tell(task)
         board.draft.accepted.append(Accepted(task.id, terms.requirement.capability, terms.priority.value))
-        reason = board.unbury(task.id) if board.tombstones else None
-        if reason is not None:
-            lifecycle.cancel(board, task, reason, board.now)
+        buried = board.unbury(task.id) if board.tombstones else None
+        if buried is not None:
+            commands.cancel(board, task.id, *buried)
             return
         if not children.join(board, task, event.header):
             return

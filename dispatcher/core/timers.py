@@ -16,6 +16,7 @@ class TimerKind(StrEnum):
     READY = "ready"  # a delayed task may start
     EXPIRE = "expire"  # a task waited too long
     RUN_TIMEOUT = "run_timeout"  # an attempt ran too long
+    CANCEL = "cancel"  # an agent did not stop in time what is cancelled
     PROGRESS = "progress"  # an attempt has not said anything for too long
     LEASE = "lease"  # an agent was not heard of
     SESSION = "session"  # a session was replaced: its tasks are free

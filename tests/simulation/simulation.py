@@ -38,8 +38,8 @@ START = 1_800_000_000_000
 CALM_AT = 60_000
 """No fault happens later than so many ms after the start."""
 LEASE_MS = 5_000
-ORPHAN_MS = 5_000
-"""A child that the ledger has may outlive a parent that ended badly by so much: a leader that dies, and the next."""
+ORPHAN_MS = 12_000
+"""A child that the ledger has may outlive a parent that ended badly by so much: its grace, and a leader that dies."""
 DEEPEST = 3
 FROM_AGENTS = (Reported, Beat, SignedIn)
 
@@ -251,6 +251,7 @@ class Agent:
         self.session = f"s{self._lives}"
         self.held: dict[tuple[str, int], dict[str, Any]] = {}
         self.running: set[tuple[str, int]] = set()
+        self.stopping: set[tuple[str, int]] = set()
         self.waiting: set[tuple[str, int]] = set()
         self.returning: list[tuple[str, int]] = []
         self.cursor = self.heard = 0
@@ -334,6 +335,8 @@ class Agent:
                 self._register()
             case "superseded":
                 self.stopped = True
+            case "cancel" if message.get("confirm"):
+                self._told_to_stop(key)
             case "cancel":
                 self._drop(key)
             case "recall" if key in self.held and key not in self.running:
@@ -341,6 +344,26 @@ class Agent:
                 self._report(returned=(HandBack(task_id=key[0], attempt=key[1]),))
             case _:
                 pass
+
+    def _told_to_stop(self, key: tuple[str, int]) -> None:
+        """Stop what is cancelled, at once or after a while; some code never does."""
+        rng, world = self.world.rng, self.world
+        if key not in self.held or key in self.stopping:
+            return
+        self.stopping.add(key)
+        begun = key in self.running
+        if begun and rng.random() < 0.5:
+            self._report(
+                updates=(TaskUpdate(task_id=key[0], attempt=key[1], cancel=rng.choice(("delivered", "acknowledged"))),)
+            )
+        if not begun or world.calm or rng.random() < 0.8:
+            self._later(rng.choice((0, 3, 900, 4_000)) if begun else 0, lambda: self._stop(key))
+
+    def _stop(self, key: tuple[str, int]) -> None:
+        if key in self.held:
+            self._drop(key)
+            result = TaskResult(task_id=key[0], attempt=key[1], status=TaskStatus.CANCELLED, duration=0.0)
+            self._report(results=(result,))
 
     def _drop(self, key: tuple[str, int]) -> None:
         self.held.pop(key, None)

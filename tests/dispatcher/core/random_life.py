@@ -83,11 +83,16 @@ class RandomLife:
             tags=rng.choice(([], ["even"])),
         )
 
-    def _report(self) -> Event | None:
+    def _report(self) -> Event | None:  # noqa: PLR0911 - one for each that may be said
         task = self._some(TaskStatus.ASSIGNED, TaskStatus.RUNNING)
         if task is None:
             return None
         world, number = self.world, int(task.id.partition(".")[2])
+        if task.cancellation is not None and self._rng.random() < 0.7:
+            step = self._rng.choice(("delivered", "acknowledged", None))
+            if step is not None and task.status is TaskStatus.RUNNING:
+                return world.started(number, cancel=step)
+            return world.stopped(number, abandoned=self._rng.random() < 0.2)
         match self._rng.randrange(6):
             case 0:
                 return world.started(number, progress=0.5, waiting=self._rng.choice((None, None, True, False)))

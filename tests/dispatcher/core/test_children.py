@@ -51,8 +51,26 @@ def test_children_are_cancelled_with_a_parent_that_is_cancelled_or_has_failed(wo
     assert world.status(2) is TaskStatus.ASSIGNED
     event = world.cancel(1) if end == "cancelled" else world.failed(1)
     decided = world.step(event)
-    assert (world.status(2), world.status(3)) == (TaskStatus.CANCELLED, TaskStatus.CANCELLED)
+    assert world.status(3) is TaskStatus.CANCELLED, "it waited: its parent's cancel is its own, from the first moment"
     assert ("a", task_id(2), 1) in stops(decided)
+    world.step(world.stopped(2))
+    assert world.status(2) is TaskStatus.CANCELLED
+
+
+def test_a_child_that_comes_while_its_parent_is_cancelled_is_cancelled(world: World) -> None:
+    parent_with(world, 0)
+    world.step(world.cancel(1))
+    world.step(child(world, 1, number=2))
+    assert (world.status(1), world.status(2)) == (TaskStatus.RUNNING, TaskStatus.CANCELLED)
+
+
+def test_a_child_that_is_requeued_goes_on_by_itself(world: World) -> None:
+    parent_with(world, 1, slots=2, max_attempts=1)
+    world.step(world.failed(2, retryable=False))
+    world.step(world.requeue(2))
+    world.step(world.failed(1))
+    settle(world)
+    assert (world.status(1), world.status(2)) == (TaskStatus.FAILED, TaskStatus.ASSIGNED)
 
 
 def test_children_go_on_when_their_parent_has_completed(world: World) -> None:
@@ -77,6 +95,7 @@ def test_grandchildren_are_cancelled_too(world: World) -> None:
     world.step(world.started(3), child(world, 3, depth=3))
     world.step(world.cancel(1))
     settle(world)
+    world.step(*map(world.stopped, (1, 2, 3, 4)))
     assert {world.status(n) for n in (1, 2, 3, 4)} == {TaskStatus.CANCELLED}
 
 
@@ -103,7 +122,7 @@ def test_a_child_of_an_attempt_that_is_over_is_cancelled(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("end", "status"),
-    [("ended", TaskStatus.ASSIGNED), ("failed", TaskStatus.CANCELLED), ("cancel", TaskStatus.CANCELLED)],
+    [("ended", TaskStatus.ASSIGNED), ("failed", TaskStatus.CANCELLED), ("stopped", TaskStatus.CANCELLED)],
 )
 def test_how_a_parent_ended_whose_end_was_read_first_is_asked_of_the_ledger(
     world: World, end: str, status: TaskStatus
@@ -112,7 +131,10 @@ def test_how_a_parent_ended_whose_end_was_read_first_is_asked_of_the_ledger(
     world.step(getattr(world, end)(1))
     decided = world.step(child(world, 1, number=2))
     assert decided.inquiries == [task_id(1)]
-    world.step(*answer(world, decided))
+    told = stops(world.step(*answer(world, decided)))
+    assert bool(told) is (status is TaskStatus.CANCELLED)
+    if told:
+        world.step(world.stopped(2))
     assert world.status(2) is status
 
 
@@ -186,7 +208,7 @@ def test_a_waiting_parent_gives_up_resources_limits_and_its_share(world: World) 
     assert world.scheduler.board.order._shares == {}
 
 
-@pytest.mark.parametrize("end", ["ended", "failed", "cancel"])
+@pytest.mark.parametrize("end", ["ended", "failed", "stopped"])
 def test_an_end_while_it_waits_returns_nothing_twice(world: World, end: str) -> None:
     parent_with(world, 0, slots=2)
     world.step(world.started(1, waiting=True))
@@ -273,13 +295,15 @@ def test_the_next_leader_cuts_what_the_last_one_left() -> None:
     world = Stored()
     parent_with(world, 2, slots=2)
     world.stored, kept = dict(world.stored), world.ledger
-    decided = world.scheduler.step([world.cancel(1)], world.now)
+    decided = world.scheduler.step([world.stopped(1)], world.now)
     decided.changes = [change for change in decided.changes if change.task_id == task_id(1)]
     kept.commit(decided)  # it died before it stored the end of the children
     after = taken_over(world, kept)
     asked = after.step()
     assert asked.inquiries == [task_id(1)]
-    after.step(*answer(after, asked))
+    told = sorted(stops(after.step(*answer(after, asked))))
+    assert told == [("a", task_id(2), 1), ("a", task_id(3), 1)]
+    after.step(after.stopped(2), after.stopped(3))
     assert (after.status(2), after.status(3)) == (TaskStatus.CANCELLED, TaskStatus.CANCELLED)
 
 

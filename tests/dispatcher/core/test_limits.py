@@ -70,7 +70,7 @@ def test_tasks_at_once_are_limited_across_agents_and_capabilities() -> None:
     hands = [number for number in range(1, 11) if world.status(number) is TaskStatus.ASSIGNED]
     assert hands == [1, 2, 3]
     assert [n for n, _ in placed(world.step(world.ended(2, duration=9)))] == [4]
-    assert [n for n, _ in placed(world.step(world.cancel(1)))] == [5]
+    assert [n for n, _ in placed(world.step(world.cancel(1), world.stopped(1)))] == [5]
     assert [n for n, _ in placed(world.step(world.returned(3)))] == [3]
 
 

@@ -21,6 +21,7 @@ def test_all_that_match_are_cancelled_whatever_their_status_and_nobody_else() ->
     world.step(world.sign_in(slots=2), world.task(tags=["x"]), world.task(tags=["x", "y"]))
     world.step(world.started(1), world.task(tags=["x"], delay=5), world.task(tags=["y"]), world.task(tags=["x"]))
     decisions = world.step(world.cancel_matching(tags=("x",), reason="no need"), after=1)
+    world.step(world.stopped(1), world.stopped(2))
     assert [world.status(n) is TaskStatus.CANCELLED for n in (1, 2, 3, 4, 5)] == [True, True, True, False, True]
     assert told([decisions]) == [(4, True)]
     assert world.run(1).reason == "no need"

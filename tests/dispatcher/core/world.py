@@ -139,6 +139,10 @@ class World:
         """Make the report of how a task's present attempt ended."""
         return self._report(number, "results", TaskResult, **{"output": 42, "status": status, **fields})
 
+    def stopped(self, number: int, **fields: Any) -> Reported:
+        """Make the report that a task's present attempt has stopped, as its cancel wanted."""
+        return self.ended(number, TaskStatus.CANCELLED, **{"output": None, "duration": 0.0, **fields})
+
     def failed(self, number: int, **fields: Any) -> Reported:
         """Make the report that a task's present attempt raised."""
         error = TaskError(type="ValueError", message="no")
@@ -155,10 +159,10 @@ class World:
             Report.model_validate({"agent_id": guard.agent_id, "session": guard.session, kind: (item,)}), self.now
         )
 
-    def cancel(self, *numbers: int, reason: str = "") -> Commanded:
+    def cancel(self, *numbers: int, reason: str = "", by: str = "somebody", **fields: Any) -> Commanded:
         """Make a client's wish to cancel."""
         ids = tuple(task_id(number) for number in numbers)
-        return Commanded(CancelTasks(task_ids=ids, reason=reason, by="somebody"), self.now)
+        return Commanded(CancelTasks(task_ids=ids, reason=reason, by=by, **fields), self.now)
 
     def requeue(self, *numbers: int, **fields: Any) -> OfDeadLetters:
         """Make an operator's wish to give dead letters a new life, with the records as they are."""
@@ -233,7 +237,7 @@ def placed(decisions: Decisions) -> list[tuple[int, str]]:
     return [
         (int(t.task_id.removeprefix("default.")), t.agent_id or "")
         for t in decisions.transitions
-        if t.status is TaskStatus.ASSIGNED
+        if t.status is TaskStatus.ASSIGNED and t.reason is None
     ]
 
 
