@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from bus.client import Client
     from bus.errors import (
+        BusAddressError,
         BusUnavailableError,
         CallboardError,
         ClientClosedError,
         NoLeaderError,
         PayloadTooLargeError,
+        QueueFullError,
         RequirementSyntaxError,
         SubmissionError,
         TaskCancelledError,
@@ -35,11 +37,13 @@ if TYPE_CHECKING:
 _HOMES: Final = {
     "bus.client": ("Client",),
     "bus.errors": (
+        "BusAddressError",
         "BusUnavailableError",
         "CallboardError",
         "ClientClosedError",
         "NoLeaderError",
         "PayloadTooLargeError",
+        "QueueFullError",
         "RequirementSyntaxError",
         "SubmissionError",
         "TaskCancelledError",
@@ -65,6 +69,7 @@ __all__ = [
     "AgentStatus",
     "AgentWorkload",
     "AnyOf",
+    "BusAddressError",
     "BusUnavailableError",
     "CallboardError",
     "Client",
@@ -75,6 +80,7 @@ __all__ = [
     "Operator",
     "PayloadTooLargeError",
     "Preference",
+    "QueueFullError",
     "RequirementSyntaxError",
     "SubmissionError",
     "Task",

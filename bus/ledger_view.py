@@ -8,6 +8,7 @@ from pydantic_core import from_json
 from bus.connection import Redis
 from bus.messages import SubmitTask
 from bus.names import PoolNames
+from bus.placement import placed_because
 from bus.records import AgentInfo, AgentWorkload, Guard, Run, Task, TaskInDB, TaskQueueStatus
 from bus.states import TaskPriority, TaskStatus
 
@@ -162,4 +163,5 @@ def _record(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
         spec=spec,
         output=None if result is None else from_json(result),
         attempts=run.attempts,
+        placed_because=placed_because(run.why, spec.prefers, spec.sticky) if run.why else None,
     )

@@ -77,6 +77,7 @@ def _rows(task: TaskInDB) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [
         ("status", task.status),
         ("waits because", task.waiting_because),
+        ("placed because", task.placed_because),
         ("reason", task.reason),
         ("error", f"{task.error.type}: {task.error.message}" if task.error else None),
         ("capability", " ".join(part for part in (task.capability, task.spec.version) if part)),

@@ -108,4 +108,12 @@ class Blind:
     duration_ms: int
 
 
-Event = Submitted | Refused | Duplicate | Commanded | SignedIn | SignedOut | Beat | Reported | Horizon | Blind
+@dataclass(slots=True)
+class Strays:
+    """These tasks count for the bound of `scope` and are not known to wait: their submissions are not unread."""
+
+    scope: str
+    task_ids: tuple[str, ...]
+
+
+Event = Submitted | Refused | Duplicate | Commanded | SignedIn | SignedOut | Beat | Reported | Horizon | Blind | Strays

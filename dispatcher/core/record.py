@@ -37,7 +37,7 @@ _TASK_FIELDS = (
     "attempts",
 )
 _task_values = attrgetter(*_TASK_FIELDS)
-_ATTEMPT_FIELDS = ("assigned_at", "started_at", "extended_ms", "note")
+_ATTEMPT_FIELDS = ("assigned_at", "started_at", "extended_ms", "note", "why")
 _attempt_values = attrgetter(*_ATTEMPT_FIELDS)
 
 
@@ -70,7 +70,7 @@ def restore(stored: StoredTask, terms: Terms, agent: AgentState | None) -> TaskS
     if agent is not None:
         task.current = Attempt(agent, guard.session, run.assigned_at or 0, run.started_at)
         task.current.progress, task.current.note = run.progress, run.note
-        task.current.extended_ms = run.extended_ms
+        task.current.extended_ms, task.current.why = run.extended_ms, run.why
     return task
 
 

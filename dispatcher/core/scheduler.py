@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pydantic_core import from_json
 
 from bus.states import AgentHealth, FailureReason, TaskPriority, TaskStatus
-from dispatcher.core import agents, breaker, commands, lifecycle, reports, ringing
+from dispatcher.core import agents, breaker, commands, fail_fast, lifecycle, reports, ringing
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind
@@ -25,6 +25,7 @@ from dispatcher.core.events import (
     Reported,
     SignedIn,
     SignedOut,
+    Strays,
     Submitted,
 )
 from dispatcher.core.model import AgentState, TaskState
@@ -50,8 +51,9 @@ class Scheduler:
         """
         board = self.board
         board.now = max(now, board.now)
+        board.began = board.began or board.now
         for event in events:
-            if not isinstance(event, Duplicate | Blind) and event.at > board.now:
+            if not isinstance(event, Duplicate | Blind | Strays) and event.at > board.now:
                 event.at = board.now  # whoever may write to a stream may choose its ids, but not the time
             self._take(event)
         ringing.ring(self.board)
@@ -62,7 +64,7 @@ class Scheduler:
     def next_due(self) -> int | None:
         """When the next timer rings (ms), perhaps in the past: a pass does only so much; None if none will."""
         board = self.board
-        if self._unfinished:
+        if self._unfinished or board.bounds.busy:
             return board.now
         overdue = board.horizon_timers.next_due
         if overdue is not None and overdue <= board.horizon:
@@ -78,6 +80,7 @@ class Scheduler:
         """
         board = self.board
         board.now = max(now, board.now)
+        board.began = board.began or board.now
         notes = tuple(notes)
         for note in notes:
             self._remembered(note, self._remember)
@@ -110,6 +113,10 @@ class Scheduler:
             return  # breakers are remembered when their agents are
         said = from_json(note.value)
         match note.kind:
+            case NoteKind.BOUND:
+                board.bounds.restore(note.field, note.value)
+            case NoteKind.STICKY:
+                board.sticky.restore(note.field, note.value)
             case NoteKind.RATE:
                 board.limits.arrivals[note.field] = float(said)
             case NoteKind.TOMBSTONE:
@@ -127,6 +134,8 @@ class Scheduler:
             terms = board.terms.with_priority(terms, stored.run.priority)
         task = restore(stored, terms, agent)
         board.tasks[task.id] = task
+        if stored.header.sticky is not None:
+            board.sticky.wanted[task.id] = stored.header.sticky
         lifecycle.arm_expiry(board, task)
         if agent is None:
             lifecycle.wait(board, task)
@@ -159,6 +168,8 @@ class Scheduler:
                 self._forget_duplicate(event.task_id)
             case Refused():
                 self._refuse(event)
+            case Strays():
+                board.bounds.remove_strays(board, event.scope, event.task_ids)
 
     def _submit(self, event: Submitted) -> None:
         board = self.board
@@ -170,12 +181,18 @@ class Scheduler:
         if terms.delay_ms:
             task.not_before = event.at + terms.delay_ms
         board.tasks[task.id] = task
+        if event.header.sticky is not None:
+            board.sticky.wanted[task.id] = event.header.sticky
         board.touch(task)
         board.tell(task)
         board.draft.accepted.append(Accepted(task.id, terms.requirement.capability, terms.priority.value))
         reason = board.unbury(task.id) if board.tombstones else None
         if reason is not None:
             lifecycle.cancel(board, task, reason, board.now)
+            return
+        impossible = fail_fast.verdict(board, task) if terms.fail_fast else None
+        if impossible is not None:
+            lifecycle.fail(board, task, FailureReason.IMPOSSIBLE, impossible, board.now)
             return
         lifecycle.arm_expiry(board, task)
         lifecycle.wait(board, task)
@@ -221,12 +238,13 @@ class Scheduler:
             head = line.head()
             assert head is not None, "the best line has a head"  # noqa: S101 - an invariant
             estimate = fleet.estimate(requirement.capability, head.terms.estimate_ms)
-            agent = fleet.choose(cls, estimate, board.rng, spared=spared if head.score > first else 0)
+            sticky = board.sticky.preferred(head.id, cls, fleet) if board.sticky.wanted else None
+            agent = sticky or fleet.choose(cls, estimate, board.rng, spared=spared if head.score > first else 0)
             if agent is None:
                 order.block(cls, head.score)
                 first, spared = min(first, head.score), spared | cls.mask
                 continue
-            lifecycle.assign(board, order.take(line), agent, estimate)
+            lifecycle.assign(board, order.take(line), agent, estimate, sticky=sticky is not None)
         self._unfinished = not left
 
     # --- what operators see

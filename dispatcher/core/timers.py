@@ -24,6 +24,7 @@ class TimerKind(StrEnum):
     BREAKER = "breaker"  # a capability may be tried again at an agent
     THROTTLE = "throttle"  # an agent's own rate allows the next start
     RECALL = "recall"  # work waits ahead of an agent's slots, or behind a blocked loop
+    FAIL_FAST = "fail_fast"  # tasks that are to fail fast are looked at again
     FORGET = "forget"  # a stopped agent is no longer listed
     TOMBSTONE = "tombstone"  # a cancel found no task
 
