@@ -10,6 +10,7 @@ A new bound is in force when its set is complete: it is filled in several passes
 taken along. Only then it becomes a note, which is what the submit script reads.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from pydantic_core import from_json, to_json
@@ -39,6 +40,8 @@ class Bounds:
         self._wanted: dict[str, int] = {}
         self._filling: dict[str, list[str]] = {}
         """By scope, the tasks that are still to be looked at before its bound is in force."""
+        self._suspects: list[tuple[str, str]] = []
+        """Scope and task, where the ledger may count one that does not wait."""
         self._began = False
 
     @property
@@ -73,20 +76,28 @@ class Bounds:
                     queues.append(QueueChange(scope))
                 elif self.in_force.get(scope, most) != most:
                     self._enforce(scope, notes)
-        for scope, left in list(self._filling.items())[:1]:
-            waiting = [task_id for task_id in left[:FILL] if self._counts(board, scope, task_id)]
+        if self._suspects:
+            self._acquit(board)
+        budget = FILL
+        for scope, left in list(self._filling.items()):
+            waiting = [task_id for task_id in left[:budget] if self._counts(board, scope, task_id)]
             if waiting:
                 queues.append(QueueChange(scope, add=waiting))
-            self._filling[scope] = left[FILL:]
+            self._filling[scope] = left[budget:]
+            budget -= min(budget, len(left))
             if not self._filling[scope]:
                 del self._filling[scope]
                 self._enforce(scope, notes)
 
-    def remove_strays(self, board: "Board", scope: str, task_ids: tuple[str, ...]) -> None:
-        """Let tasks count no more that do not wait, though the ledger has them among those that do."""
-        strays = [task_id for task_id in task_ids if not self._counts(board, scope, task_id)]
-        if strays and scope in self.in_force:
-            board.draft.queues.append(QueueChange(scope, remove=strays))
+    def suspect(self, scopes: Iterable[str], task_ids: Iterable[str]) -> None:
+        """Let these tasks count no more unless they wait when the pass is over."""
+        self._suspects += [(scope, task_id) for scope in scopes for task_id in task_ids]
+
+    def _acquit(self, board: "Board") -> None:
+        suspects, self._suspects = self._suspects, []
+        for scope, task_id in suspects:
+            if scope in self.in_force and not self._counts(board, scope, task_id):
+                board.draft.queues.append(QueueChange(scope, remove=[task_id]))
 
     def _enforce(self, scope: str, notes: list[Note]) -> None:
         self.in_force[scope] = self._wanted[scope]

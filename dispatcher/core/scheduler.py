@@ -169,12 +169,13 @@ class Scheduler:
             case Refused():
                 self._refuse(event)
             case Strays():
-                board.bounds.remove_strays(board, event.scope, event.task_ids)
+                board.bounds.suspect((event.scope,), event.task_ids)
 
     def _submit(self, event: Submitted) -> None:
         board = self.board
         if event.task_id in board.tasks:
             commands.watch(board, event.task_id, event.header.reply_to)
+            board.bounds.suspect(board.bounds.scopes(event.header.capability), (event.task_id,))
             return
         terms = board.terms.of(event.header)
         task = TaskState(event.task_id, terms, event.at, spec=event.body)
