@@ -250,6 +250,11 @@ class Scheduler:
 
     # --- what operators see
 
+    def waits(self, task_id: str) -> bool:
+        """Tell whether a task is PENDING."""
+        task = self.board.live(task_id)
+        return task is not None and task.status is TaskStatus.PENDING
+
     def why_waiting(self) -> dict[Requirement, str]:
         """Say for each requirement class with waiting tasks why they wait."""
         fleet = self.board.fleet

@@ -1,6 +1,7 @@
 """What counts for the bounds of waiting tasks, by the scheduler's decisions."""
 
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from bus.messages import CapabilitySpec
 from bus.states import TaskStatus
 from dispatcher.core import bounds
 from dispatcher.core.decisions import Decisions, Note, NoteKind
-from dispatcher.core.events import Strays
+from dispatcher.core.events import Event, Strays
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.ledger import queue_changes
 from tests.dispatcher.core.world import START, World, task_id
@@ -17,7 +18,14 @@ from tests.dispatcher.core.world import START, World, task_id
 class Counted(World):
     """A world that keeps the sets as the ledger would."""
 
-    def step(self, *events, after: int = 0) -> Decisions:  # type: ignore[no-untyped-def]
+    def __init__(self, **config: Any) -> None:
+        super().__init__(**config)
+        self.sets: dict[str, set[str]] = {}
+        """By scope, the ids of what waits."""
+        self.bounds: dict[str, int | None] = {}
+        """What is in force."""
+
+    def step(self, *events: Event, after: int = 0) -> Decisions:
         decisions = super().step(*events, after=after)
         self.take(decisions)
         return decisions
@@ -32,16 +40,6 @@ class Counted(World):
         for note in decisions.notes:
             if note.kind is NoteKind.BOUND:
                 self.bounds[note.field] = None if note.value is None else int(note.value)
-
-    @property
-    def sets(self) -> dict[str, set[str]]:
-        """By scope, the ids of what waits."""
-        return self.__dict__.setdefault("_sets", {})
-
-    @property
-    def bounds(self) -> dict[str, int | None]:
-        """What is in force."""
-        return self.__dict__.setdefault("_bounds", {})
 
     def waiting(self) -> set[str]:
         """Return what the records say."""

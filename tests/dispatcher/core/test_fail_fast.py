@@ -119,11 +119,7 @@ def test_a_new_leader_looks_after_them_too() -> None:
     successor = Scheduler(world.config)
     successor.load(
         (),
-        [
-            StoredTask(
-                change.task_id, Guard.parse(change.after), fail_fast.header, Run.model_validate_json(change.run)
-            )
-        ],
+        [StoredTask(change.task_id, Guard.parse(change.after), fail_fast.header, Run.model_validate_json(change.run))],
         world.now,
     )
     assert not successor.step([], world.now + GRACE - 1).ended

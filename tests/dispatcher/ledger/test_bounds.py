@@ -5,7 +5,7 @@ The truth is what the streams and the records hold: a task waits while its submi
 
 import asyncio
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -27,6 +27,7 @@ from dispatcher.core.scheduler import Scheduler
 from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import Inputs, Ledger
 from dispatcher.loading import load_agents, load_notes, load_tasks
+from dispatcher.strays import StraySearch
 from tests.dispatcher.ledger.test_model import DiedError
 
 NOW = 1_800_000_000_000
@@ -111,7 +112,7 @@ class Bounded:
         )
         await self.lead_on(SignedIn(message, NOW))
 
-    async def end(self, status: TaskStatus) -> None:
+    async def end(self, status: Literal[TaskStatus.COMPLETED, TaskStatus.FAILED]) -> None:
         """Let the agent report how its oldest task ended; a failed one waits again."""
         agent = self.scheduler.board.fleet.agents.get("x")
         tasks = [] if agent is None else list(agent.tasks.values())
@@ -282,6 +283,22 @@ async def test_a_call_that_is_repeated_stores_nothing_more_and_is_told_the_same(
     sent = await send(redis, bounded.url, bounded.names, part)
     assert list(sent.refused) == [4, 5]
     assert set(await bounded.waiting()) == {one.task_id for one in part[:4]}
+
+
+async def test_what_does_not_wait_is_found_out_unless_it_may_be_unread(bounded: Bounded) -> None:
+    stream = bounded.names.submissions(TaskPriority.MEDIUM)
+    lost, kept = bounded.made("a"), bounded.made("a")
+    await send(bounded.redis, bounded.url, bounded.names, [lost])
+    search = StraySearch(bounded.redis, bounded.names)
+    for _ in range(3):
+        assert [found async for found in search.look(bounded.scheduler)] == [], "it is unread"
+    await bounded.redis.delete(stream)
+    await send(bounded.redis, bounded.url, bounded.names, [kept])
+    found = [one async for one in search.look(bounded.scheduler)]
+    assert {one.scope: one.task_ids for one in found} == {"*": (lost.task_id,), "a": (lost.task_id,)}
+    await bounded.lead_on(*found)
+    await bounded.check()
+    assert set(await bounded.waiting()) == {kept.task_id}
 
 
 async def test_without_bounds_a_submission_leaves_no_traces(redis: Redis, redis_url: str, pool: str) -> None:

@@ -202,7 +202,9 @@ class Pool(RuleBasedStateMachine):
         header = TaskHeader(
             id=task_id, capability="work", priority=priority, delay=delay, max_attempts=attempts, reply_to="c1"
         )
-        if task_id in self.submitted and len(self.submitted) % 2:  # as the script does, for a submission that another wrote by hand as well
+        if (
+            task_id in self.submitted and len(self.submitted) % 2
+        ):  # as the script does, for a submission that another wrote by hand as well
             self.run(self.redis.sadd(self.names.queue("*"), task_id))
         return Submitted(task_id, header, header.model_dump_json().encode(), self.now)
 
