@@ -8,8 +8,8 @@
 -- bounds, and is told the same. Without bounds an unkeyed task is stored each time: its id is new, and the leader, which
 -- knows the id by then, drops the repetition.
 --
--- Sets of waiting tasks are kept by the leader's commits; only what is stored here is added here. When no submission is
--- unread and a set is full, it holds what the leader has accepted, and nothing else has to be looked at.
+-- The sets hold the ids of all tasks that wait, unread ones from here on; the commit script takes out what waits no longer.
+-- An id is in a set once, so nothing is counted twice. Scopes without a bound have none.
 --
 -- KEYS  1-4 streams  5 bounds  6 what this call has decided  7 set of all waiting tasks of the pool
 --       8.. for each capability its set of waiting tasks
