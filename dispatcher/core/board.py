@@ -255,6 +255,8 @@ class Board:
 
     def _forget(self, task_id: str) -> None:
         self.tasks.pop(task_id, None)
+        if self.hasty:
+            self.hasty.pop(task_id, None)
         if self.sticky.wanted:
             self.sticky.wanted.pop(task_id, None)
 

@@ -339,8 +339,6 @@ def _leave(board: Board, task: TaskState) -> None:
 
 def _finish(board: Board, task: TaskState, status: TaskStatus, reason: str | None, at: int, run_ms: float) -> None:
     board.order.leave(task)
-    if task.terms.fail_fast:
-        board.hasty.pop(task.id, None)
     _move(task, status)
     task.finished_at, task.reason = at, reason
     board.touch(task)

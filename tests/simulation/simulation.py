@@ -26,6 +26,7 @@ from bus.messages import (
 )
 from bus.states import TaskPriority
 from dispatcher.core.config import SchedulerConfig
+from dispatcher.core.decisions import NoteKind
 from dispatcher.core.events import Beat, Commanded, Duplicate, Event, Horizon, Reported, SignedIn, Submitted
 from dispatcher.core.record import restore_agent
 from dispatcher.core.scheduler import Scheduler
@@ -51,7 +52,13 @@ class Simulation:
         self._sequence = 0
         self._inbound: list[tuple[int, Event]] = []
         self._wakes = 0
-        self.config = SchedulerConfig(timers_per_pass=self.rng.choice((3, 500)))
+        self.config = SchedulerConfig(
+            timers_per_pass=self.rng.choice((3, 500)),
+            max_pending=self.rng.choice(
+                (None, 1, 10)
+            ),  # nobody heeds it here, and what counts must be right all the same
+            fail_fast_grace_ms=self.rng.choice((0, 3_000)),
+        )
         self.scheduler = self._leader()
         self.agents = [Agent(self, f"a{n}", slots=2 + n % 3) for n in range(agents)]
         for number in range(tasks):
@@ -88,6 +95,10 @@ class Simulation:
         for agent in self.scheduler.board.fleet.agents.values():
             used = sum(task.terms.requirement.slots for task in agent.tasks.values())
             assert agent.used == used, f"{agent.id}: slots leaked"
+        if (NoteKind.BOUND, "*") in self.ledger.notes:
+            waiting = {t for t, record in self.ledger.tasks.items() if record.guard.startswith("PENDING")}
+            assert self.ledger.queues.get("*", set()) == waiting, "what counts for the bound is not what waits"
+        assert not self.scheduler.board.hasty.keys() - self.scheduler.board.tasks.keys(), "an ended task is watched"
         for task_id, guard in self.ledger.ends.items():
             assert self.ledger.tasks[task_id].guard == guard, f"{task_id}: a terminal state changed"
 
@@ -108,6 +119,8 @@ class Simulation:
                 "fairness_key": rng.choice((None, "k")),
                 "limits": rng.choice(([], [], [{"key": "l", "concurrency": 2}], [{"key": "r", "rate": "2/s"}])),
                 "slots": rng.choice((1, 1, 1, 2)),
+                "sticky": rng.choice((None, "s1", "s2")),
+                "fail_fast": rng.random() < 0.1,
             }
         )
         event = Submitted(task_id, header, header.model_dump_json().encode(), self.now)
@@ -232,7 +245,7 @@ class Agent:
         message = Register(
             agent_id=self.id,
             session=self.session,
-            capabilities=(CapabilitySpec(name="do"),),
+            capabilities=(CapabilitySpec(name="do", concurrency=self.slots + 3 if self.id == "a1" else None),),
             slots=self.slots,
             lease=LEASE_MS / 1000,
         )
