@@ -74,18 +74,18 @@ def in_calls(submissions: Sequence[Submission]) -> Iterator[Sequence[Submission]
 def _json(fields: dict[str, Any], capability: str) -> bytes:
     """Write a message. Raises `SubmissionError` for what is no JSON: NaN and infinities too, which models make null."""
     try:
-        plain = to_jsonable_python(fields, inf_nan_mode="constants", bytes_mode="base64")
-        body = to_json(plain, inf_nan_mode="constants")
+        body = to_json(fields, inf_nan_mode="constants", bytes_mode="base64")
+        # Perhaps in a text, or a null that is meant. One letter is found ten times as fast as a word.
+        if (b"N" in body and b"NaN" in body) or (b"I" in body and b"Infinity" in body) or b"null" in body:
+            plain = to_jsonable_python(fields, inf_nan_mode="constants", bytes_mode="base64")
+            from_json(to_json(plain, inf_nan_mode="constants"), allow_inf_nan=False)
     except (PydanticSerializationError, UnicodeError) as error:
         raise SubmissionError(f"the payload of {capability} is not JSON: {error}") from error
-    if b"NaN" in body or b"Infinity" in body:  # perhaps only in a text
-        try:
-            from_json(body, allow_inf_nan=False)
-        except ValueError:
-            raise SubmissionError(
-                f"the payload of {capability} is not JSON: it has a number that is NaN or infinite: "
-                "send null, or a text, instead"
-            ) from None
+    except ValueError:
+        raise SubmissionError(
+            f"the payload of {capability} is not JSON: it has a number that is NaN or infinite: "
+            "send null, or a text, instead"
+        ) from None
     return body
 
 

@@ -52,7 +52,10 @@ local position = 0
 for i = 4 + n, #ARGV, 6 do
   position = position + 1
   local record, marker, capability = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
-  local by, scope = full(capability)
+  local by, scope
+  if bounded then
+    by, scope = full(capability)
+  end
   if record > 0 and redis.call('EXISTS', KEYS[record], KEYS[marker]) > 0 then
     known[#known + 1] = position
   elseif by then
@@ -64,9 +67,11 @@ for i = 4 + n, #ARGV, 6 do
       redis.call('SET', KEYS[marker], '1', 'PX', ARGV[1])
     end
     redis.call('XADD', KEYS[tonumber(ARGV[i])], '*', '__data__', ARGV[i + 5])
-    for _, s in ipairs({ 0, capability }) do
-      if scopes[s] then
-        scopes[s].waiting = scopes[s].waiting + redis.call('SADD', scopes[s].key, ARGV[i + 4])
+    if bounded then
+      for _, s in ipairs({ 0, capability }) do
+        if scopes[s] then
+          scopes[s].waiting = scopes[s].waiting + redis.call('SADD', scopes[s].key, ARGV[i + 4])
+        end
       end
     end
   end
