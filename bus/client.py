@@ -17,7 +17,7 @@ from bus.agent_operations import AgentOperations
 from bus.cancelling import DONE_S, CancelReport, cancel_and_wait
 from bus.connection import CONNECTION_ERRORS
 from bus.dead_letters import DeadLetters
-from bus.errors import BusUnavailableError, SubmissionError
+from bus.errors import BusUnavailableError, QueueFullError, SubmissionError
 from bus.handle import TaskHandle, as_completed
 from bus.ids import DEFAULT_POOL, TaskId
 from bus.limits import Limit
@@ -27,7 +27,8 @@ from bus.records import TaskCreate
 from bus.requirements import AnyOf, Condition, Preference
 from bus.retries import RetryPolicy
 from bus.states import TaskPriority
-from bus.submission import Submission, in_calls, send, submission_of
+from bus.submission import submission_of
+from bus.submission_batch import Batch, Patience
 from bus.submitter import Submitter
 from bus.task_operations import TaskOperations
 from bus.waiting import Outcomes, Waiter
@@ -42,7 +43,7 @@ class TaskOptions(TypedDict, total=False):
     """Everything else that a task may be given; `bus.TaskCreate` tells what each means."""
 
     version: str | None
-    priority: TaskPriority
+    priority: TaskPriority | str
     requires: Sequence[Condition | AnyOf | str]
     prefers: Sequence[Preference | str]
     run_timeout: float | None
@@ -53,6 +54,8 @@ class TaskOptions(TypedDict, total=False):
     delay: float
     key: str | None
     fairness_key: str | None
+    sticky: str | None
+    fail_fast: bool
     estimated_duration: float | None
     slots: int
     resources: Mapping[str, float]
@@ -138,21 +141,36 @@ class Client(TaskOperations, AgentOperations):
 
     @overload
     async def submit(
-        self, capability: Callable[..., Coroutine[Any, Any, T]], payload: object = None, **options: Unpack[TaskOptions]
+        self,
+        capability: Callable[..., Coroutine[Any, Any, T]],
+        payload: object = None,
+        *,
+        wait_for_room: float = 0.0,
+        **options: Unpack[TaskOptions],
     ) -> TaskHandle[T]: ...
 
     @overload
     async def submit(
-        self, capability: Callable[..., T], payload: object = None, **options: Unpack[TaskOptions]
+        self,
+        capability: Callable[..., T],
+        payload: object = None,
+        *,
+        wait_for_room: float = 0.0,
+        **options: Unpack[TaskOptions],
     ) -> TaskHandle[T]: ...
 
     @overload
     async def submit(
-        self, capability: str, payload: object = None, **options: Unpack[TaskOptions]
+        self, capability: str, payload: object = None, *, wait_for_room: float = 0.0, **options: Unpack[TaskOptions]
     ) -> TaskHandle[Any]: ...
 
     async def submit(
-        self, capability: str | Callable[..., Any], payload: object = None, **options: Unpack[TaskOptions]
+        self,
+        capability: str | Callable[..., Any],
+        payload: object = None,
+        *,
+        wait_for_room: float = 0.0,
+        **options: Unpack[TaskOptions],
     ) -> TaskHandle[Any]:
         """Publish one task; returns when the server has stored it.
 
@@ -161,50 +179,62 @@ class Client(TaskOperations, AgentOperations):
         method returns. `payload` is JSON or a pydantic model. With a `key` that was used before, nothing is submitted
         and the handle is that of the existing task.
 
-        Raises `SubmissionError` when the task cannot be right (its text says why), `PayloadTooLargeError`, and
+        Raises `SubmissionError` when the task cannot be right (its text says why), `PayloadTooLargeError`,
+        `QueueFullError` when as many tasks wait as may and none has left for `wait_for_room` seconds, and
         `BusUnavailableError` when the server does not answer for five seconds.
         """
         task = task_of(capability, payload, options)
         names, submission = submission_of(task, self.pool, self._link.client_id)
-        known = await self._submitter.submit(names, submission)
-        return self._handle(names, submission.task_id, known=known, output=output_of(capability))
+        patience = Patience(wait_for_room)
+        while True:
+            try:
+                known = await self._submitter.submit(names, submission)
+            except QueueFullError:
+                if not await patience.again():
+                    raise
+            else:
+                return self._handle(names, submission.task_id, known=known, output=output_of(capability))
 
-    async def submit_many(self, tasks: Iterable[TaskCreate]) -> list[TaskHandle[Any]]:
+    async def submit_many(self, tasks: Iterable[TaskCreate], *, wait_for_room: float = 0.0) -> list[TaskHandle[Any]]:
         """Publish many tasks, hundreds in one round trip; returns their handles, in order, when all are stored.
 
-        The iterable is read as the tasks are sent. When it raises, or the server does not answer, those sent before
-        are submitted; raises as `submit` does.
+        The iterable is read as the tasks are sent, a thousand at a time. When it raises, or the server does not answer,
+        those sent before are submitted; raises as `submit` does. Where there is room for some of a thousand only, the
+        others are tried again for `wait_for_room` seconds; then `QueueFullError` is raised, whose `handles` tell which
+        are stored, and no more are sent.
         """
-        handles: list[TaskHandle[Any]] = []
+        handles: list[TaskHandle[Any] | None] = []
         source = iter(tasks)
-        sending: asyncio.Task[list[TaskHandle[Any]]] | None = None
+        sending: asyncio.Task[list[TaskHandle[Any] | None]] | None = None
         try:
             while chunk := list(islice(source, SUBMIT_AHEAD)):
-                by_pool: dict[PoolNames, list[Submission]] = {}
-                order: list[tuple[PoolNames, TaskId]] = []
-                for task in chunk:
-                    names, submission = submission_of(task, self.pool, self._link.client_id)
-                    by_pool.setdefault(names, []).append(submission)
-                    order.append((names, submission.task_id))
+                batch = Batch(self._link, chunk)
                 if sending is not None:
                     handles += await sending
-                sending = asyncio.create_task(self._send_all(by_pool, order))
+                sending = asyncio.create_task(self._send(batch, wait_for_room))
             if sending is not None:
                 handles += await sending
-        except BaseException:
+        except BaseException as error:
             if sending is not None:
                 sending.cancel()
+            if isinstance(error, QueueFullError):
+                error.handles = [*handles, *error.handles]
             raise
-        return handles
+        return [handle for handle in handles if handle is not None]
 
-    async def _send_all(
-        self, by_pool: dict[PoolNames, list[Submission]], order: list[tuple[PoolNames, TaskId]]
-    ) -> list[TaskHandle[Any]]:
-        known: set[TaskId] = set()
-        for names, submissions in by_pool.items():
-            for part in in_calls(submissions):
-                known |= await send(self._link.redis, self._link.url, names, part)
-        return [self._handle(names, task_id, known=task_id in known) for names, task_id in order]
+    async def _send(self, batch: Batch, wait_for_room: float) -> list[TaskHandle[Any] | None]:
+        patience = Patience(wait_for_room)
+        while (full := await batch.send()) is not None:
+            if not await patience.again():
+                full.handles = self._handles(batch)
+                raise full
+        return self._handles(batch)
+
+    def _handles(self, batch: Batch) -> list[TaskHandle[Any] | None]:
+        return [
+            self._handle(names, submission.task_id, known=submission.task_id in batch.known) if stored else None
+            for names, submission, stored in batch.told()
+        ]
 
     def _handle(
         self, names: PoolNames, task_id: TaskId, *, known: bool, output: TypeAdapter[Any] | None = None

@@ -3,11 +3,13 @@
 CallboardError
 ├── BusUnavailableError      the server does not answer
 ├── SubmissionError          a task could not be submitted
-│   └── PayloadTooLargeError
+│   ├── PayloadTooLargeError
+│   └── QueueFullError       as many tasks wait as may
 ├── TaskOutcomeError         a task ended otherwise than with a result
 │   ├── TaskFailedError
 │   ├── TaskCancelledError
 │   └── TaskTimeoutError     it failed by a timeout, or the caller's own wait ran out
+├── BusAddressError          a text is not the address of a Redis server
 ├── RequirementSyntaxError   a requirement that was given as a text cannot be read
 ├── ClientClosedError        its client was closed while somebody waited, or before
 ├── NoLeaderError            a question that only the leader can answer was not answered in time
@@ -17,7 +19,7 @@ CallboardError
 └── UnknownAgentError        the pool knows no such agent
 """
 
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from bus.messages import TaskError
 
@@ -52,6 +54,40 @@ class PayloadTooLargeError(SubmissionError):
         self.limit = limit
         super().__init__(
             f"the task takes {size:,} bytes and the limit is {limit:,}: pass a reference to the data instead"
+        )
+
+
+class QueueFullError(SubmissionError):
+    """As many tasks of a pool, or of one capability, wait as may: nothing of the refused one is kept.
+
+    `capability` is None if the bound is the pool's; `pending` is how many waited. Of a `submit_many`, `handles` are
+    those of the tasks that were sent, in order: None in the place of each that was refused; the others are stored.
+    """
+
+    retry_after: Final = 1.0
+    """Seconds after which it may be worth another try; `wait_for_room` tries by itself."""
+
+    def __init__(self, pool: str, capability: str | None, *, bound: int, pending: int) -> None:
+        self.pool = pool
+        self.capability = capability
+        self.bound = bound
+        self.pending = pending
+        self.handles: list[Any] = []
+        what = f"pool {pool!r}" if capability is None else f"{capability} in pool {pool!r}"
+        super().__init__(
+            f"{pending:,} tasks of {what} wait, and no more than {bound:,} may: submit it again later, or let "
+            "`wait_for_room` seconds do that"
+        )
+
+
+class BusAddressError(CallboardError, ValueError):
+    """A text is not the address of a Redis server."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(
+            f"{url!r} is not where a Redis server can be: write redis://host:port/0, rediss://… or unix:///path, as "
+            "the `url` or in CALLBOARD_REDIS_URL"
         )
 
 

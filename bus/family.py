@@ -85,7 +85,7 @@ class FamilyClient(Client):
         content = content_of(task)
         if "key" in task.model_fields_set:
             task_id = new_task_id(pool) if task.key is None else keyed_task_id(pool, task.key)
-            known = await self._send(names, parent, task, task_id, content, keyed=task.key is not None)
+            known = await self._send_child(names, parent, task, task_id, content, keyed=task.key is not None)
         else:
             task_id, known = await self._same(names, parent, task, content)
         return self._handle(names, task_id, known=known, output=output)
@@ -97,12 +97,12 @@ class FamilyClient(Client):
         edition = 0
         while True:
             task_id = keyed_task_id(names.pool, f"child {parent.id} {digest.hex()} {number} {edition}")
-            known = await self._send(names, parent, task, task_id, content, keyed=True)
+            known = await self._send_child(names, parent, task, task_id, content, keyed=True)
             if not known or not await self._came_to_nothing(names, task_id):
                 return task_id, known
             edition += 1
 
-    async def _send(
+    async def _send_child(
         self, names: PoolNames, parent: Parent, task: TaskCreate, task_id: TaskId, content: bytes, *, keyed: bool
     ) -> bool:
         kin = {"parent": parent.id, "parent_attempt": parent.attempt, "depth": parent.depth + 1}

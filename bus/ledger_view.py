@@ -9,6 +9,7 @@ from bus.connection import Redis
 from bus.filters import TaskFacts, TaskFilter
 from bus.messages import SubmitTask
 from bus.names import PoolNames
+from bus.placement import placed_because
 from bus.records import AgentInfo, AgentWorkload, Guard, Run, Task, TaskInDB, TaskQueueStatus
 from bus.states import TERMINAL, TaskPriority, TaskStatus
 
@@ -243,4 +244,5 @@ def _record(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
         attempts=run.attempts,
         cancellation=run.cancellation,
         requeues=run.requeues,
+        placed_because=placed_because(run.why, spec.prefers, spec.sticky) if run.why else None,
     )

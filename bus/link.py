@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from bus.clock import wall_ms
 from bus.connection import BLOCK_MS, CONNECTION_ERRORS, Redis, connect, resolve_url
-from bus.errors import BusUnavailableError, NoLeaderError
+from bus.errors import BusAddressError, BusUnavailableError, NoLeaderError
 from bus.filters import TaskFilter
 from bus.ids import ClientId, TaskId, check_pool, new_client_id, task_pool
 from bus.ledger_view import LedgerView
@@ -26,15 +26,18 @@ IDS_PER_MESSAGE: Final = 1000
 
 
 class Link:
-    """The connections of one client. Raises `ValueError` for a pool that cannot be one."""
+    """The connections of one client. Raises `ValueError` for a pool that cannot be one, and `BusAddressError`."""
 
     def __init__(self, url: str | None, pool: str) -> None:
         self.url = resolve_url(url)
         self.pool = check_pool(pool)
         self.client_id: ClientId = new_client_id()
-        self.redis: Redis = connect(
-            self.url, name=f"callboard-client-{self.client_id}", max_connections=MAX_CONNECTIONS
-        )
+        try:
+            self.redis: Redis = connect(
+                self.url, name=f"callboard-client-{self.client_id}", max_connections=MAX_CONNECTIONS
+            )
+        except ValueError as error:
+            raise BusAddressError(self.url) from error
 
     def names(self, pool: str | None) -> PoolNames:
         """Return the names of a pool, the client's own for None."""

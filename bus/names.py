@@ -134,6 +134,19 @@ class PoolNames:
         return f"{self.root}load"
 
     @property
+    def bounds(self) -> str:
+        """Hash: how many tasks may wait, by capability; `*` is the pool. A note, which submissions look at."""
+        return self.notes("bounds")
+
+    def queue(self, scope: str) -> str:
+        """Set of the ids of all tasks of a bounded capability, or of the pool (`*`), that wait, unread ones too."""
+        return f"{self.root}queue:{scope}"
+
+    def offer(self, nonce: str) -> str:
+        """Short-lived string: what one call of the submit script decided; a repetition of it is told the same."""
+        return f"{self.root}offer:{nonce}"
+
+    @property
     def leader(self) -> str:
         """String with a time to live: the token of the leader, which every commit must match."""
         return f"{self.root}leader"

@@ -14,7 +14,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails
 
 from bus.ids import POOL_PATTERN
@@ -117,6 +127,7 @@ class Run(BaseModel):
     finished_at: int | None = None
     progress: float | None = None
     note: str | None = None
+    why: tuple[int, ...] = Field((), description="Why its attempt went to its agent, see `bus.placement`.")
     reason: str | None = None
     error: TaskError | None = None
     failures: int = Field(0, description="Attempts that count against max_attempts.")
@@ -140,6 +151,13 @@ class TaskCreate(TaskFields):
     capability: Annotated[CapabilityField, BeforeValidator(capability_name)]
     payload: Any = Field(None, description="JSON, or a pydantic model.")
     pool: Annotated[str, Field(pattern=POOL_PATTERN)] | None = Field(None, description="The client's pool if absent.")
+
+    @field_validator("run_timeout", "queue_timeout", "progress_timeout")
+    @classmethod
+    def _lets_it_begin(cls, seconds: float | None, info: ValidationInfo) -> float | None:
+        if seconds == 0:
+            raise ValueError(f"a {info.field_name} of 0 would end it before it begins: leave it out for no limit")
+        return seconds
 
     @model_validator(mode="before")
     @classmethod
@@ -211,6 +229,7 @@ class TaskInDB(Task):
     cancellation: Cancellation | None = Field(None, description="Who cancelled it, and how far that is.")
     requeues: tuple[Requeued, ...] = ()
     waiting_because: str | None = Field(None, description="Why a PENDING task has no agent yet.")
+    placed_because: str | None = Field(None, description="Why its latest attempt went to its agent.")
 
 
 class TaskQueueStatus(BaseModel):

@@ -33,6 +33,11 @@ class TaskPriority(StrEnum):
     HIGH = "HIGH"
     URGENT = "URGENT"
 
+    @classmethod
+    def _missing_(cls, value: object) -> "TaskPriority | None":
+        """Read a level in lower case, too."""
+        return cls.__members__.get(value.upper()) if isinstance(value, str) else None
+
     @property
     def level(self) -> str:
         """The lower-case name that stream names carry."""
@@ -48,6 +53,7 @@ class FailureReason(StrEnum):
     EXPIRED = "expired"  # no agent took it within queue_timeout
     REJECTED = "rejected"  # the task itself is wrong: bad payload, bad id, refused by the agent
     POISON = "poison"  # attempt after attempt killed its agent
+    IMPOSSIBLE = "impossible"  # it was to fail fast, and no agent that is known could ever run it
 
 
 class AgentStatus(StrEnum):

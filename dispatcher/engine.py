@@ -137,6 +137,11 @@ class Engine:
         """The scheduler at work; read-only for everybody else."""
         return self._scheduler
 
+    def add(self, event: Event) -> None:
+        """Let the next pass take an event that is of no stream."""
+        self._extra.append(event)
+        self._inbox.wake()
+
     async def run(self) -> None:
         """Lead until cancelled. Raises `LeadLostError`, `DefectError`, or what the server answered; one of them."""
         try:

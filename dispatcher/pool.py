@@ -35,6 +35,7 @@ from dispatcher.loading import load_agents, load_notes, load_tasks
 from dispatcher.observer import DispatcherObserver
 from dispatcher.reporting import reasons, report_standing, workloads
 from dispatcher.salvage import salvage_report
+from dispatcher.strays import StraySearch
 from dispatcher.translate import arrival_of
 
 LOG = logging.getLogger("callboard.dispatcher")
@@ -276,12 +277,16 @@ class PoolDispatcher:
     async def _stand(self, engine: Engine) -> None:
         """Publish, for people and for Prometheus, how things stand."""
         turn = 0
+        strays = StraySearch(self._redis, self._names)
         while True:
             await asyncio.sleep(STANDING_EVERY_S)
             turn += 1
             self._ailment = None
             try:
                 await self._stand_once(engine, prune=turn % PRUNE_EVERY == 0)
+                if turn % PRUNE_EVERY == 0:
+                    async for found in strays.look(engine.scheduler):
+                        engine.add(found)
             except (*CONNECTION_ERRORS, RedisError):
                 continue  # whether the server serves is for the engine to say
             except Exception:

@@ -23,6 +23,9 @@ class CapabilitySpec(BaseModel):
     output_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the output.")
     rate: Rate | None = Field(None, description="Most starts per time, of all agents together: `10/s`.")
     concurrency: int | None = Field(None, ge=1, description="Most tasks at once, of all agents together.")
+    max_pending: int | None = Field(
+        None, ge=1, le=10_000_000, description="Most tasks of it that may wait; more are refused to their submitters."
+    )
     retry: RetryPolicy | None = Field(None, description="How its tasks are repeated that do not say it themselves.")
     exclusive: bool = Field(
         default=False, description="Must never run twice at once: cancelled when the lease is unsure."

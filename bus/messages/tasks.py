@@ -30,6 +30,12 @@ class TaskFields(TaskRequirement):
     delay: Seconds = Field(0.0, description="Earliest start, counted from the submission's entry in the stream.")
     key: str | None = Field(None, min_length=1, max_length=256, description="Idempotency key.")
     fairness_key: str | None = Field(None, min_length=1, max_length=128)
+    sticky: str | None = Field(
+        None, min_length=1, max_length=128, description="Prefer the agent that had the last task of this key."
+    )
+    fail_fast: bool = Field(
+        default=False, description="Fail at once if no agent that is known could ever run it, instead of waiting."
+    )
     estimated_duration: Seconds | None = Field(None, description="Counts if it is longer than what was measured.")
     slots: int = Field(1, ge=1, le=100_000, description="Slots it takes in its agent.")
     resources: Resources = Field(default_factory=dict, description="What else of its agent's it takes: `{gpu: 1}`.")

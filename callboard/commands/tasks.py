@@ -96,6 +96,7 @@ def _rows(task: TaskInDB) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [
         ("status", task.status),
         ("waits because", task.waiting_because),
+        ("placed because", task.placed_because),
         ("reason", task.reason),
         ("error", f"{task.error.type}: {task.error.message}" if task.error else None),
         ("cancel", _cancel(task.cancellation)),

@@ -16,7 +16,7 @@ from bus.messages import (
     Unregister,
 )
 from bus.states import AgentHealth, AgentStatus, FailureReason, TaskStatus
-from dispatcher.core import breaker, cancellation, lifecycle
+from dispatcher.core import breaker, cancellation, fail_fast, lifecycle
 from dispatcher.core.board import Board
 from dispatcher.core.model import AgentState, TaskState, session_of
 from dispatcher.core.record import thousandths
@@ -74,6 +74,8 @@ def sign_in(board: Board, message: Register, at: int) -> None:
     elif agent is not None:
         breaker.forget(board, agent)
     board.add_agent(fresh)
+    if agent is not None:
+        fail_fast.review(board)
     board.throttle(fresh)
     _hand_over(board, fresh, tasks)
     board.horizon_timers.set(at + fresh.lease_ms, TimerKind.LEASE, fresh.id, fresh.life)
@@ -109,6 +111,7 @@ def sign_out(board: Board, message: Unregister, at: int) -> None:
     board.fleet.refresh(agent)
     board.horizon_timers.set(at, TimerKind.SESSION, agent.id)
     board.clock_timers.set(at + board.config.forget_agent_ms, TimerKind.FORGET, agent.id)
+    fail_fast.review(board)
 
 
 def beat(board: Board, message: Heartbeat, at: int) -> None:
@@ -312,5 +315,6 @@ def forget(board: Board, agent_id: str, at: int) -> None:
     due = agent.last_beat + board.config.forget_agent_ms
     if not agent.tasks and due <= at:
         board.forget_agent(agent)
+        fail_fast.review(board)
     else:
         board.clock_timers.set(max(due, at + 1_000), TimerKind.FORGET, agent_id)

@@ -12,6 +12,7 @@ from pydantic_core import to_json
 
 from bus.messages import Control
 from bus.states import AgentStatus, agent_may_become
+from dispatcher.core.bounds import Bounds
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.decisions import (
     AgentChange,
@@ -33,6 +34,7 @@ from dispatcher.core.model import AgentState, TaskState
 from dispatcher.core.order import Order
 from dispatcher.core.record import agent_record, encode_run, place_of
 from dispatcher.core.reservations import Reservations
+from dispatcher.core.sticky import Sticky
 from dispatcher.core.terms import TermsBook
 from dispatcher.core.timers import TimerKind, Timers
 
@@ -56,8 +58,18 @@ class Board:
         self.reservations = Reservations()
         self.limits = Limits()
         self.family = Family()
+        self.bounds = Bounds(config)
         self.clock_timers = Timers(self._means_something)
         self.horizon_timers = Timers(self._means_something)
+        self.sticky = Sticky()
+        self.hasty: dict[str, None] = {}
+        """Tasks that wait and are to fail fast."""
+        self.review: list[str] = []
+        """Those of them that are still to be looked at, see `fail_fast`."""
+        self.review_due = False
+        """A timer will look at them."""
+        self.began = 0
+        """When this leader began; 0: it has not."""
         self.tombstones: dict[str, tuple[str, str]] = {}
         """Reason and author of cancels that found no task, by the task's id."""
         self.sweeps: dict[str, Sweep] = {}
@@ -141,6 +153,7 @@ class Board:
         """Let `agent` be considered; if it asks of tasks what nobody has asked, those that wait are sorted anew."""
         asked = self.fleet.asked
         self.fleet.add(agent)
+        self._count_running()
         if self.fleet.asked == asked:
             return
         waiting = [task for task in self.tasks.values() if task.line is not None]
@@ -148,6 +161,20 @@ class Board:
             self.order.leave(task)
         for task in waiting:
             self.enqueue(task)
+
+    def _count_running(self) -> None:
+        """Let what runs already count for the limits that its capability has got."""
+        fleet, names = self.fleet, self.fleet.newly_limited
+        if not names:
+            return
+        fleet.newly_limited = set()
+        for task in (task for agent in fleet.agents.values() for task in agent.tasks.values()):
+            capability, current = task.terms.requirement.capability, task.current
+            if current is not None and capability in names:
+                counted = {gate.key for gate in current.gates}
+                more = tuple(gate for gate in fleet.gates_of(capability) if gate.key not in counted)
+                current.gates += more
+                self.limits.hold(more)
 
     def live(self, task_id: str) -> TaskState | None:
         """Return a task that has not ended, not even in this pass; None otherwise."""
@@ -170,7 +197,7 @@ class Board:
     def drop(self, task: TaskState) -> None:
         """Forget a task that the ledger had already; nothing is written."""
         self.family.leave(task)
-        self.tasks.pop(task.id, None)
+        self._forget(task.id)
         self._touched.pop(task.id, None)
 
     def set_agent(self, agent: AgentState, status: AgentStatus, reason: str | None = None) -> None:
@@ -209,6 +236,7 @@ class Board:
 
     def close(self) -> Decisions:
         """End the pass: return its decisions and start a new draft."""
+        self.bounds.settle(self)
         draft, self.draft = self.draft, Decisions()
         for task in self._touched.values():
             draft.changes.append(self._change(task))
@@ -248,10 +276,11 @@ class Board:
             handover=handover,
             parent=None if before or kin is None else kin.parent,
             last_of_kin=kin is not None and self._last_of_kin(task),
+            queues=self.bounds.scopes(task.terms.requirement.capability),
         )
         task.stored, task.spec, task.output = after, None, None
         if task.status.terminal:
-            self.tasks.pop(task.id, None)
+            self._forget(task.id)
         return change
 
     def _last_of_kin(self, task: TaskState) -> bool:
@@ -260,6 +289,13 @@ class Board:
         if not task.stored:
             return kin is not None and kin.parent is not None and self.live(kin.parent) is None
         return kin is not None and kin.children > 0 and task.status.terminal
+
+    def _forget(self, task_id: str) -> None:
+        self.tasks.pop(task_id, None)
+        if self.hasty:
+            self.hasty.pop(task_id, None)
+        if self.sticky.wanted:
+            self.sticky.wanted.pop(task_id, None)
 
     def _handover(self, task: TaskState, agent: AgentState) -> Handover:
         version = None

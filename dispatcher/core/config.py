@@ -47,6 +47,12 @@ class SchedulerConfig:
     """How long an agent whose event loop is blocked keeps what it has not begun."""
     deaf_probation_ms: int = 10_000
     """How long an agent that did not read its assignments goes without."""
+    fail_fast_grace_ms: int = 10_000
+    """How long after a leader's start, or an agent's farewell, a task that is to fail fast waits for one to sign in."""
+    max_pending: int | None = None
+    """Most tasks of the pool that may wait; more are refused to their submitters."""
+    capability_max_pending: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """The same of single capabilities; where agents state less, that counts."""
     forget_agent_ms: int = 3_600_000
     """How long a stopped or lost agent stays listed."""
     placements_per_pass: int = 2_000

@@ -34,6 +34,8 @@ class NoteKind(StrEnum):
 
     BREAKER = "breakers"  # one that is not closed, by agent and capability
     RATE = "rates"  # theoretical arrival time of the next start, by the limit's key
+    STICKY = "sticky"  # the agent that had the last task of a sticky key, by the key
+    BOUND = "bounds"  # most tasks that may wait, by capability; `*` is the pool
     TOMBSTONE = "tombstones"  # a cancel that found no task, by the task's id
     SWEEP = "sweeps"  # what is to be done to all tasks of a kind, by a number
 
@@ -71,6 +73,18 @@ class TaskChange:
     """Task in whose list of children a new one is entered."""
     last_of_kin: bool = False
     """The parent has ended: that list, or of an ended parent its own, is kept for the retention only."""
+    queues: tuple[str, ...] = ()
+    """The bounds that it counts for while it waits, see `dispatcher.core.bounds`."""
+
+    @property
+    def queued(self) -> bool | None:
+        """True if it begins to wait with this change, False if it waits no longer, None if neither.
+
+        One that is accepted and placed in one pass waits no longer: it was unread, which is waiting, too.
+        """
+        if self.place in (Place.WAITING, Place.DELAYED):
+            return None if self.before.startswith("PENDING") else True
+        return None if self.before and not self.before.startswith("PENDING") else False
 
 
 @dataclass(slots=True)
@@ -89,6 +103,15 @@ class Note:
     field: str
     value: bytes | None
     """JSON; None forgets it."""
+
+
+@dataclass(slots=True)
+class QueueChange:
+    """Tasks that begin, or cease, to count for a bound; both empty: nothing counts for it any more."""
+
+    scope: str
+    add: list[str] = field(default_factory=list)
+    remove: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -176,6 +199,7 @@ class Decisions:
     changes: list[TaskChange] = field(default_factory=list)
     agents: list[AgentChange] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    queues: list[QueueChange] = field(default_factory=list)
     instructions: list[Instruct] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
@@ -212,6 +236,7 @@ class Decisions:
             len(self.changes)
             + len(self.agents)
             + len(self.notes)
+            + len(self.queues)
             + len(self.instructions)
             + len(self.answers)
             + len(self.replies)

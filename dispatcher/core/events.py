@@ -144,11 +144,20 @@ class Found:
     guard: str
 
 
+@dataclass(slots=True)
+class Strays:
+    """These tasks count for the bound of `scope` and are not known to wait: their submissions are not unread."""
+
+    scope: str
+    task_ids: tuple[str, ...]
+
+
 Event = (
     Submitted
     | Refused
     | Duplicate
     | Found
+    | Strays
     | Commanded
     | OfDeadLetters
     | SignedIn

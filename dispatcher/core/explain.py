@@ -7,10 +7,11 @@ whether it has room is `AgentState.fits`, whether a limit holds the task up is `
 
 from collections import Counter
 
-from bus.explanations import AgentGroup, Explanation, LimitWait, NearestMiss
+from bus.explanations import AgentGroup, Explanation, LimitWait
 from bus.messages import TaskFields, TaskHeader
+from bus.placement import placed_because
 from bus.states import AgentHealth, AgentStatus, TaskStatus
-from dispatcher.core import cancellation
+from dispatcher.core import cancellation, fail_fast
 from dispatcher.core.board import Board
 from dispatcher.core.limits import Closed
 from dispatcher.core.match import accepts, failing
@@ -29,7 +30,8 @@ def explain(board: Board, task: TaskState) -> Explanation:
     if current is not None and current.agent is not None:
         agent = current.agent
         verb = "runs on" if task.status is TaskStatus.RUNNING else "is assigned to"
-        text = f"{verb} {agent.id} since {_seconds(board.now - current.assigned_at)}: {current.why}"
+        why = placed_because(current.why, task.terms.requirement.preferences, board.sticky.wanted.get(task.id))
+        text = f"{verb} {agent.id} since {_seconds(board.now - current.assigned_at)}: {why}"
         if current.waiting:
             text += f"; waits for its children, {board.family.live(task.id)} live, without its slots"
         if (cancel := cancellation.explain(task, board.now)) is not None:
@@ -54,7 +56,7 @@ def plan(board: Board, fields: TaskFields) -> Explanation:
 
 def _look(board: Board, terms: Terms, *, task: TaskState | None, starts_in: float | None) -> Explanation:
     fleet = board.fleet
-    requirement, cls = terms.requirement, fleet.class_of(terms)
+    cls = fleet.class_of(terms)
     closed = board.limits.closed(cls.gates, board.now)
     barred = board.reservations.barred(cls, board.now - terms.head_start_ms if task is None else task.score)
     groups = Counter(
@@ -65,11 +67,13 @@ def _look(board: Board, terms: Terms, *, task: TaskState | None, starts_in: floa
     ahead = 0 if task is None else board.order.ahead_of(task)
     chosen = fleet.choose(cls, None, board.rng, barred=barred) if closed is None else None
     limit = None if closed is None else LimitWait(key=closed.key, frees_in=_frees_in(closed, board.now))
-    nearest = None if cls.mask else _nearest(board, requirement)
-    parts = [f"{_count(len(fleet.agents), 'agent')}"]
+    able = fail_fast.able(board, cls)
+    nearest = None if able else fail_fast.nearest(board, terms)
+    parts = [] if able else [fail_fast.IMPOSSIBLE]
+    parts.append(_count(len(fleet.agents), "agent"))
     parts += [f"{number} {why}" for why, number in groups.most_common(GROUPS)]
     if nearest is not None:
-        parts.append(f"nearest is {nearest.agent_id}, which {' and '.join(nearest.lacks)}")
+        parts.append(fail_fast.in_words(nearest))
     if limit is not None:
         when = "when one of its tasks ends" if limit.frees_in is None else f"in {limit.frees_in:.1f} s"
         parts.append(f"limit {limit.key!r} frees {when}")
@@ -82,7 +86,8 @@ def _look(board: Board, terms: Terms, *, task: TaskState | None, starts_in: floa
     if ahead:
         parts.append(f"{_count(ahead, 'task')} {'is' if ahead == 1 else 'are'} ahead")
     if task is None:
-        parts.append(f"would go to {chosen.id} now" if chosen is not None else "would wait")
+        waits = "would fail at once" if terms.fail_fast and not able else "would wait"
+        parts.append(f"would go to {chosen.id} now" if chosen is not None else waits)
     return Explanation(
         task_id=None if task is None else task.id,
         status=None if task is None else task.status,
@@ -140,25 +145,6 @@ def _shut(agent: AgentState) -> str:
     if agent.status in (AgentStatus.DRAINING, AgentStatus.STOPPED):
         return agent.status.value.lower()
     return f"in {agent.status}"
-
-
-def _nearest(board: Board, requirement: Requirement) -> NearestMiss | None:
-    misses = [(len(lacks), agent_id, lacks) for agent_id, lacks in _misses(board, requirement)]
-    if not misses:
-        return None
-    _, agent_id, lacks = min(misses)
-    return NearestMiss(agent_id=agent_id, lacks=tuple(lacks))
-
-
-def _misses(board: Board, requirement: Requirement) -> list[tuple[str, list[str]]]:
-    found = []
-    for agent in board.fleet.agents.values():
-        lacks = failing(agent, requirement)
-        if not agent.could_fit(requirement):
-            lacks = [*lacks, "is too small for it"]
-        if lacks:
-            found.append((agent.id, lacks))
-    return found
 
 
 def _frees_in(closed: Closed, now: int) -> float | None:

@@ -12,7 +12,7 @@ from bus.messages import CancelAttempt, Control, TaskError
 from bus.records import AttemptRecord, Cancellation, CancelOutcome
 from bus.retries import RetryPolicy
 from bus.states import AgentStatus, FailureReason, TaskStatus, task_may_be_revived, task_may_become
-from dispatcher.core import breaker, room
+from dispatcher.core import breaker, fail_fast, room
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Answer, Ended, Placed
 from dispatcher.core.fleet import UNKNOWN_LOAD_MS, RequirementClass
@@ -39,11 +39,25 @@ def _move(task: TaskState, after: TaskStatus) -> None:
     task.status = after
 
 
-def assign(board: Board, task: TaskState, agent: AgentState, cls: RequirementClass, estimate_ms: float | None) -> None:
-    """PENDING → ASSIGNED: a new attempt, on `agent`."""
+def assign(
+    board: Board,
+    task: TaskState,
+    agent: AgentState,
+    cls: RequirementClass,
+    estimate_ms: float | None,
+    *,
+    sticky: bool = False,
+) -> None:
+    """PENDING → ASSIGNED: a new attempt, on `agent`; `sticky` if it was chosen for having had the task's sticky key."""
     _move(task, TaskStatus.ASSIGNED)
     task.attempt += 1
-    task.current = Attempt(agent, agent.session, board.now, eligible=cls.mask.bit_count(), room=agent.free)
+    met = cls.met_by(agent) if cls.met else 0
+    why = (cls.mask.bit_count(), agent.free)
+    task.current = Attempt(agent, agent.session, board.now, why=(*why, met, sticky) if met or sticky else why)
+    if task.terms.fail_fast:
+        board.hasty.pop(task.id, None)
+    if board.sticky.wanted:
+        board.draft.notes += board.sticky.given(task.id, agent.id)
     _enter(board, task, task.current, agent, cls, estimate_ms)
     gates = task.current.gates
     if gates or agent.gates:
@@ -221,6 +235,8 @@ def _end_cancelled(
 
 def wait(board: Board, task: TaskState) -> None:
     """Put a PENDING task into its class's line, or under a timer until it may start."""
+    if task.terms.fail_fast:
+        fail_fast.watch(board, task)
     if task.not_before > board.now:
         board.clock_timers.set(task.not_before, TimerKind.READY, task.id, task.attempt)
         return

@@ -49,25 +49,8 @@ class Attempt:
     """The agent was asked to hand it back."""
     gates: tuple[Gate, ...] = ()
     """The limits that it counts for."""
-    eligible: int = 0
-    """Agents that could have had it."""
-    room: int = 0
-    """Free slots that its agent had then."""
-
-    @property
-    def why(self) -> str:
-        """Say why it went where it is."""
-        if not self.eligible:
-            return "as the ledger has it; the leader that placed it is no more"
-        others = (
-            "the only one that could do it" if self.eligible == 1 else f"the best of {self.eligible} that could do it"
-        )
-        room = (
-            f"it had {self.room} free slot{'s' * (self.room != 1)}"
-            if self.room > 0
-            else "short work, ahead of its slots"
-        )
-        return f"{others}; {room}"
+    why: tuple[int, ...] = ()
+    """Why it went to its agent, see `bus.placement`."""
 
 
 @dataclass(slots=True, eq=False)

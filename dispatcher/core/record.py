@@ -41,7 +41,7 @@ _TASK_FIELDS = (
     "requeues",
 )
 _task_values = attrgetter(*_TASK_FIELDS)
-_ATTEMPT_FIELDS = ("assigned_at", "started_at", "extended_ms", "waiting", "note")
+_ATTEMPT_FIELDS = ("assigned_at", "started_at", "extended_ms", "waiting", "note", "why")
 _attempt_values = attrgetter(*_ATTEMPT_FIELDS)
 
 
@@ -77,6 +77,7 @@ def restore(stored: StoredTask, terms: Terms, agent: AgentState | None) -> TaskS
         task.current = Attempt(agent, guard.session, run.assigned_at or 0, run.started_at)
         task.current.progress, task.current.note = run.progress, run.note
         task.current.extended_ms, task.current.waiting = run.extended_ms, run.waiting
+        task.current.why = run.why
     return task
 
 

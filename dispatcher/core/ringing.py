@@ -9,7 +9,7 @@ from typing import Final
 
 from bus.messages import TaskError
 from bus.states import FailureReason, TaskStatus
-from dispatcher.core import agents, breaker, cancellation, lifecycle, recall, sweeps
+from dispatcher.core import agents, breaker, cancellation, fail_fast, lifecycle, recall, sweeps
 from dispatcher.core.board import Board
 from dispatcher.core.terms import Requirement
 from dispatcher.core.timers import TimerKind
@@ -85,6 +85,11 @@ def _forget_tombstone(board: Board, task_id: str, _: int) -> None:
     board.unbury(task_id)
 
 
+def _fail_fast(board: Board, _: str, __: int) -> None:
+    for task, error in fail_fast.fallen(board):
+        lifecycle.fail(board, task, FailureReason.IMPOSSIBLE, error, board.now)
+
+
 _BELLS: Final[Mapping[TimerKind, Callable[[Board, str, int], None]]] = {
     TimerKind.LEASE: lambda board, agent_id, life: agents.lease_ended(board, agent_id, life, board.horizon),
     TimerKind.SESSION: lambda board, agent_id, _: agents.session_ended(board, agent_id, board.horizon),
@@ -93,6 +98,7 @@ _BELLS: Final[Mapping[TimerKind, Callable[[Board, str, int], None]]] = {
     TimerKind.PROGRESS: _said_nothing,
     TimerKind.READY: _ready,
     TimerKind.PROBATION: lambda board, agent_id, _: agents.probation_over(board, agent_id, board.now),
+    TimerKind.FAIL_FAST: _fail_fast,
     TimerKind.FORGET: lambda board, agent_id, _: agents.forget(board, agent_id, board.now),
     TimerKind.LIMIT: lambda board, key, _: board.reopen(board.limits.open(key)),
     TimerKind.BREAKER: lambda board, subject, _: breaker.cooled_down(board, *subject.split(" ")),

@@ -17,6 +17,7 @@ from dispatcher.core import (
     children,
     commands,
     dead_letters,
+    fail_fast,
     lifecycle,
     placement,
     reports,
@@ -39,6 +40,7 @@ from dispatcher.core.events import (
     Reported,
     SignedIn,
     SignedOut,
+    Strays,
     Submitted,
 )
 from dispatcher.core.model import AgentState, TaskState
@@ -64,8 +66,9 @@ class Scheduler:
         """
         board = self.board
         board.now = max(now, board.now)
+        board.began = board.began or board.now
         for event in events:
-            if not isinstance(event, Duplicate | Blind | Found) and event.at > board.now:
+            if not isinstance(event, Duplicate | Blind | Found | Strays) and event.at > board.now:
                 event.at = board.now  # whoever may write to a stream may choose its ids, but not the time
             self._take(event)
         ringing.ring(self.board)
@@ -81,7 +84,13 @@ class Scheduler:
         """When the next timer rings (ms), perhaps in the past: a pass does only so much; None if none will."""
         board = self.board
         family = board.family
-        if self._unfinished or family.orphaned or family.doubtful or (board.sweeps and sweeps.unfinished(board)):
+        if (
+            self._unfinished
+            or family.orphaned
+            or family.doubtful
+            or board.bounds.busy
+            or (board.sweeps and sweeps.unfinished(board))
+        ):
             return board.now
         overdue = board.horizon_timers.next_due
         if overdue is not None and overdue <= board.horizon:
@@ -97,6 +106,7 @@ class Scheduler:
         """
         board = self.board
         board.now = max(now, board.now)
+        board.began = board.began or board.now
         notes = tuple(notes)
         for note in notes:
             self._remembered(note, self._remember)
@@ -132,6 +142,10 @@ class Scheduler:
             return
         said = from_json(note.value)
         match note.kind:
+            case NoteKind.BOUND:
+                board.bounds.restore(note.field, note.value)
+            case NoteKind.STICKY:
+                board.sticky.restore(note.field, note.value)
             case NoteKind.RATE:
                 board.limits.arrivals[note.field] = float(said)
             case NoteKind.TOMBSTONE:
@@ -150,6 +164,8 @@ class Scheduler:
         task = restore(stored, terms, agent)
         board.tasks[task.id] = task
         children.restored(board, task, stored.header, stored.run.children)
+        if stored.header.sticky is not None:
+            board.sticky.wanted[task.id] = stored.header.sticky
         lifecycle.arm_expiry(board, task)
         if agent is None:
             lifecycle.wait(board, task)
@@ -182,7 +198,7 @@ class Scheduler:
             case _:
                 self._take_rare(event)
 
-    def _take_rare(self, event: Duplicate | Refused | Found | OfDeadLetters) -> None:
+    def _take_rare(self, event: Duplicate | Refused | Found | OfDeadLetters | Strays) -> None:
         match event:
             case Duplicate():
                 self._forget_duplicate(event.task_id)
@@ -192,11 +208,14 @@ class Scheduler:
                 children.found(self.board, event.task_id, event.guard)
             case OfDeadLetters():
                 dead_letters.take(self.board, event)
+            case Strays():
+                self.board.bounds.suspect((event.scope,), event.task_ids)
 
     def _submit(self, event: Submitted) -> None:
         board = self.board
         if event.task_id in board.tasks:
             commands.watch(board, event.task_id, event.header.reply_to)
+            board.bounds.suspect(board.bounds.scopes(event.header.capability), (event.task_id,))
             return
         terms = board.terms.of(event.header)
         # Of a dead letter that this very pass deletes the record is not deleted, but written over.
@@ -205,6 +224,8 @@ class Scheduler:
         if terms.delay_ms:
             task.not_before = event.at + terms.delay_ms
         board.tasks[task.id] = task
+        if event.header.sticky is not None:
+            board.sticky.wanted[task.id] = event.header.sticky
         board.touch(task)
         board.tell(task)
         board.draft.accepted.append(Accepted(task.id, terms.requirement.capability, terms.priority.value))
@@ -213,6 +234,10 @@ class Scheduler:
             commands.cancel(board, task.id, *buried)
             return
         if not children.join(board, task, event.header):
+            return
+        impossible = fail_fast.verdict(board, task) if terms.fail_fast else None
+        if impossible is not None:
+            lifecycle.fail(board, task, FailureReason.IMPOSSIBLE, impossible, board.now)
             return
         lifecycle.arm_expiry(board, task)
         lifecycle.wait(board, task)
@@ -242,6 +267,11 @@ class Scheduler:
         self._unfinished = placement.place(self.board)
 
     # --- what operators see
+
+    def waits(self, task_id: str) -> bool:
+        """Tell whether a task is PENDING."""
+        task = self.board.live(task_id)
+        return task is not None and task.status is TaskStatus.PENDING
 
     def why_waiting(self) -> dict[Requirement, str]:
         """Say for each requirement class with waiting tasks why they wait."""

@@ -25,6 +25,7 @@ class TimerKind(StrEnum):
     BREAKER = "breaker"  # a capability may be tried again at an agent
     THROTTLE = "throttle"  # an agent's own rate allows the next start
     RECALL = "recall"  # work waits ahead of an agent's slots, or behind a blocked loop
+    FAIL_FAST = "fail_fast"  # tasks that are to fail fast are looked at again
     FORGET = "forget"  # a stopped agent is no longer listed
     TOMBSTONE = "tombstone"  # a cancel found no task
     SWEEP = "sweep"  # what was submitted before a command on all tasks of a kind is read by now

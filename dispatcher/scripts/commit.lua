@@ -16,6 +16,7 @@
 --       8 time to live of assignments streams (ms), from their last entry on
 --       9 id of this call
 --       10 number of tasks  11 number of acks  12 number of messages  13 number of agents  14 number of notes
+--       15 number of changes of sets of waiting tasks
 --       then per task, 15 values:
 --         key, id, guard before ('' = must not exist), guard after, place (w d a f x, or g: the record is deleted),
 --         score there, run,
@@ -30,6 +31,7 @@
 --       then per agent, 6 values:
 --         key, id, record ('' = forget), score in the index, keys of its assignments and control streams (0 = keep)
 --       then per note: key, field, value ('' = forget)
+--       then per set of waiting tasks: key, what ('+' adds, '-' removes, '0' empties), number of ids, ids
 -- Returns {'OK'}, or with nothing written {'FENCED', token found or ''}, {'CONFLICT', id, guard found or ''},
 --         or {'KNOWN', position (1..) of each task that was to be new and exists}
 
@@ -42,9 +44,9 @@ if redis.call('GET', KEYS[9]) == ARGV[9] then
 end
 
 local tasks, acks, messages = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
-local agents, notes = tonumber(ARGV[13]), tonumber(ARGV[14])
+local agents, notes, queues = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
 local STRIDE = 15
-local FIRST = 15
+local FIRST = 16
 
 local entries, known = {}, { 'KNOWN' }
 for i = 1, tasks do
@@ -183,6 +185,19 @@ for _ = 1, notes do
     redis.call('HSET', key, field, value)
   end
   at = at + 3
+end
+for _ = 1, queues do
+  local key, what, n = KEYS[tonumber(ARGV[at])], ARGV[at + 1], tonumber(ARGV[at + 2])
+  local ids = {}
+  for i = 1, n do
+    ids[i] = ARGV[at + 2 + i]
+  end
+  if what == '0' then
+    redis.call('UNLINK', key)
+  else
+    redis.call(what == '+' and 'SADD' or 'SREM', key, unpack(ids))
+  end
+  at = at + 3 + n
 end
 if ARGV[5] ~= '' then
   local entry = redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[6], '*', '__data__', ARGV[5])

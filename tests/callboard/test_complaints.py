@@ -71,6 +71,8 @@ def taken() -> Iterator[int]:
         (["up", "--pool", "A B"], "pool 'A B'"),
         (["dispatcher", "--leader-lease", "1s"], "at least 2 seconds"),
         (["dispatcher", "--pool", "A B"], "pool 'A B'"),
+        (["dispatcher", "--head-starts", "HIGH=1s"], "must not decrease"),
+        (["dispatcher", "--max-pending", "many"], "no number"),
         (["agent", CREW, "--lease", "1s"], "three times"),
         (["agent", CREW, "--id", "a b"], "agent id 'a b'"),
         (["agent", CREW, "--processes", "0"], "--processes"),

@@ -28,7 +28,7 @@ from bus.messages import (
 from bus.records import Guard
 from bus.states import TaskPriority, TaskStatus
 from dispatcher.core.config import SchedulerConfig
-from dispatcher.core.decisions import Decisions
+from dispatcher.core.decisions import Decisions, NoteKind
 from dispatcher.core.events import Beat, Commanded, Duplicate, Event, Found, Horizon, Reported, SignedIn, Submitted
 from dispatcher.core.record import restore_agent
 from dispatcher.core.scheduler import Scheduler
@@ -63,7 +63,11 @@ class Simulation:
         self._found: list[Event] = []
         """What the ledger has answered to the leader's inquiries."""
         self.config = SchedulerConfig(
-            timers_per_pass=self.rng.choice((3, 500)), children_per_pass=self.rng.choice((1, 500))
+            timers_per_pass=self.rng.choice((3, 500)),
+            children_per_pass=self.rng.choice((1, 500)),
+            # Nobody heeds it here, and what counts must be right all the same.
+            max_pending=self.rng.choice((None, 1, 10)),
+            fail_fast_grace_ms=self.rng.choice((0, 3_000)),
         )
         self.scheduler = self._leader()
         self.agents = [Agent(self, f"a{n}", slots=2 + n % 3) for n in range(agents)]
@@ -101,6 +105,10 @@ class Simulation:
             there = [task for task in agent.tasks.values() if task.current is not None and not task.current.waiting]
             used = sum(task.terms.requirement.slots for task in there)
             assert agent.used == used, f"{agent.id}: slots leaked"
+        if (NoteKind.BOUND, "*") in self.ledger.notes:
+            waiting = {t for t, record in self.ledger.tasks.items() if record.guard.startswith("PENDING")}
+            assert self.ledger.queues.get("*", set()) == waiting, "what counts for the bound is not what waits"
+        assert not self.scheduler.board.hasty.keys() - self.scheduler.board.tasks.keys(), "an ended task is watched"
         for task_id, guard in self.ledger.ends.items():
             assert self.ledger.tasks[task_id].guard == guard, f"{task_id}: a terminal state changed"
             self.ended_at.setdefault(task_id, self.now)
@@ -131,6 +139,8 @@ class Simulation:
                 "fairness_key": rng.choice((None, "k")),
                 "limits": rng.choice(([], [], [{"key": "l", "concurrency": 2}], [{"key": "r", "rate": "2/s"}])),
                 "slots": rng.choice((1, 1, 1, 2)),
+                "sticky": rng.choice((None, "s1", "s2")),
+                "fail_fast": rng.random() < 0.1,
             }
         )
         event = Submitted(task_id, header, header.model_dump_json().encode(), self.now)
@@ -295,7 +305,7 @@ class Agent:
         message = Register(
             agent_id=self.id,
             session=self.session,
-            capabilities=(CapabilitySpec(name="do"),),
+            capabilities=(CapabilitySpec(name="do", concurrency=self.slots + 3 if self.id == "a1" else None),),
             slots=self.slots,
             lease=LEASE_MS / 1000,
         )

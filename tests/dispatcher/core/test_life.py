@@ -135,7 +135,9 @@ def test_what_nobody_takes_in_time_expires_and_says_why() -> None:
     decisions = world.step(after=5_000)
     assert (world.status(1), reason(decisions)) == (TaskStatus.FAILED, FailureReason.EXPIRED)
     error = from_json(decisions.changes[0].run)["error"]
-    assert error["message"].endswith("within its queue_timeout: no agent offers 'do' (0 agents known)")
+    assert error["message"].endswith(
+        "queue_timeout: no registered agent could ever run this: no agent offers 'do' (0 agents known)"
+    )
 
 
 def test_a_delay_does_not_count_as_waiting() -> None:

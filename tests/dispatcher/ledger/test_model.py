@@ -46,7 +46,7 @@ from bus.retries import RetryPolicy
 from bus.states import TaskPriority, TaskStatus
 from dispatcher import ledger as ledger_module
 from dispatcher.core.config import SchedulerConfig
-from dispatcher.core.decisions import Decisions
+from dispatcher.core.decisions import Decisions, NoteKind
 from dispatcher.core.events import Beat, Commanded, Duplicate, Event, Horizon, Reported, SignedIn, SignedOut, Submitted
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.leadership import Lead, Leadership
@@ -107,7 +107,7 @@ class Pool(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self.names = PoolNames(check_pool(f"m{new_nonce()[-12:]}"))
-        self.config = SchedulerConfig(prefetch_ms=0, retry=RetryPolicy(base=2.0))
+        self.config = SchedulerConfig(prefetch_ms=0, retry=RetryPolicy(base=2.0), max_pending=1_000)
         self.now = START
         self.sessions: dict[str, str] = {}
         self.submitted: set[TaskId] = set()
@@ -140,6 +140,7 @@ class Pool(RuleBasedStateMachine):
         self.redis: Any = connect(self.url, name="model")
         self.ledger = Ledger(self.redis, self.names)
         await self._lead()
+        await self._store(self.scheduler.step((), self.now))
 
     async def _lead(self) -> None:
         """Become the leader as a new dispatcher does."""
@@ -224,6 +225,10 @@ class Pool(RuleBasedStateMachine):
         header = TaskHeader(
             id=task_id, capability="work", priority=priority, delay=delay, max_attempts=attempts, reply_to="c1"
         )
+        if (
+            task_id in self.submitted and len(self.submitted) % 2
+        ):  # as the script does, for a submission that another wrote by hand as well
+            self.run(self.redis.sadd(self.names.queue("*"), task_id))
         return Submitted(task_id, header, header.model_dump_json().encode(), self.now)
 
     @precondition(lambda self: self.submitted)
@@ -453,7 +458,8 @@ class Pool(RuleBasedStateMachine):
         live = {task_id: str(guard) for task_id, guard in guards.items() if not guard.status.terminal}
         board = self.scheduler.board
         assert {task.id: task.guard for task in board.tasks.values()} == live
-        assert {note.field for note in await load_notes(self.redis, self.names)} == set(board.tombstones)
+        noted = {note.field for note in await load_notes(self.redis, self.names) if note.kind is NoteKind.TOMBSTONE}
+        assert noted == set(board.tombstones)
         for agent in board.fleet.agents.values():
             held = {task_id for task_id, guard in guards.items() if guard.agent_id == agent.id}
             assert set(agent.tasks) == held, "a slot was leaked"
@@ -473,6 +479,8 @@ class Pool(RuleBasedStateMachine):
         assert found["leases"] == by_status[TaskStatus.ASSIGNED] | by_status[TaskStatus.RUNNING]
         ended = by_status[TaskStatus.COMPLETED] | by_status[TaskStatus.FAILED] | by_status[TaskStatus.CANCELLED]
         assert found["finished"] == ended
+        queue: Any = await self.redis.smembers(self.names.queue("*"))
+        assert {raw.decode() for raw in queue} == by_status[TaskStatus.PENDING]
         assert found["dead"] == by_status[TaskStatus.FAILED]
 
     async def _check_assignments(self, guards: dict[TaskId, Guard]) -> None:
