@@ -17,12 +17,13 @@ leader goes on. The children of a task are cancelled when it is requested of the
 
 from typing import Final
 
-from bus.messages import CancelAttempt, Control, TaskUpdate
+from bus.messages import CancelAttempt, Control, TaskError, TaskUpdate
 from bus.records import Cancellation, CancelOutcome
 from bus.states import TaskStatus
 from dispatcher.core import lifecycle
 from dispatcher.core.board import Board
 from dispatcher.core.model import Attempt, TaskState
+from dispatcher.core.terms import MILLI
 from dispatcher.core.timers import TimerKind
 
 AGAIN_AFTER_MS: Final = 1_000
@@ -94,20 +95,39 @@ def grace_over(board: Board, task_id: str, attempt: int) -> None:
     lifecycle.cancel(board, task, known.reason, board.horizon, outcome="given_up")
 
 
+def overdue(board: Board, task: TaskState, current: Attempt, error: TaskError) -> None:
+    """Let the agent stop an attempt that takes too long: it fails with `error` when it stops, or its grace is over.
+
+    Another attempt may follow, and none begins before that.
+    """
+    if current.agent is None or current.overdue is not None:
+        return
+    grace = board.config.timeout_grace_ms
+    current.overdue, current.overdue_until = error, board.horizon + grace + MARGIN_MS
+    _instruct(board, task, current, error.message, grace)
+    board.horizon_timers.set(current.overdue_until, TimerKind.PROGRESS, task.id, task.attempt)
+    board.tell(task, reason=f"overdue: {error.message}")
+
+
 def _tell_agent(board: Board, task: TaskState, known: Cancellation) -> None:
     current = task.current
     if current is None or current.agent is None:
         return
     left = max(0, known.requested_at + known.grace_ms - board.now)
-    stop = CancelAttempt(
-        session=current.session,
-        task_id=task.id,
-        attempt=task.attempt,
-        reason=known.reason or "cancelled",
-        grace=left / 1000,
-        confirm=True,
-    )
-    board.instruct(current.agent.id, Control(stop))
+    _instruct(board, task, current, known.reason or "cancelled", left)
+
+
+def _instruct(board: Board, task: TaskState, current: Attempt, reason: str, grace_ms: int) -> None:
+    if current.agent is not None:
+        stop = CancelAttempt(
+            session=current.session,
+            task_id=task.id,
+            attempt=task.attempt,
+            reason=reason,
+            grace=grace_ms / MILLI,
+            confirm=True,
+        )
+        board.instruct(current.agent.id, Control(stop))
 
 
 def _arm(board: Board, task: TaskState, known: Cancellation) -> None:

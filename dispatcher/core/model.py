@@ -45,6 +45,9 @@ class Attempt:
     note: str | None = None
     missing_since: int | None = None
     """First heartbeat of its agent that did not list it."""
+    overdue: TaskError | None = None
+    """Its agent was told to stop it, and this is why; it has failed with this when it stops, or does not."""
+    overdue_until: int = 0
     recalled: bool = False
     """The agent was asked to hand it back."""
     gates: tuple[Gate, ...] = ()

@@ -77,7 +77,10 @@ def _result(board: Board, task: TaskState, current: Attempt, result: TaskResult,
             output = to_json(result.output, inf_nan_mode="constants")
             lifecycle.complete(board, task, current, output, at, run_ms)
         case TaskStatus.CANCELLED:
-            _cancelled(board, task, result, at)
+            if current.overdue is not None:
+                lifecycle.attempt_failed(board, task, FailureReason.TIMEOUT, current.overdue, at)
+            else:
+                _cancelled(board, task, result, at)
         case _:
             reason = result.reason or FailureReason.ERROR
             retryable = result.retryable and reason is not FailureReason.REJECTED

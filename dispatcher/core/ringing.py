@@ -70,15 +70,19 @@ def _said_nothing(board: Board, task_id: str, attempt: int) -> None:
     current = None if task is None else task.current
     if task is None or current is None or task.attempt != attempt or task.status is not TaskStatus.RUNNING:
         return
+    if current.overdue is not None:
+        if current.overdue_until <= board.horizon:
+            lifecycle.stop(board, task, current.overdue.message)
+            lifecycle.attempt_failed(board, task, FailureReason.TIMEOUT, current.overdue, board.horizon)
+        return
     timeout = task.terms.progress_timeout_ms or 0
     if current.waiting:
         current.heard_at = board.horizon  # its children's life is its progress
     if current.heard_at + timeout > board.horizon:
         board.horizon_timers.set(current.heard_at + timeout, TimerKind.PROGRESS, task_id, attempt)
         return
-    lifecycle.stop(board, task, "progress_timeout is over")
     error = TaskError(type="ProgressTimeout", message=f"no word of progress for {timeout / 1000:g} s")
-    lifecycle.attempt_failed(board, task, FailureReason.TIMEOUT, error, board.horizon)
+    cancellation.overdue(board, task, current, error)
 
 
 def _forget_tombstone(board: Board, task_id: str, _: int) -> None:

@@ -46,7 +46,8 @@ def test_a_probe_that_ends_without_a_verdict_is_followed_by_another(how: str) ->
     world.step(world.sign_in(lease=600), world.task(max_attempts=1))
     world.step(world.failed(1))
     world.step(world.task(), world.task(), after=1_000)
-    decisions = world.step(world.cancel(2) if how == "cancelled" else world.returned(2))
+    world.step(*([world.cancel(2)] if how == "cancelled" else []))
+    decisions = world.step(world.stopped(2) if how == "cancelled" else world.returned(2))
     assert len(placed(decisions)) == 1
 
 
