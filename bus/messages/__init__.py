@@ -6,10 +6,20 @@ are seconds, instants are milliseconds since the epoch by the server's clock unl
 """
 
 from bus.messages.agents import CapabilitySpec, Heartbeat, Register, Registration, Unregister
-from bus.messages.commands import AgentCommand, CancelTasks, Command, Explain, Plan, Reprioritise, WatchTasks
+from bus.messages.commands import (
+    AgentCommand,
+    CancelTasks,
+    Command,
+    Explain,
+    Plan,
+    Reprioritise,
+    UpdateAgent,
+    WatchTasks,
+)
 from bus.messages.control import (
     Assignment,
     CancelAttempt,
+    ChangeOffer,
     Control,
     Instruction,
     RecallAttempt,
@@ -44,6 +54,7 @@ __all__ = [
     "CancelAttempt",
     "CancelTasks",
     "CapabilitySpec",
+    "ChangeOffer",
     "Command",
     "Control",
     "EventBatch",
@@ -76,5 +87,6 @@ __all__ = [
     "TaskUpdate",
     "Transition",
     "Unregister",
+    "UpdateAgent",
     "WatchTasks",
 ]

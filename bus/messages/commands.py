@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, RootModel
 
-from bus.messages.message import AgentIdField, Message, SessionField, TaskIdField
+from bus.agent_requests import OfferChange
+from bus.messages.message import AgentIdField, Message, Seconds, SessionField, TaskIdField
 from bus.messages.tasks import TaskFields
 from bus.states import TaskPriority
 
@@ -51,16 +52,34 @@ class WatchTasks(Message):
 
 
 class AgentCommand(Message):
-    """Drain (finish what it has, then stop) or restart (the same, then start anew) one agent."""
+    """Pause one agent, resume it, let it finish and stop (drain), or finish and start anew (restart)."""
 
-    type: Literal["drain", "restart"]
+    type: Literal["pause", "resume", "drain", "restart"]
     agent_id: AgentIdField
+    request: SessionField | None = Field(None, description="A name by which its progress can be followed.")
     reason: str = Field("", max_length=1000)
+    by: str = Field("", max_length=200)
+    lasts: Seconds | None = Field(None, description="A pause ends by itself after so long.")
+    deadline: Seconds | None = Field(None, description="After so long, tasks of a drain or restart are stopped.")
+
+
+class UpdateAgent(Message):
+    """Change what one agent offers, until it is changed again: its next sessions, too."""
+
+    type: Literal["update"] = "update"
+    agent_id: AgentIdField
+    request: SessionField | None = Field(None, description="A name by which its progress can be followed.")
+    reason: str = Field("", max_length=1000)
+    by: str = Field("", max_length=200)
+    change: OfferChange
 
 
 class Command(
     RootModel[
-        Annotated[CancelTasks | Reprioritise | Explain | Plan | WatchTasks | AgentCommand, Field(discriminator="type")]
+        Annotated[
+            CancelTasks | Reprioritise | Explain | Plan | WatchTasks | AgentCommand | UpdateAgent,
+            Field(discriminator="type"),
+        ]
     ]
 ):
     """Anything on the commands stream."""

@@ -3,7 +3,7 @@
 from bus.messages import CancelTasks, Explain, Plan, Reprioritise, WatchTasks
 from bus.messages import Reply as ReplyMessage
 from bus.states import TaskPriority
-from dispatcher.core import agents, explain, lifecycle
+from dispatcher.core import explain, lifecycle, steering
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Reply
 from dispatcher.core.events import Commanded
@@ -26,7 +26,7 @@ def take(board: Board, event: Commanded) -> None:
             for task_id in command.task_ids:
                 watch(board, task_id, command.reply_to)
         case _:
-            agents.command(board, command.agent_id, command.type, command.reason)
+            steering.take(board, command)
 
 
 def cancel(board: Board, task_id: str, reason: str) -> None:

@@ -18,6 +18,7 @@ from bus.messages import (
     TaskError,
     TaskHeader,
     Unregister,
+    UpdateAgent,
     WatchTasks,
 )
 
@@ -54,7 +55,7 @@ class Duplicate:
 class Commanded:
     """A client or operator wants something."""
 
-    command: CancelTasks | Reprioritise | Explain | Plan | WatchTasks | AgentCommand
+    command: CancelTasks | Reprioritise | Explain | Plan | WatchTasks | AgentCommand | UpdateAgent
     at: int
 
 

@@ -319,6 +319,9 @@ class Fleet:
             shut = sum(1 for agent in self._agents_of(cls.mask & ~taking & ~self._lost) if not agent.open)
             busy = eligible - shut - lost
             words = f"{_agents(eligible)} can do it: {busy} busy, {shut} not taking work, {lost} lost"
+            paused = sum(1 for agent in self._agents_of(cls.mask & ~taking & ~self._lost) if agent.pause is not None)
+            if paused:
+                words = words.replace("not taking work", f"not taking work ({paused} paused)")
             return f"{words}; {cls.waiting} task{'s wait' if cls.waiting != 1 else ' waits'} for the same"
         offering = [a for a in self.agents.values() if any(c.name == requirement.capability for c in a.capabilities)]
         if not offering:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pydantic_core import from_json
 
 from bus.states import AgentHealth, FailureReason, TaskPriority, TaskStatus
-from dispatcher.core import agents, breaker, commands, lifecycle, reports, ringing
+from dispatcher.core import agents, breaker, commands, lifecycle, reports, ringing, steering
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind
@@ -85,6 +85,7 @@ class Scheduler:
             agent.life = board.new_life()
             board.add_agent(agent)
             board.throttle(agent)
+            steering.arm(board, agent)
             if agent.health is AgentHealth.BLOCKED:
                 agent.blocked_since = now
                 board.watch(agent)
