@@ -25,9 +25,9 @@ and finished within one report of its agent. A terminal state never changes.
 
 {agents}
 
-An agent that is `DRAINING` or `STOPPED` comes back as `IDLE` with a new session; one that is `DRAINING` also when it is
-resumed before its process has ended. A pause is no status but stands beside it: whatever the status, a paused agent gets
-nothing new.
+An agent that is `DRAINING` or `STOPPED` comes back as `IDLE` with a new session; one that is `DRAINING` also when it
+is resumed before its process has ended. A pause is no status but stands beside it: whatever the status, a paused agent
+gets nothing new.
 """
 
 

@@ -71,7 +71,7 @@ def sign_in(board: Board, message: Register, at: int) -> None:
     elif agent is not None:
         breaker.forget(board, agent)
     if agent is not None:
-        steering.carry_over(board, agent, fresh, message, at)
+        steering.carry_over(agent, fresh, message, at)
     board.add_agent(fresh)
     board.throttle(fresh)
     _hand_over(board, fresh, tasks)

@@ -213,7 +213,7 @@ def signed_out(board: Board, agent: AgentState, at: int) -> None:
     board.touch_agent(agent)
 
 
-def carry_over(board: Board, agent: AgentState, fresh: AgentState, message: Register, at: int) -> None:
+def carry_over(agent: AgentState, fresh: AgentState, message: Register, at: int) -> None:
     """Let the agent's new registration know what is asked of it; `fresh` is not yet considered for placement."""
     fresh.pause, fresh.request, fresh.update = agent.pause, agent.request, agent.update
     fresh.overrides, fresh.wanted = agent.overrides, agent.wanted
