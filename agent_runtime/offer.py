@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from agent_runtime.agent import Agent
 from agent_runtime.definition import read_acceptance
 from agent_runtime.errors import AgentDefinitionError
-from bus.agent_requests import Overrides
 from bus.messages import CapabilitySpec, Register
+from bus.overrides import Overrides
 from bus.requirements import Clause, Value
 
 UPDATE: Final = "update_capabilities"
@@ -42,7 +42,7 @@ class Offer:
         self._describe = describe
         self._known = {key: capability.spec for key, (_, capability) in agent.capabilities.items()}
         self._changes = Changes()
-        self._overrides = Overrides()
+        self._overrides: Overrides | None = None
         self._revision = 0
         self.update = 0
         """Number of the last change by operators that was heard of."""
@@ -100,13 +100,24 @@ class Offer:
             self._error = f"{error.problem}: {error.remedy}"[:1000]
             self._take(self._changes, self._overrides)
 
-    def _take(self, changes: Changes, overrides: Overrides) -> None:
+    def _take(self, changes: Changes, overrides: Overrides | None) -> None:
         self._revision += 1
         self.message = self._composed(changes, overrides)
         self._changes, self._overrides = changes, overrides
 
-    def _composed(self, changes: Changes, overrides: Overrides) -> Register:
+    def _composed(self, changes: Changes, overrides: Overrides | None) -> Register:
         said = self._describe()
+        if not self._revision:
+            return said
+        fields = self._fields(said, changes, overrides or Overrides())
+        try:
+            return Register.model_validate_json(said.model_copy(update=fields).model_dump_json(warnings=False))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            part = ".".join(str(step) for step in first["loc"]) or "description"
+            raise AgentDefinitionError(self._where, f"its {part} cannot be registered", first["msg"]) from None
+
+    def _fields(self, said: Register, changes: Changes, overrides: Overrides) -> dict[str, Any]:
         capabilities = [
             self._spec(key, spec, changes)
             for key, spec in self._known.items()
@@ -116,7 +127,7 @@ class Offer:
             raise AgentDefinitionError(self._where, "nothing would be left that it can do", "pause it, or stop it")
         attributes = _merged(said.attributes, changes.attributes)
         attributes = {name: value for name, value in attributes.items() if name not in overrides.without}
-        fields: dict[str, Any] = {
+        return {
             "capabilities": capabilities,
             **changes.rest,
             "attributes": {**attributes, **overrides.attributes},
@@ -125,12 +136,6 @@ class Offer:
             "update": self.update,
             "update_error": self._error,
         }
-        try:
-            return Register.model_validate_json(said.model_copy(update=fields).model_dump_json(warnings=False))
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            part = ".".join(str(step) for step in first["loc"]) or "description"
-            raise AgentDefinitionError(self._where, f"its {part} cannot be registered", first["msg"]) from None
 
     @staticmethod
     def _spec(key: str, spec: CapabilitySpec, changes: Changes) -> CapabilitySpec:

@@ -27,10 +27,10 @@ from agent_runtime.registration import Registration, registration_of
 from agent_runtime.reporter import Reporter
 from agent_runtime.settings import AgentSettings
 from agent_runtime.slots import Slots
-from bus.agent_requests import Overrides
 from bus.connection import connect
 from bus.ids import check_pool, new_nonce, new_session
 from bus.names import PoolNames
+from bus.overrides import Overrides
 
 LOG: Final = logging.getLogger("callboard.agent")
 

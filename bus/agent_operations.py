@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from time import monotonic
 from typing import Final, Literal
 
-from bus.agent_requests import CONFIRM_MS, AgentRequest, OfferChange, RequestState
+from bus.agent_requests import CONFIRM_MS, AgentRequest, RequestState
 from bus.errors import NoLeaderError, UnknownAgentError
 from bus.ids import new_nonce
 from bus.link import Link
 from bus.messages import AgentCommand, UpdateAgent
+from bus.overrides import OfferChange
 from bus.records import AgentInfo
 from bus.requirements import Value
 

@@ -9,8 +9,6 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bus.requirements import AttributeName, CapabilityField, Value
-
 CONFIRM_MS: Final = 5_000
 """An agent that has not confirmed a request for so long is overdue: its heartbeats come each second."""
 WRAP_UP_MS: Final = 5_000
@@ -42,7 +40,7 @@ class RequestState(StrEnum):
 class AgentRequest(BaseModel):
     """One request. Instants are ms since the epoch by the server's clock."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     id: str = Field(description="As the client named it.")
     number: int = Field(description="Later requests of an agent have higher numbers.")
@@ -93,7 +91,7 @@ class AgentRequest(BaseModel):
 class Pause(BaseModel):
     """A pause that stands; a new session of the agent is paused, too."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     since: int
     until: int | None = Field(None, description="When it ends by itself.")
@@ -104,40 +102,3 @@ class Pause(BaseModel):
     def words(self) -> str:
         """Say who paused it and what for: `paused by alice: disk swap`."""
         return f"paused{f' by {self.by}' if self.by else ''}{f': {self.note}' if self.note else ''}"
-
-
-class Overrides(BaseModel):
-    """What operators have changed of what an agent offers: applied to whatever its process says of itself."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    attributes: dict[AttributeName, Value] = Field(default_factory=dict, max_length=256)
-    without: tuple[AttributeName, ...] = Field((), max_length=256, description="Attributes that it shall not have.")
-    disabled: tuple[CapabilityField, ...] = Field((), max_length=256, description="Capabilities, in all versions.")
-    slots: int | None = Field(None, ge=1, le=100_000)
-
-    def changed(self, change: "OfferChange") -> "Overrides":
-        """Return these with a change made."""
-        before = Overrides() if change.reset else self
-        kept = {name: value for name, value in before.attributes.items() if name not in change.without}
-        without = {*before.without, *change.without} - set(change.attributes)
-        disabled = ({*before.disabled} - set(change.enable)) | set(change.disable)
-        return Overrides(
-            attributes={**kept, **change.attributes},
-            without=tuple(sorted(without)),
-            disabled=tuple(sorted(disabled)),
-            slots=before.slots if change.slots is None else change.slots,
-        )
-
-
-class OfferChange(BaseModel):
-    """How an operator changes what an agent offers."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    attributes: dict[AttributeName, Value] = Field(default_factory=dict, max_length=256)
-    without: tuple[AttributeName, ...] = Field((), max_length=256, description="Attributes that it shall not have.")
-    disable: tuple[CapabilityField, ...] = Field((), max_length=256)
-    enable: tuple[CapabilityField, ...] = Field((), max_length=256)
-    slots: int | None = Field(None, ge=1, le=100_000)
-    reset: bool = Field(default=False, description="Forget all earlier changes first.")

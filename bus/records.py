@@ -16,9 +16,10 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
-from bus.agent_requests import AgentRequest, Overrides, Pause
+from bus.agent_requests import AgentRequest, Pause
 from bus.ids import POOL_PATTERN
 from bus.messages import CapabilitySpec, SubmitTask, TaskError, TaskFields
+from bus.overrides import Overrides
 from bus.requirement_text import parse_requirement
 from bus.requirements import CapabilityField, Clause, TaskRequirement, Value, capability_name, is_capability_name
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus

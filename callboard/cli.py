@@ -19,7 +19,7 @@ _COMMANDS: Final = (
     ("agent", "Run an agent, and start it anew when it crashes."),
     ("submit", "Submit a task, or many; print ids, or wait for results."),
     ("tasks", "Look at tasks, fetch their results, cancel them."),
-    ("agents", "Look at agents, drain and restart them."),
+    ("agents", "Look at agents, pause, drain, restart and change them."),
     ("asyncapi", "Print the AsyncAPI document of everything that is said on the bus."),
     ("version", "Print the versions of Callboard and of what it runs on."),
 )

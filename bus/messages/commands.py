@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, RootModel
 
-from bus.agent_requests import OfferChange
 from bus.messages.message import AgentIdField, Message, Seconds, SessionField, TaskIdField
 from bus.messages.tasks import TaskFields
+from bus.overrides import OfferChange
 from bus.states import TaskPriority
 
 
@@ -82,6 +82,6 @@ class Command(
         ]
     ]
 ):
-    """Anything on the commands stream."""
+    """Anything on the commands stream. Built when it is first used: agents, which are many, never do."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, RootModel
 
-from bus.agent_requests import Overrides
 from bus.messages.message import Message, Seconds, TaskIdField
 from bus.messages.tasks import SubmitTask
+from bus.overrides import Overrides
 
 
 class Assignment(Message):
@@ -79,7 +79,7 @@ class ChangeOffer(Message):
     type: Literal["update"] = "update"
     session: str
     number: int = Field(description="The registration confirms it in `update`.")
-    overrides: Overrides = Overrides()
+    overrides: Overrides
 
 
 class Control(
@@ -90,6 +90,6 @@ class Control(
         ]
     ]
 ):
-    """Anything on an agent's control stream."""
+    """Anything on an agent's control stream. Built when it is first used: the runtime reads plain JSON."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from bus.agent_requests import AgentRequest, Overrides, Pause
+from bus.agent_requests import AgentRequest, Pause
 from bus.messages import CapabilitySpec, TaskError
+from bus.overrides import Overrides
 from bus.records import AttemptRecord
 from bus.requirements import Clause, Value
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus

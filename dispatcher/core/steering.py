@@ -15,7 +15,6 @@ from bus.agent_requests import (
     RESTART_MS,
     WRAP_UP_MS,
     AgentRequest,
-    Overrides,
     Pause,
     RequestKind,
 )
@@ -30,6 +29,7 @@ from bus.messages import (
     Register,
     UpdateAgent,
 )
+from bus.overrides import Overrides
 from bus.states import AgentHealth, AgentStatus, TaskStatus
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import AgentTransition

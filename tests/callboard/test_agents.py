@@ -60,7 +60,7 @@ def test_processes_restarts_and_drains(callboard: CommandLine, start: Start) -> 
     assert (found["slots"], found["metadata"]["rack"]) == (3, "7")
 
     asked = callboard("agents", "restart", "pair-1", "--pool", callboard.pool, "--json").json
-    assert asked == {"agent_id": "pair-1", "requested": "restart"}
+    assert (asked["agent_id"], asked["requested"], asked["state"]) == ("pair-1", "restart", "requested")
     agent.wait_for("agent process 1 restarts as it was told")
     until_signed_in(callboard, "pair-1", but_not=found["session"])
     anew = callboard("agents", "get", "pair-1", "--json", "--pool", callboard.pool).json
