@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from agent_runtime.agent import Agent
 from agent_runtime.definition import read_acceptance
@@ -47,7 +48,7 @@ class Offer:
         self.update = 0
         """Number of the last change by operators that was heard of."""
         self._error: str | None = None
-        self.message = self._composed(self._changes, self._overrides)
+        self.message = self._composed(self._changes, self._overrides, self._revision)
         """The registration that says all of it."""
 
     @property
@@ -58,7 +59,7 @@ class Offer:
 
     def refresh(self) -> None:
         """Read the object again: `on_start` may have changed what it says. Raises `AgentDefinitionError`."""
-        self.message = self._composed(self._changes, self._overrides)
+        self.message = self._composed(self._changes, self._overrides, self._revision)
 
     def change(
         self,
@@ -101,21 +102,24 @@ class Offer:
             self._take(self._changes, self._overrides)
 
     def _take(self, changes: Changes, overrides: Overrides | None) -> None:
-        self._revision += 1
-        self.message = self._composed(changes, overrides)
+        self.message = self._composed(changes, overrides, self._revision + 1)
         self._changes, self._overrides = changes, overrides
+        self._revision += 1
 
-    def _composed(self, changes: Changes, overrides: Overrides | None) -> Register:
+    def _composed(self, changes: Changes, overrides: Overrides | None, revision: int) -> Register:
         said = self._describe()
-        if not self._revision:
+        if not revision:
             return said
         fields = self._fields(said, changes, overrides or Overrides())
+        fields |= {"revision": revision, "update": self.update, "update_error": self._error}
         try:
             return Register.model_validate_json(said.model_copy(update=fields).model_dump_json(warnings=False))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             part = ".".join(str(step) for step in first["loc"]) or "description"
             raise AgentDefinitionError(self._where, f"its {part} cannot be registered", first["msg"]) from None
+        except PydanticSerializationError as error:
+            raise AgentDefinitionError(self._where, f"it cannot be registered ({error})", "give plain values") from None
 
     def _fields(self, said: Register, changes: Changes, overrides: Overrides) -> dict[str, Any]:
         capabilities = [
@@ -132,9 +136,6 @@ class Offer:
             **changes.rest,
             "attributes": {**attributes, **overrides.attributes},
             **({} if overrides.slots is None else {"slots": overrides.slots}),
-            "revision": self._revision,
-            "update": self.update,
-            "update_error": self._error,
         }
 
     @staticmethod

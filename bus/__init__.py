@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from bus.agent_requests import AgentRequest, RequestKind, RequestState
     from bus.client import Client
     from bus.errors import (
         BusUnavailableError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from bus.states import AgentHealth, AgentStatus, FailureReason, TaskPriority, TaskStatus
 
 _HOMES: Final = {
+    "bus.agent_requests": ("AgentRequest", "RequestKind", "RequestState"),
     "bus.client": ("Client",),
     "bus.errors": (
         "BusUnavailableError",
@@ -62,6 +64,7 @@ _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in 
 __all__ = [
     "AgentHealth",
     "AgentInfo",
+    "AgentRequest",
     "AgentStatus",
     "AgentWorkload",
     "AnyOf",
@@ -75,6 +78,8 @@ __all__ = [
     "Operator",
     "PayloadTooLargeError",
     "Preference",
+    "RequestKind",
+    "RequestState",
     "RequirementSyntaxError",
     "SubmissionError",
     "Task",

@@ -40,7 +40,7 @@ class RequestState(StrEnum):
 class AgentRequest(BaseModel):
     """One request. Instants are ms since the epoch by the server's clock."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: str = Field(description="As the client named it.")
     number: int = Field(description="Later requests of an agent have higher numbers.")
@@ -91,7 +91,7 @@ class AgentRequest(BaseModel):
 class Pause(BaseModel):
     """A pause that stands; a new session of the agent is paused, too."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     since: int
     until: int | None = Field(None, description="When it ends by itself.")

@@ -8,7 +8,7 @@ from bus.states import TaskStatus
 class AgentGroup(BaseModel):
     """Agents that are alike in what keeps them from taking the task."""
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config = ConfigDict(frozen=True)
 
     count: int
     why: str = Field(description="Such as `lacks gpu == true`, `full`, `paused`, `free`.")
@@ -17,7 +17,7 @@ class AgentGroup(BaseModel):
 class NearestMiss(BaseModel):
     """The agent that lacks least."""
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config = ConfigDict(frozen=True)
 
     agent_id: str
     lacks: tuple[str, ...]
@@ -26,7 +26,7 @@ class NearestMiss(BaseModel):
 class LimitWait(BaseModel):
     """A limit that lets no more tasks pass now."""
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config = ConfigDict(frozen=True)
 
     key: str
     frees_in: float | None = Field(None, description="Seconds; None: when one of its tasks has ended.")
@@ -35,7 +35,7 @@ class LimitWait(BaseModel):
 class Explanation(BaseModel):
     """Why a task waits, in numbers; of a planned one, whether and where it would go."""
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config = ConfigDict(frozen=True)
 
     task_id: str | None = None
     status: TaskStatus | None = None

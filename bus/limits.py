@@ -44,7 +44,7 @@ class Limit(BaseModel):
     more than `burst + t * rate` starts. Each task is held to the numbers that it carries itself.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$")
     rate: Rate | None = Field(None, description="Starts per time: `600/min`, `5/s`, `1/10s`.")

@@ -1,4 +1,4 @@
-"""What operators change of what an agent offers. Built when it is first used: most agents never hear of any."""
+"""What operators change of what an agent offers."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -8,7 +8,7 @@ from bus.requirements import AttributeName, CapabilityField, Value
 class Overrides(BaseModel):
     """What operators have changed of what an agent offers: applied to whatever its process says of itself."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     attributes: dict[AttributeName, Value] = Field(default_factory=dict, max_length=256)
     without: tuple[AttributeName, ...] = Field((), max_length=256, description="Attributes that it shall not have.")
@@ -32,7 +32,7 @@ class Overrides(BaseModel):
 class OfferChange(BaseModel):
     """How an operator changes what an agent offers."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     attributes: dict[AttributeName, Value] = Field(default_factory=dict, max_length=256)
     without: tuple[AttributeName, ...] = Field((), max_length=256, description="Attributes that it shall not have.")

@@ -172,7 +172,7 @@ Clause = Annotated[
 class TaskRequirement(BaseModel):
     """All that a task asks of an agent."""
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config = ConfigDict(frozen=True)
 
     capability: CapabilityField
     version: VersionRange = Field(None, description="Range of capability versions, PEP 440: `>=2,<3`.")

@@ -59,9 +59,9 @@ class Unregister(Message):
 
 
 class Registration(RootModel[Annotated[Register | Unregister, Field(discriminator="type")]]):
-    """Anything on the registrations stream. Built when it is first used: agents never read it."""
+    """Anything on the registrations stream."""
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config = ConfigDict(frozen=True)
 
 
 class Heartbeat(Message):

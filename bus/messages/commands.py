@@ -82,6 +82,6 @@ class Command(
         ]
     ]
 ):
-    """Anything on the commands stream. Built when it is first used: agents, which are many, never do."""
+    """Anything on the commands stream."""
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config = ConfigDict(frozen=True)

@@ -90,6 +90,6 @@ class Control(
         ]
     ]
 ):
-    """Anything on an agent's control stream. Built when it is first used: the runtime reads plain JSON."""
+    """Anything on an agent's control stream."""
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config = ConfigDict(frozen=True)

@@ -23,8 +23,8 @@ Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class Message(BaseModel):
-    """What all messages share. Each is built when it is first used: an agent's process uses three of them."""
+    """What all messages share."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
     v: int = Field(VERSION, ge=1, description="Major version of the message.")

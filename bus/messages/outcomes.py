@@ -11,7 +11,7 @@ from bus.states import TaskStatus
 class Outcome(BaseModel):
     """How a task ended, as its submitter is told."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
     task_id: str
     status: TaskStatus
@@ -34,7 +34,7 @@ class Reply(Message):
 class Transition(BaseModel):
     """One change of a task's state, or (status unchanged) of its progress."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     task_id: str
     status: TaskStatus
@@ -48,7 +48,7 @@ class Transition(BaseModel):
 class AgentTransition(BaseModel):
     """One change of an agent's status or health."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     agent_id: str
     status: str

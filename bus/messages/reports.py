@@ -11,7 +11,7 @@ from bus.states import FailureReason, TaskStatus
 class TaskError(BaseModel):
     """What went wrong in an attempt."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     type: str = Field(max_length=200)
     message: str = Field("", max_length=10_000)
@@ -22,7 +22,7 @@ class TaskError(BaseModel):
 class TaskUpdate(BaseModel):
     """How a task is coming along, reported while it runs."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     task_id: TaskIdField
     attempt: int = Field(ge=1)
@@ -37,7 +37,7 @@ class TaskUpdate(BaseModel):
 class TaskResult(BaseModel):
     """How an attempt ended, as its agent reports it."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
     task_id: TaskIdField
     attempt: int = Field(ge=1)
@@ -55,7 +55,7 @@ class TaskResult(BaseModel):
 class HandBack(BaseModel):
     """An assignment the agent returns without having started it."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     task_id: TaskIdField
     attempt: int = Field(ge=1)
