@@ -76,6 +76,11 @@ class Capability:
         self.spec: CapabilitySpec
         self.namespaces: dict[str, Any] | None = None
 
+    @property
+    def key(self) -> str:
+        """Its name and version, which are unique in an agent."""
+        return f"{self.name} {self.version}"
+
     def __repr__(self) -> str:
         return f"<capability {self.name} {self.version}>"
 
@@ -183,7 +188,7 @@ def collect(owner: type) -> dict[str, tuple[str, Capability]]:
             _refuse_bare_override(owner, method, where)
             continue
         made.resolve(where)
-        key = f"{made.name} {made.version}"
+        key = made.key
         if key in found:
             raise AgentDefinitionError(
                 where, f"{key} is also {owner.__qualname__}.{found[key][0]}", "give one another name or version"

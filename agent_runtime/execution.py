@@ -66,6 +66,8 @@ class Pipeline:
         self.cancelling = cancelling
         self.nursery = nursery
         self.room = room
+        self.withdrawn: frozenset[str] = frozenset()
+        """Capabilities that are not offered now, by `name version`: what runs of them goes on."""
         self._known: dict[str, list[Operation]] = {}
         for method, capability in agent.capabilities.values():
             self._known.setdefault(capability.name, []).append(Operation(capability, getattr(agent, method)))
@@ -81,6 +83,8 @@ class Pipeline:
             return None
         if exactly is not None:
             return next((operation for operation in known if operation.capability.version == exactly), None)
+        if self.withdrawn:
+            known = [one for one in known if one.capability.key not in self.withdrawn] or known
         if len(known) == 1:  # the leader has compared the version
             return known[0]
         from packaging.specifiers import SpecifierSet  # noqa: PLC0415 - most agents never need it
@@ -89,6 +93,12 @@ class Pipeline:
         fits = SpecifierSet(versions or "", prereleases=True)
         fitting = [operation for operation in known if Version(operation.capability.version) in fits]
         return max(fitting, key=lambda operation: Version(operation.capability.version), default=None)
+
+    def lacks(self, attempt: Attempt) -> bool:
+        """Tell whether the agent has what `attempt` is for, and offers it no more."""
+        known = self._known.get(attempt.task["capability"], ())
+        meant = [one for one in known if attempt.version in (None, one.capability.version)]
+        return bool(meant) and all(one.capability.key in self.withdrawn for one in meant)
 
 
 class Operation:

@@ -105,6 +105,14 @@ class Inbox:
             keys.append(attempt.key)
         return keys
 
+    def unbegun(self) -> list[Attempt]:
+        """Return what is not yet begun; it stays where it is."""
+        return [attempt for attempt in self._held.values() if not attempt.begun]
+
+    def resize(self, slots: int) -> None:
+        """Remember as much as an agent of so many slots may be asked about."""
+        self._remember = 2 * slots + REMEMBERED
+
     def release(self, keys: Iterable[AttemptKey]) -> None:
         """Stop holding attempts whose end the server has acknowledged."""
         for key in keys:

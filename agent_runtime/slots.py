@@ -80,6 +80,25 @@ class Slots:
         self._closed = True
         self._hand_back()
 
+    def open(self) -> None:
+        """Begin again what is received, after `close`."""
+        self._closed = False
+        self._fill()
+
+    def resize(self, size: int) -> None:
+        """Run at most so many at once from now on; what runs beyond that is left to end."""
+        self.size = size
+        self._inbox.resize(size)
+        self._observer.slots(self._used, size)
+        if not self._closed:
+            self._fill()
+
+    def hand_back_withdrawn(self) -> None:
+        """Hand back what has not begun and is of a capability that the agent offers no more."""
+        for attempt in self._inbox.unbegun():
+            if self._pipeline.lacks(attempt) and self._inbox.take_back(attempt.key):
+                self._reporter.returned(attempt.key)
+
     def stored(self, keys: Sequence[AttemptKey]) -> None:
         """Stop holding attempts whose end the server has acknowledged; called by the reporter, once for each flush."""
         self._inbox.release(keys)
@@ -204,6 +223,9 @@ class Slots:
         # In the order of the scores, strictly: a task of many slots is not starved by small ones behind it.
         while self._let_return() and (attempt := self._inbox.head()) is not None and self._used + attempt.slots <= size:
             self._inbox.take()
+            if self._pipeline.withdrawn and self._pipeline.lacks(attempt):
+                self._reporter.returned(attempt.key)  # it was assigned before the leader knew
+                continue
             execution = Execution(self._pipeline, attempt)
             if execution.exclusive and self.lease_in_doubt:
                 self._reporter.returned(attempt.key)

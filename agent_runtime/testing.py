@@ -18,9 +18,13 @@ from agent_runtime.agent import Agent
 from agent_runtime.definition import ATTRIBUTE, Capability
 from agent_runtime.execution import Execution, Pipeline
 from agent_runtime.inbox import Attempt, AttemptKey
+from agent_runtime.offer import Offer
 from agent_runtime.outcome import Outcome, cancelled
+from agent_runtime.registration import registration_of
 from agent_runtime.scripted import Child, NoRoom, ScriptedNursery
+from agent_runtime.settings import AgentSettings
 from bus.errors import TaskCancelledError, TaskFailedError, TaskTimeoutError
+from bus.ids import new_session
 from bus.messages import TaskError
 from bus.states import FailureReason, TaskStatus
 
@@ -60,6 +64,13 @@ class AgentKit:
         self._pipeline: Pipeline | None = None
 
     async def __aenter__(self) -> Self:
+        session, settings = new_session(), AgentSettings(redis_url="redis://localhost")
+        offer = Offer(self.agent, lambda: registration_of(self.agent, "kit", session, settings, {}))
+
+        async def update(changes: Mapping[str, Any]) -> None:
+            offer.change(**changes)
+
+        self.agent._updater = update  # noqa: SLF001 - the kit runs it
         await self.agent.on_start()
         self._threads = ThreadPoolExecutor(max(1, self.agent.slots), thread_name_prefix="callboard-kit")
         self._pipeline = Pipeline(

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from bus.agent_requests import AgentRequest, RequestKind, RequestState
     from bus.cancelling import CancelReport
     from bus.client import Client
     from bus.errors import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from bus.states import AgentHealth, AgentStatus, FailureReason, TaskPriority, TaskStatus
 
 _HOMES: Final = {
+    "bus.agent_requests": ("AgentRequest", "RequestKind", "RequestState"),
     "bus.cancelling": ("CancelReport",),
     "bus.client": ("Client",),
     "bus.errors": (
@@ -72,6 +74,7 @@ _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in 
 __all__ = [
     "AgentHealth",
     "AgentInfo",
+    "AgentRequest",
     "AgentStatus",
     "AgentWorkload",
     "AnyOf",
@@ -90,6 +93,8 @@ __all__ = [
     "PayloadTooLargeError",
     "Preference",
     "QueueFullError",
+    "RequestKind",
+    "RequestState",
     "RequirementSyntaxError",
     "SubmissionError",
     "Task",

@@ -176,11 +176,13 @@ class LedgerView:
             for agent_id in ids:
                 pipe.hget(self._names.agent(agent_id), "record")
             pipe.hmget(self._names.load, ids)
-            *records, loads = await pipe.execute()
+            pipe.time()
+            *records, loads, (seconds, micros) = await pipe.execute()
+        now = int(seconds) * 1000 + int(micros) // 1000
         return [
             AgentInfo.model_validate(
                 {**from_json(record), "workload": None if load is None else AgentWorkload.model_validate_json(load)}
-            )
+            ).seen_at(now)
             for record, load in zip(records, loads, strict=True)
             if record is not None
         ]

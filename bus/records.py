@@ -27,8 +27,10 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
+from bus.agent_requests import AgentRequest, Pause
 from bus.ids import POOL_PATTERN
 from bus.messages import CapabilitySpec, SubmitTask, TaskError, TaskFields
+from bus.overrides import Overrides
 from bus.requirement_text import parse_requirement
 from bus.requirements import CapabilityField, Clause, TaskRequirement, Value, capability_name, is_capability_name
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
@@ -278,6 +280,16 @@ class AgentRecord(BaseModel):
     registered_at: int = 0
     retired: tuple[str, ...] = Field((), description="Past sessions, which may not come back.")
     reason: str | None = None
+    pause: Pause | None = Field(None, description="It gets nothing new, whatever its status.")
+    request: AgentRequest | None = Field(None, description="The last one to pause, resume, drain or restart it.")
+    update: AgentRequest | None = Field(None, description="The last one to change what it offers.")
+    overrides: Overrides | None = Field(None, description="What operators have changed of what it offers.")
+    wanted: Overrides | None = Field(None, description="What they shall be when the agent has confirmed the update.")
+
+    def seen_at(self, now: int) -> Self:
+        """Return it with how far its requests are at `now`."""
+        seen = {name: one.seen_at(now) for name in ("request", "update") if (one := getattr(self, name)) is not None}
+        return self.model_copy(update=seen) if seen else self
 
 
 class AgentInfo(AgentRecord):

@@ -101,12 +101,15 @@ AGENT_TRANSITIONS: Final = MappingProxyType(
         None: frozenset({_A.IDLE}),
         _A.IDLE: frozenset({_A.RUNNING, _A.DRAINING, _A.ERROR, _A.STOPPED}),
         _A.RUNNING: frozenset({_A.IDLE, _A.DRAINING, _A.ERROR, _A.STOPPED}),
-        _A.DRAINING: frozenset({_A.STOPPED, _A.ERROR, _A.IDLE}),
+        _A.DRAINING: frozenset({_A.STOPPED, _A.ERROR, _A.IDLE, _A.RUNNING}),
         _A.ERROR: frozenset({_A.IDLE, _A.RUNNING, _A.DRAINING, _A.STOPPED}),
         _A.STOPPED: frozenset({_A.IDLE}),
     }
 )
-"""From each agent status to those it may become next; STOPPED → IDLE and DRAINING → IDLE are new sessions."""
+"""From each agent status to those it may become next; STOPPED → IDLE is a new session.
+
+DRAINING → IDLE and DRAINING → RUNNING are a new session, or a resume that came before the process had ended.
+"""
 
 
 TASK_REVIVALS: Final = MappingProxyType({_T.FAILED: _T.PENDING})

@@ -20,7 +20,7 @@ _COMMANDS: Final = (
     ("submit", "Submit a task, or many; print ids, or wait for results."),
     ("tasks", "Look at tasks, fetch their results, cancel them."),
     ("dead", "Look at tasks that have failed, requeue and purge them."),
-    ("agents", "Look at agents, drain and restart them."),
+    ("agents", "Look at agents, pause, drain, restart and change them."),
     ("asyncapi", "Print the AsyncAPI document of everything that is said on the bus."),
     ("version", "Print the versions of Callboard and of what it runs on."),
 )

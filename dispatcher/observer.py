@@ -13,6 +13,9 @@ class AgentGauge(NamedTuple):
     slots: int
     used: int
     heartbeat_age: float
+    paused: bool = False
+    requests: tuple[tuple[str, str], ...] = ()
+    """(kind, state) of what it was asked and has not done."""
 
 
 class QueueGauge(NamedTuple):

@@ -66,6 +66,12 @@ def report_standing(observer: DispatcherObserver, scheduler: Scheduler) -> None:
                 agent.slots,
                 len(agent.tasks),
                 max(0.0, (now - agent.last_beat) / 1000),
+                agent.pause is not None,
+                tuple(
+                    (one.kind.value, one.state_at(now).value)
+                    for one in (agent.request, agent.update)
+                    if one is not None and one.open
+                ),
             )
             for agent in fleet.agents.values()
         ]

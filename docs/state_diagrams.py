@@ -26,7 +26,9 @@ itself: `FAILED --> PENDING` is an operator's [requeue](dead-letters.md) of a de
 
 {agents}
 
-An agent that is `DRAINING` or `STOPPED` comes back as `IDLE` with a new session.
+An agent that is `DRAINING` or `STOPPED` comes back as `IDLE` with a new session; one that is `DRAINING` also when it
+is resumed before its process has ended. A pause is no status but stands beside it: whatever the status, a paused agent
+gets nothing new.
 """
 
 

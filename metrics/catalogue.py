@@ -89,6 +89,12 @@ TASKS_WAITING: Final = _gauge(
     "tasks_waiting", "Tasks that may start and have no agent.", "pool", "capability", "priority"
 )
 AGENTS: Final = _gauge("agents", "Known agents.", "pool", "status", "health")
+AGENTS_PAUSED: Final = _gauge("agents_paused", "Agents that get nothing new because somebody has paused them.", "pool")
+AGENT_REQUESTS: Final = _gauge(
+    "agent_requests",
+    "What agents were asked and have not done: `requested`, `confirmed` or `overdue`.",
+    *("pool", "kind", "state"),
+)
 AGENT_SLOTS: Final = _gauge("agent_slots", "Tasks an agent runs at once.", "pool", "agent")
 AGENT_SLOTS_USED: Final = _gauge("agent_slots_used", "Tasks in an agent's hands, running or about to.", "pool", "agent")
 HEARTBEAT_AGE: Final = _gauge("agent_heartbeat_age_seconds", "Time since an agent was last heard of.", "pool", "agent")
@@ -113,7 +119,8 @@ BACKLOG: Final = _gauge("stream_backlog", "Entries of an inbound stream that are
 DISPATCHER: Final = (
     *(TASKS_ACCEPTED, TASKS_FINISHED, TASK_RETRIES, DEAD_REQUEUED, DEAD_PURGED, DEAD_LETTERS),
     *(ATTEMPTS_PLACED, QUEUE_WAIT, TASK_RUN, END_TO_END, TASKS_WAITING),
-    *(AGENTS, AGENT_SLOTS, AGENT_SLOTS_USED, HEARTBEAT_AGE, STALE_REPORTS, UNREADABLE, DECISIONS, PASS_SECONDS),
+    *(AGENTS, AGENTS_PAUSED, AGENT_REQUESTS, AGENT_SLOTS, AGENT_SLOTS_USED),
+    *(HEARTBEAT_AGE, STALE_REPORTS, UNREADABLE, DECISIONS, PASS_SECONDS),
     *(DEFECTS, COMMIT_SECONDS, LEADER, LEADER_EPOCH, BACKLOG),
 )
 """What a dispatcher exposes."""

@@ -61,6 +61,14 @@ class Agent(Protocol):
     def heartbeat_age(self) -> float:
         """Seconds since it was heard of."""
 
+    @property
+    def paused(self) -> bool:
+        """True if somebody has paused it."""
+
+    @property
+    def requests(self) -> Sequence[tuple[str, str]]:
+        """Kind and state of what it was asked and has not done."""
+
 
 class DispatcherMetrics:
     """The collectors of one dispatcher process; `of(pool)` is the observer of one of its pools."""
@@ -78,6 +86,8 @@ class DispatcherMetrics:
         self.end_to_end = BatchHistogram(catalogue.END_TO_END, registry)
         self.waiting = SnapshotGauge(catalogue.TASKS_WAITING, registry)
         self.agents = SnapshotGauge(catalogue.AGENTS, registry)
+        self.paused = SnapshotGauge(catalogue.AGENTS_PAUSED, registry)
+        self.requests = SnapshotGauge(catalogue.AGENT_REQUESTS, registry)
         self.slots = SnapshotGauge(catalogue.AGENT_SLOTS, registry)
         self.used = SnapshotGauge(catalogue.AGENT_SLOTS_USED, registry)
         self.heartbeat_age = SnapshotGauge(catalogue.HEARTBEAT_AGE, registry)
@@ -106,6 +116,10 @@ class DispatcherMetrics:
         self.waiting.replace(((pool, self.capability(q.capability), q.priority), q.waiting) for pool, q in queues)
         states = Tally((pool, a.status, a.health) for pool, a in agents)
         self.agents.replace((labels, float(number)) for labels, number in states.items())
+        paused = Tally((pool,) for pool, a in agents if a.paused)
+        self.paused.replace(((pool,), float(paused[pool,])) for pool in self.snapshots)
+        requests = Tally((pool, *request) for pool, a in agents for request in a.requests)
+        self.requests.replace((labels, float(number)) for labels, number in requests.items())
         self.slots.replace(((pool, self.agent(a.agent_id)), a.slots) for pool, a in agents)
         self.used.replace(((pool, self.agent(a.agent_id)), a.used) for pool, a in agents)
         self.heartbeat_age.replace(((pool, self.agent(a.agent_id)), a.heartbeat_age) for pool, a in agents)

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
         Reprioritise,
         ReprioritiseMatching,
         RequeueDead,
+        UpdateAgent,
         WatchTasks,
     )
     from bus.messages.control import (
         Assignment,
         CancelAttempt,
+        ChangeOffer,
         Control,
         Instruction,
         RecallAttempt,
@@ -67,6 +69,7 @@ __all__ = [
     "CancelMatching",
     "CancelTasks",
     "CapabilitySpec",
+    "ChangeOffer",
     "Command",
     "Control",
     "EventBatch",
@@ -105,6 +108,7 @@ __all__ = [
     "TaskUpdate",
     "Transition",
     "Unregister",
+    "UpdateAgent",
     "WatchTasks",
 ]
 

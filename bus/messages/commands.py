@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, RootModel
 from bus.filters import TaskFilter
 from bus.messages.message import AgentIdField, Message, Seconds, SessionField, TaskIdField
 from bus.messages.tasks import TaskFields
+from bus.overrides import OfferChange
 from bus.states import TaskPriority
 
 
@@ -97,11 +98,26 @@ class PurgeDead(Message):
 
 
 class AgentCommand(Message):
-    """Drain (finish what it has, then stop) or restart (the same, then start anew) one agent."""
+    """Pause one agent, resume it, let it finish and stop (drain), or finish and start anew (restart)."""
 
-    type: Literal["drain", "restart"]
+    type: Literal["pause", "resume", "drain", "restart"]
     agent_id: AgentIdField
+    request: SessionField | None = Field(None, description="A name by which its progress can be followed.")
     reason: str = Field("", max_length=1000)
+    by: str = Field("", max_length=200)
+    lasts: Seconds | None = Field(None, description="A pause ends by itself after so long.")
+    deadline: Seconds | None = Field(None, description="After so long, tasks of a drain or restart are stopped.")
+
+
+class UpdateAgent(Message):
+    """Change what one agent offers, until it is changed again: its next sessions, too."""
+
+    type: Literal["update"] = "update"
+    agent_id: AgentIdField
+    request: SessionField | None = Field(None, description="A name by which its progress can be followed.")
+    reason: str = Field("", max_length=1000)
+    by: str = Field("", max_length=200)
+    change: OfferChange
 
 
 class Command(
@@ -116,7 +132,8 @@ class Command(
             | Explain
             | Plan
             | WatchTasks
-            | AgentCommand,
+            | AgentCommand
+            | UpdateAgent,
             Field(discriminator="type"),
         ]
     ]

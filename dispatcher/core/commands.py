@@ -13,11 +13,12 @@ from bus.messages import (
     Reprioritise,
     ReprioritiseMatching,
     RequeueDead,
+    UpdateAgent,
     WatchTasks,
 )
 from bus.messages import Reply as ReplyMessage
 from bus.states import TaskPriority
-from dispatcher.core import agents, cancellation, explain, sweeps
+from dispatcher.core import cancellation, explain, steering, sweeps
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Reply
 from dispatcher.core.events import Commanded
@@ -51,8 +52,8 @@ def take(board: Board, event: Commanded) -> None:
             sweeps.begin(board, command, event.at)
         case RequeueDead() | PurgeDead():
             pass  # they are taken as `OfDeadLetters`, with the records that they are about
-        case AgentCommand():
-            agents.command(board, command.agent_id, command.type, command.reason)
+        case AgentCommand() | UpdateAgent():
+            steering.take(board, command)
 
 
 def cancel_all(board: Board, command: CancelTasks) -> None:

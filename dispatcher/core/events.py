@@ -23,6 +23,7 @@ from bus.messages import (
     TaskError,
     TaskHeader,
     Unregister,
+    UpdateAgent,
     WatchTasks,
 )
 from dispatcher.core.record import StoredTask
@@ -71,6 +72,7 @@ class Commanded:
         | Plan
         | WatchTasks
         | AgentCommand
+        | UpdateAgent
     )
     """`RequeueDead` and `PurgeDead` mean nothing to the scheduler before they have become `OfDeadLetters`."""
     at: int

@@ -138,6 +138,8 @@ def _room(agent: AgentState, requirement: Requirement) -> str:
 
 
 def _shut(agent: AgentState) -> str:
+    if agent.pause is not None and agent.health is not AgentHealth.LOST:
+        return agent.pause.words
     if agent.health is not AgentHealth.HEALTHY:
         return agent.health.value
     if agent.throttled:

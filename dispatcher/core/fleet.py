@@ -415,16 +415,18 @@ class Fleet:
             for level in self._levels:
                 taking |= level
             eligible, lost = cls.mask.bit_count(), (cls.mask & self._lost).bit_count()
-            shut = sum(1 for agent in self._agents_of(cls.mask & ~taking & ~self._lost) if not agent.open)
-            busy = eligible - shut - lost
-            words = f"{_agents(eligible)} can do it: {busy} busy, {shut} not taking work, {lost} lost"
+            shut = [agent for agent in self._agents_of(cls.mask & ~taking & ~self._lost) if not agent.open]
+            paused = sum(1 for agent in shut if agent.pause is not None)
+            busy = eligible - len(shut) - lost
+            closed = f"{len(shut)} not taking work{f' ({paused} paused)' if paused else ''}"
+            words = f"{_agents(eligible)} can do it: {busy} busy, {closed}, {lost} lost"
             return f"{words}; {cls.waiting} task{'s wait' if cls.waiting != 1 else ' waits'} for the same"
         offering = [a for a in self.agents.values() if any(c.name == requirement.capability for c in a.capabilities)]
         if not offering:
             return f"{_NEVER}: no agent offers {requirement.capability!r} ({_agents(len(self.agents))} known)"
-        shut = sum(requirement.capability in agent.shut for agent in offering)
-        if shut:
-            return f"{_agents(len(offering))} offering {requirement.capability!r}: {shut} shut off after failures"
+        failing = sum(requirement.capability in agent.shut for agent in offering)
+        if failing:
+            return f"{_agents(len(offering))} offering {requirement.capability!r}: {failing} shut off after failures"
         versions = sorted({c.version for a in offering for c in a.capabilities if c.name == requirement.capability})
         offer = "offers" if len(offering) == 1 else "offer"
         return (

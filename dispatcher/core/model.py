@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from bus.agent_requests import AgentRequest, Pause
 from bus.messages import CapabilitySpec, TaskError
+from bus.overrides import Overrides
 from bus.records import AttemptRecord, Cancellation, Requeued
 from bus.requirements import Clause, Value
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
@@ -164,6 +166,17 @@ class AgentState:
     status: AgentStatus = AgentStatus.IDLE
     health: AgentHealth = AgentHealth.HEALTHY
     reason: str | None = None
+    pause: Pause | None = None
+    request: AgentRequest | None = None
+    """What was asked of its life last; see `dispatcher.core.steering`."""
+    update: AgentRequest | None = None
+    """The last wish to change what it offers."""
+    overrides: Overrides | None = None
+    wanted: Overrides | None = None
+    """What the overrides shall be when the agent has confirmed them."""
+    told_at: int = 0
+    """When it was last told of its request; 0: not in this session."""
+    told_offer_at: int = 0
     last_beat: int = 0
     deaf_until: int = 0
     tasks: dict[str, TaskState] = field(default_factory=dict)
@@ -248,9 +261,10 @@ class AgentState:
 
     @property
     def open(self) -> bool:
-        """True when it may be given work as far as its status, health and rate go."""
+        """True when it may be given work as far as its status, health and rate go, and nobody has paused it."""
         return (
-            self.health is AgentHealth.HEALTHY
+            self.pause is None
+            and self.health is AgentHealth.HEALTHY
             and self.status in (AgentStatus.IDLE, AgentStatus.RUNNING)
             and not self.throttled
         )

@@ -113,6 +113,11 @@ def agent_record(agent: AgentState) -> AgentRecord:
         registered_at=agent.registered_at,
         retired=agent.retired,
         reason=agent.reason,
+        pause=agent.pause,
+        request=agent.request,
+        update=agent.update,
+        overrides=agent.overrides,
+        wanted=agent.wanted,
     )
 
 
@@ -135,6 +140,11 @@ def restore_agent(record: AgentRecord, now: int) -> AgentState:
         status=record.status,
         health=record.health,
         reason=record.reason,
+        pause=record.pause,
+        request=record.request,
+        update=record.update,
+        overrides=record.overrides,
+        wanted=record.wanted,
         last_beat=now,
     )
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from bus.messages import TaskError
 from bus.states import FailureReason, TaskStatus
-from dispatcher.core import agents, breaker, cancellation, fail_fast, lifecycle, recall, sweeps
+from dispatcher.core import agents, breaker, cancellation, fail_fast, lifecycle, recall, steering, sweeps
 from dispatcher.core.board import Board
 from dispatcher.core.terms import Requirement
 from dispatcher.core.timers import TimerKind
@@ -106,6 +106,7 @@ _BELLS: Final[Mapping[TimerKind, Callable[[Board, str, int], None]]] = {
     TimerKind.FORGET: lambda board, agent_id, _: agents.forget(board, agent_id, board.now),
     TimerKind.LIMIT: lambda board, key, _: board.reopen(board.limits.open(key)),
     TimerKind.BREAKER: lambda board, subject, _: breaker.cooled_down(board, *subject.split(" ")),
+    TimerKind.RESUME: lambda board, agent_id, _: steering.pause_over(board, agent_id),
     TimerKind.THROTTLE: lambda board, agent_id, _: agents.throttle_over(board, agent_id),
     TimerKind.RECALL: lambda board, agent_id, _: recall.look(board, agent_id),
     TimerKind.TOMBSTONE: _forget_tombstone,

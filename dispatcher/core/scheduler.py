@@ -22,6 +22,7 @@ from dispatcher.core import (
     placement,
     reports,
     ringing,
+    steering,
     sweeps,
 )
 from dispatcher.core.board import Board
@@ -114,6 +115,7 @@ class Scheduler:
             agent.life = board.new_life()
             board.add_agent(agent)
             board.throttle(agent)
+            steering.arm(board, agent)
             if agent.health is AgentHealth.BLOCKED:
                 agent.blocked_since = now
                 board.watch(agent)

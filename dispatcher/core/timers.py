@@ -23,6 +23,7 @@ class TimerKind(StrEnum):
     PROBATION = "probation"  # a deaf agent may be tried again
     LIMIT = "limit"  # a rate allows the next start
     BREAKER = "breaker"  # a capability may be tried again at an agent
+    RESUME = "resume"  # a pause was to last so long
     THROTTLE = "throttle"  # an agent's own rate allows the next start
     RECALL = "recall"  # work waits ahead of an agent's slots, or behind a blocked loop
     FAIL_FAST = "fail_fast"  # tasks that are to fail fast are looked at again

@@ -74,7 +74,7 @@ class HandLeader:
         await self.wait_for(lambda: len(self.registrations) >= count)
         signed = self.registrations[count - 1]
         assert isinstance(signed, Register)
-        await self.say(signed.agent_id, Registered(session=signed.session))
+        await self.say(signed.agent_id, Registered(session=signed.session, revision=signed.revision))
         return signed
 
     async def assign(
@@ -113,8 +113,8 @@ class HandLeader:
         note = RecallAttempt(session=signed.session, task_id=task_id, attempt=attempt)
         await self.say(signed.agent_id, note)
 
-    async def instruct(self, signed: Register, kind: str) -> None:
-        note = Instruction.model_validate({"type": kind, "session": signed.session})
+    async def instruct(self, signed: Register, kind: str, **fields: Any) -> None:
+        note = Instruction.model_validate({"type": kind, "session": signed.session, **fields})
         await self.say(signed.agent_id, note)
 
     async def supersede(self, signed: Register) -> None:

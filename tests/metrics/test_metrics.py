@@ -67,6 +67,18 @@ DISPATCHER_MOVES: list[tuple[Callable[[DispatcherObserver], None], str, dict[str
         {"status": "IDLE", "health": "healthy"},
         1,
     ),
+    (
+        lambda o: o.agents([AgentGauge("a", "IDLE", "healthy", 8, 2, 0.5, paused=True)]),
+        "callboard_agents_paused",
+        {},
+        1,
+    ),
+    (
+        lambda o: o.agents([AgentGauge("a", "IDLE", "healthy", 8, 2, 0.5, requests=(("drain", "overdue"),))]),
+        "callboard_agent_requests",
+        {"kind": "drain", "state": "overdue"},
+        1,
+    ),
     (lambda o: o.agents([AgentGauge("a", "IDLE", "healthy", 8, 2, 0.5)]), "callboard_agent_slots", {"agent": "a"}, 8),
     (
         lambda o: o.agents([AgentGauge("a", "IDLE", "healthy", 8, 2, 0.5)]),

@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 from bus.messages import (
+    AgentCommand,
     CancelTasks,
     CapabilitySpec,
     Command,
@@ -24,12 +25,24 @@ from bus.messages import (
     TaskHeader,
     TaskResult,
     TaskUpdate,
+    Unregister,
 )
 from bus.records import Guard
-from bus.states import TaskPriority, TaskStatus
+from bus.states import AgentStatus, TaskPriority, TaskStatus
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.decisions import Decisions, NoteKind
-from dispatcher.core.events import Beat, Commanded, Duplicate, Event, Found, Horizon, Reported, SignedIn, Submitted
+from dispatcher.core.events import (
+    Beat,
+    Commanded,
+    Duplicate,
+    Event,
+    Found,
+    Horizon,
+    Reported,
+    SignedIn,
+    SignedOut,
+    Submitted,
+)
 from dispatcher.core.record import restore_agent
 from dispatcher.core.scheduler import Scheduler
 from tests.simulation.ledger import MemoryLedger
@@ -41,7 +54,7 @@ LEASE_MS = 5_000
 ORPHAN_MS = 12_000
 """A child that the ledger has may outlive a parent that ended badly by so much: its grace, and a leader that dies."""
 DEEPEST = 3
-FROM_AGENTS = (Reported, Beat, SignedIn)
+FROM_AGENTS = (Reported, Beat, SignedIn, SignedOut)
 
 
 class Simulation:
@@ -75,6 +88,8 @@ class Simulation:
             self.at(self.rng.randrange(30_000), partial(self._submit, number))
         for _ in range(self.rng.randrange(4)):
             self.at(self.rng.randrange(CALM_AT), self._crash)
+        for _ in range(self.rng.randrange(8)):
+            self.at(self.rng.randrange(CALM_AT), self._operate)
 
     # --- the agenda
 
@@ -173,6 +188,15 @@ class Simulation:
     def _cancel(self, task_id: str) -> None:
         self.send(Commanded(Command(CancelTasks(task_ids=(task_id,), reason="why not")).root, self.now))
 
+    # --- operators
+
+    def _operate(self) -> None:
+        rng = self.rng
+        kind = rng.choice(("pause", "pause", "resume", "drain", "restart"))
+        options = {"lasts": rng.choice((1, 20))} if kind == "pause" else {"deadline": rng.choice((None, 1, 5))}
+        command = {"type": kind, "agent_id": rng.choice(self.agents).id, **options}
+        self.send(Commanded(AgentCommand.model_validate(command), self.now))
+
     # --- the leader
 
     def send(self, event: Event) -> None:
@@ -198,6 +222,11 @@ class Simulation:
         events = [_dated(event, at) for at, event in taken]
         found, self._found = self._found, []
         decisions = self.scheduler.step([*events, *found, Horizon(horizon)], self.now)
+        for given in decisions.transitions:
+            if given.status is TaskStatus.ASSIGNED and given.agent_id is not None and given.reason is None:
+                agent = self.scheduler.board.fleet.agents[given.agent_id]
+                assert agent.pause is None, f"{agent.id} is paused and was given {given.task_id}"
+                assert agent.status is not AgentStatus.DRAINING, f"{agent.id} leaves and was given {given.task_id}"
         if not self.calm and self.rng.random() < 0.002:
             self._store_some(decisions)
             self._crash()  # decided, and not stored, or not all of it: the entries are still there
@@ -237,7 +266,7 @@ class Simulation:
 
 def _dated(event: Event, at: int) -> Event:
     """Return the event with the time of its entry."""
-    if isinstance(event, Submitted | Commanded | Reported | Beat | SignedIn):
+    if isinstance(event, Submitted | Commanded | Reported | Beat | SignedIn | SignedOut):
         event.at = at
     return event
 
@@ -267,6 +296,9 @@ class Agent:
         self.cursor = self.heard = 0
         self.past: set[tuple[str, int]] = set()
         self.stopped = False
+        self.obeys = 0
+        self.paused = False
+        self.leaving = False
         self._register()
         self._later(500, self._beat)
         self._later(20, self._read)
@@ -312,9 +344,19 @@ class Agent:
         self.world.send(SignedIn(message, self.world.now))
 
     def _beat(self) -> None:
-        message = Heartbeat(agent_id=self.id, session=self.session, holding=tuple(self.held))
-        self.world.send(Beat(message, self.world.now))
+        self._beat_now()
         self._later(1_000, self._beat)
+
+    def _beat_now(self) -> None:
+        message = Heartbeat(
+            agent_id=self.id,
+            session=self.session,
+            holding=tuple(self.held),
+            obeys=self.obeys,
+            paused=self.paused,
+            draining=self.leaving,
+        )
+        self.world.send(Beat(message, self.world.now))
 
     def _report(self, **parts: Any) -> None:
         self.world.send(Reported(Report(agent_id=self.id, session=self.session, **parts), self.world.now))
@@ -333,9 +375,11 @@ class Agent:
             self.cursor = max(self.cursor, entry)
         for message in ledger.control.get(self.id, [])[self.heard :]:
             self.heard += 1
-            if message["session"] == self.session:
+            missed = not self.world.calm and self.world.rng.random() < 0.02
+            if message["session"] == self.session and not missed:
                 self._instructed(message)
         self._fill()
+        self._leave_when_empty()
         self._later(self.world.rng.choice((5, 20, 100, 300)), self._read)
 
     def _instructed(self, message: dict[str, Any]) -> None:
@@ -352,6 +396,13 @@ class Agent:
             case "recall" if key in self.held and key not in self.running:
                 self._drop(key)
                 self._report(returned=(HandBack(task_id=key[0], attempt=key[1]),))
+            case "pause" | "resume" | "drain" | "restart" as kind if message["number"] > self.obeys:
+                self.obeys = message["number"]
+                self.paused = {"pause": True, "resume": False}.get(kind, self.paused)
+                self.leaving = kind in ("drain", "restart")
+                if self.leaving and message["within"] is not None:
+                    self._later(int(message["within"] * 1000), partial(self._give_up, self.obeys))
+                self._beat_now()
             case _:
                 pass
 
@@ -375,6 +426,27 @@ class Agent:
             result = TaskResult(task_id=key[0], attempt=key[1], status=TaskStatus.CANCELLED, duration=0.0)
             self._report(results=(result,))
 
+    def _give_up(self, number: int) -> None:
+        """Stop what runs at the deadline of a drain, unless another instruction came since."""
+        if not self.leaving or self.obeys != number:
+            return
+        for key in list(self.running):
+            self._drop(key)
+            lost = {"task_id": key[0], "attempt": key[1], "status": "FAILED", "reason": "agent_lost"}
+            self._report(results=(TaskResult.model_validate(lost),))
+
+    def _leave_when_empty(self) -> None:
+        """Hand back what has not begun; with nothing in its hands, sign out, and begin anew later."""
+        if not self.leaving:
+            return
+        for key in [key for key in self.held if key not in self.running]:
+            self._drop(key)
+            self._report(returned=(HandBack(task_id=key[0], attempt=key[1]),))
+        if not self.running:
+            self.world.send(SignedOut(Unregister(agent_id=self.id, session=self.session), self.world.now))
+            self._lives += 1
+            self.world.at(self.world.rng.choice((10, 500, 8_000)), self._begin)
+
     def _drop(self, key: tuple[str, int]) -> None:
         self.held.pop(key, None)
         self.running.discard(key)
@@ -392,6 +464,8 @@ class Agent:
             if key in self.waiting:
                 self.waiting.discard(key)
                 self._later(self.world.rng.choice((1, 50)), partial(self._end, key))
+        if self.leaving:
+            return
         unbegun = sorted((m["score"], key) for key, m in self.held.items() if key not in self.running)
         for _, key in unbegun:
             if not self._fits(key):

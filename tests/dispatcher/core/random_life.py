@@ -1,12 +1,17 @@
-"""A random life of a pool, drawn from one seed: everything that clients, agents and time can do to a scheduler."""
+"""A random life of a pool, drawn from one seed: everything that clients, operators, agents and time can do to it.
+
+After each pass it is checked that who is paused or about to leave was given nothing in it.
+"""
 
 from random import Random
+from typing import Any
 
 from bus.messages import CapabilitySpec
-from bus.states import TaskPriority, TaskStatus
+from bus.overrides import OfferChange
+from bus.states import AgentStatus, TaskPriority, TaskStatus
 from dispatcher.core.events import Event, Found
 from dispatcher.core.model import TaskState
-from tests.dispatcher.core.world import World, task_id
+from tests.dispatcher.core.world import World, placed, task_id
 
 AGENTS = {"a": 1, "b": 3, "c": 8}
 """The agents and their slots."""
@@ -29,7 +34,13 @@ class RandomLife:
         after = rng.choice((0, 0, 1, 40, 700, 2_600))
         events = [event for _ in range(rng.choice((0, 1, 1, 3))) if (event := self._event()) is not None]
         events += [Found(asked, self.world.stored.get(asked, "")) for asked in self._asked]
-        self._asked = self.world.step(*events, after=after).inquiries
+        decisions = self.world.step(*events, after=after)
+        self._asked = decisions.inquiries
+        fleet = self.world.scheduler.board.fleet
+        for _, agent_id in placed(decisions):
+            agent = fleet.agents[agent_id]
+            assert agent.pause is None, f"{agent_id} is paused"
+            assert agent.status is not AgentStatus.DRAINING, f"{agent_id} is to leave"
         if rng.random() < 0.3:
             self._asked += self.world.horizon().inquiries
 
@@ -43,7 +54,7 @@ class RandomLife:
         rng = self._rng
         if rng.random() < 0.04:
             return self._of_many()
-        kind = rng.choice((self._submit, self._submit, self._report, self._report, self._report, self._agent))
+        kind = rng.choice((*[self._submit] * 12, *[self._report] * 18, *[self._agent] * 6, self._operator))
         return kind()
 
     def _of_many(self) -> Event | None:
@@ -119,7 +130,24 @@ class RandomLife:
         if rng.random() < 0.05:
             return world.sign_out(agent_id)
         holding = () if rng.random() < 0.2 else None
-        return world.beat(agent_id, holding=holding, lag=rng.choice((0.0, 0.0, 0.0, 3.0)))
+        told = 0 if known.request is None else known.request.number
+        heeds: dict[str, Any] = {"obeys": rng.choice((None, 0, told, told)), "draining": rng.random() < 0.05}
+        return world.beat(agent_id, holding=holding, lag=rng.choice((0.0, 0.0, 0.0, 3.0)), **heeds)
+
+    def _operator(self) -> Event:
+        rng, world = self._rng, self.world
+        agent_id = rng.choice(list(AGENTS))
+        match rng.randrange(8):
+            case 0:
+                return world.command("drain", agent_id, deadline=rng.choice((None, 1)))
+            case 1:
+                return world.command("restart", agent_id)
+            case 2:
+                return world.update_agent(OfferChange(disable=("make",), slots=rng.choice((1, 2))), agent_id)
+            case 3 | 4:
+                return world.command("pause", agent_id, lasts=rng.choice((0.5, 5)))
+            case _:
+                return world.command("resume", agent_id)
 
     def _some(self, *statuses: TaskStatus) -> TaskState | None:
         board = self.world.scheduler.board

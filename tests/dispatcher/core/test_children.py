@@ -233,7 +233,7 @@ def test_waiting_for_children_counts_as_progress(world: World) -> None:
         world.horizon(after=4_000)
     assert (world.status(1), world.guard(1).attempt) == (TaskStatus.RUNNING, 1)
     world.step(world.started(1, waiting=False))
-    for _ in range(4):
+    for _ in range(5):
         world.step(world.beat())
         world.horizon(after=4_000)
     assert world.guard(1).attempt == 2

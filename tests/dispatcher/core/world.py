@@ -23,8 +23,10 @@ from bus.messages import (
     TaskResult,
     TaskUpdate,
     Unregister,
+    UpdateAgent,
     WatchTasks,
 )
+from bus.overrides import OfferChange
 from bus.records import Guard, Run
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
 from dispatcher.core.config import SchedulerConfig
@@ -203,9 +205,13 @@ class World:
         """Make a client's wish to be told."""
         return Commanded(WatchTasks(task_ids=(task_id(number),), reply_to=client), self.now)
 
-    def command(self, kind: str, agent_id: str = "a") -> Commanded:
+    def command(self, kind: str, agent_id: str = "a", **fields: Any) -> Commanded:
         """Make an operator's command."""
-        return Commanded(AgentCommand.model_validate({"type": kind, "agent_id": agent_id}), self.now)
+        return Commanded(AgentCommand.model_validate({"type": kind, "agent_id": agent_id, **fields}), self.now)
+
+    def update_agent(self, change: OfferChange, agent_id: str = "a") -> Commanded:
+        """Make an operator's wish to change what an agent offers."""
+        return Commanded(UpdateAgent(agent_id=agent_id, change=change), self.now)
 
     # --- what is so
 
