@@ -1,6 +1,7 @@
 """`callboard agents`: look at agents, pause, drain, restart and change them."""
 
 import getpass
+from collections.abc import Mapping
 from dataclasses import dataclass
 from json import JSONDecodeError, loads
 from typing import Annotated, Any
@@ -68,9 +69,11 @@ async def list_agents(*, pool: _Pool = None, redis_url: RedisUrl = None, json: A
     if json:
         print_json(found)
         return 0
+    asked = {info.agent_id: words for info in found if (words := standing(info))}
+    columns = ("id", "status", "health", "slots", "completed", "failed", "capabilities")
     print_table(
-        ("id", "status", "health", "slots", "completed", "failed", "asked of it", "capabilities"),
-        (_row(info) for info in found),
+        (*columns[:3], "asked of it", *columns[3:]) if asked else columns,
+        (_row(info, asked) for info in found),
         spare=("failed", "completed"),
         caption="" if found else "no agents: start one with `callboard agent module:Class`",
     )
@@ -82,10 +85,11 @@ def _used(info: AgentInfo) -> str:
     return str(info.slots) if load is None else f"{load.running + load.assigned}/{info.slots}"
 
 
-def _row(info: AgentInfo) -> tuple[object, ...]:
+def _row(info: AgentInfo, asked: Mapping[str, str]) -> tuple[object, ...]:
     load = info.workload
     done = ("", "") if load is None else (load.completed, load.failed)
-    return info.agent_id, info.status, info.health, _used(info), *done, standing(info), _names(info)
+    told = (asked.get(info.agent_id, ""),) if asked else ()
+    return info.agent_id, info.status, info.health, *told, _used(info), *done, _names(info)
 
 
 def _names(info: AgentInfo) -> str:
