@@ -228,12 +228,12 @@ def test_who_signs_in_anew_with_the_same_session_still_waits(world: World) -> No
 def test_waiting_for_children_counts_as_progress(world: World) -> None:
     parent_with(world, 0, progress_timeout=10)
     world.step(world.started(1, waiting=True))
-    for _ in range(5):
+    for _ in range(6):
         world.step(world.beat())
         world.horizon(after=4_000)
     assert (world.status(1), world.guard(1).attempt) == (TaskStatus.RUNNING, 1)
     world.step(world.started(1, waiting=False))
-    for _ in range(5):
+    for _ in range(6):
         world.step(world.beat())
         world.horizon(after=4_000)
     assert world.guard(1).attempt == 2
