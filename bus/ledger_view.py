@@ -156,6 +156,7 @@ def _record(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
         note=run.note,
         reason=run.reason,
         error=run.error,
+        schedule=spec.schedule,
         tags=spec.tags,
         metadata=spec.metadata,
         session=guard.session or None,

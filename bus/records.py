@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, V
 from pydantic_core import InitErrorDetails
 
 from bus.ids import POOL_PATTERN
-from bus.messages import CapabilitySpec, SubmitTask, TaskError, TaskFields
+from bus.messages import CapabilitySpec, ScheduleRun, SubmitTask, TaskError, TaskFields
 from bus.requirement_text import parse_requirement
 from bus.requirements import CapabilityField, Clause, TaskRequirement, Value, capability_name, is_capability_name
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
@@ -146,6 +146,7 @@ class Task(BaseModel):
     note: str | None = None
     reason: str | None = None
     error: TaskError | None = None
+    schedule: ScheduleRun | None = Field(None, description="Where a schedule has submitted it: which firing it is.")
     tags: tuple[str, ...] = ()
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 

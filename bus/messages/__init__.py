@@ -31,10 +31,27 @@ from bus.messages.message import (
 )
 from bus.messages.outcomes import AgentTransition, EventBatch, Outcome, Reply, Transition
 from bus.messages.reports import HandBack, Report, TaskError, TaskResult, TaskUpdate
-from bus.messages.tasks import SubmitTask, TaskFields, TaskHeader
+from bus.messages.schedules import (
+    MAX_SCHEDULE_BYTES,
+    DeleteSchedule,
+    Missed,
+    Overlap,
+    PauseSchedule,
+    PutSchedule,
+    ResumeSchedule,
+    ScheduleCommand,
+    ScheduledTask,
+    ScheduleIdField,
+    ScheduleInfo,
+    ScheduleProgress,
+    ScheduleSpec,
+    TriggerSchedule,
+)
+from bus.messages.tasks import ScheduleRun, SubmitTask, TaskFields, TaskHeader
 
 __all__ = [
     "MAX_BODY_BYTES",
+    "MAX_SCHEDULE_BYTES",
     "VERSION",
     "AgentCommand",
     "AgentIdField",
@@ -46,14 +63,19 @@ __all__ = [
     "CapabilitySpec",
     "Command",
     "Control",
+    "DeleteSchedule",
     "EventBatch",
     "Explain",
     "HandBack",
     "Heartbeat",
     "Instruction",
     "Message",
+    "Missed",
     "Outcome",
+    "Overlap",
+    "PauseSchedule",
     "Plan",
+    "PutSchedule",
     "RecallAttempt",
     "Register",
     "Registered",
@@ -63,6 +85,14 @@ __all__ = [
     "Reprioritise",
     "Reregister",
     "Resources",
+    "ResumeSchedule",
+    "ScheduleCommand",
+    "ScheduleIdField",
+    "ScheduleInfo",
+    "ScheduleProgress",
+    "ScheduleRun",
+    "ScheduleSpec",
+    "ScheduledTask",
     "Seconds",
     "SessionField",
     "SubmitTask",
@@ -75,6 +105,7 @@ __all__ = [
     "TaskResult",
     "TaskUpdate",
     "Transition",
+    "TriggerSchedule",
     "Unregister",
     "WatchTasks",
 ]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, RootModel
 
 from bus.messages.message import AgentIdField, Message, SessionField, TaskIdField
+from bus.messages.schedules import ScheduleCommand
 from bus.messages.tasks import TaskFields
 from bus.states import TaskPriority
 
@@ -60,7 +61,10 @@ class AgentCommand(Message):
 
 class Command(
     RootModel[
-        Annotated[CancelTasks | Reprioritise | Explain | Plan | WatchTasks | AgentCommand, Field(discriminator="type")]
+        Annotated[
+            CancelTasks | Reprioritise | Explain | Plan | WatchTasks | AgentCommand | ScheduleCommand,
+            Field(discriminator="type"),
+        ]
     ]
 ):
     """Anything on the commands stream."""

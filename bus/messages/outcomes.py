@@ -5,6 +5,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from bus.explanations import Explanation
 from bus.messages.message import Message
 from bus.messages.reports import TaskError
+from bus.messages.schedules import ScheduleInfo
 from bus.states import TaskStatus
 
 
@@ -29,6 +30,9 @@ class Reply(Message):
     outcomes: tuple[Outcome, ...] = ()
     explanation: Explanation | None = Field(None, description="Answer to `explain` or `plan`.")
     unknown: bool = Field(default=False, description="What was asked about is not live: see its record.")
+    schedule: ScheduleInfo | None = Field(None, description="A schedule as it is in force now.")
+    task_id: str | None = Field(None, description="The task that `trigger_schedule` has made.")
+    problem: str | None = Field(None, description="Why what was asked for was not done.")
 
 
 class Transition(BaseModel):

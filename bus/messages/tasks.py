@@ -1,7 +1,8 @@
 """Clients → leader: work to do."""
 
-from pydantic import Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from bus.ids import SCHEDULE_ID_PATTERN
 from bus.limits import Limit
 from bus.messages.message import Message, Resources, Seconds, SessionField, Tag, TaskIdField
 from bus.requirements import TaskRequirement, requirement_key
@@ -43,11 +44,21 @@ class TaskFields(TaskRequirement):
         return text
 
 
+class ScheduleRun(BaseModel):
+    """Which firing of a schedule a task is."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str = Field(pattern=SCHEDULE_ID_PATTERN, description="The schedule.")
+    due: int = Field(description="Instant at which it was due; of one that was asked for, at which it was.")
+
+
 class TaskHeader(TaskFields, Message):
     """All of a submission but its payload: what the leader reads, the payload passing it as bytes."""
 
     id: TaskIdField | None = Field(None, description="Client-made id; derived from the entry when absent.")
     reply_to: SessionField | None = Field(None, description="Client whose replies stream is told the outcome.")
+    schedule: ScheduleRun | None = Field(None, description="Of a schedule's task: which firing it is.")
 
 
 class SubmitTask(TaskHeader):

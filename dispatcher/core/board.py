@@ -9,6 +9,7 @@ from random import Random
 
 from pydantic_core import to_json
 
+from bus.ids import DEFAULT_POOL, Pool
 from bus.messages import Control
 from bus.states import AgentStatus, agent_may_become
 from dispatcher.core.config import SchedulerConfig
@@ -29,6 +30,7 @@ from dispatcher.core.match import find_capability
 from dispatcher.core.model import AgentState, TaskState
 from dispatcher.core.order import Order
 from dispatcher.core.record import agent_record, encode_run, place_of
+from dispatcher.core.schedules import Schedules
 from dispatcher.core.terms import TermsBook
 from dispatcher.core.timers import TimerKind, Timers
 
@@ -36,8 +38,9 @@ from dispatcher.core.timers import TimerKind, Timers
 class Board:
     """State of one pool, and the draft of the pass under way."""
 
-    def __init__(self, config: SchedulerConfig, seed: int) -> None:
+    def __init__(self, config: SchedulerConfig, seed: int, pool: Pool = DEFAULT_POOL) -> None:
         self.config = config
+        self.pool = pool
         self.rng = Random(seed)
         self.now = 0
         self.horizon = 0
@@ -51,6 +54,7 @@ class Board:
         self.horizon_timers = Timers(self._means_something)
         self.tombstones: dict[str, str] = {}
         """Reasons of cancels that found no task, by the task's id."""
+        self.schedules = Schedules()
         self._lives = 0
         self.draft = Decisions()
         self._touched: dict[str, TaskState] = {}
@@ -75,6 +79,9 @@ class Board:
             case TimerKind.LEASE:
                 agent = self.fleet.agents.get(subject)
                 return agent is not None and agent.life == mark
+            case TimerKind.SCHEDULE:
+                schedule = self.schedules.by_id.get(subject)
+                return schedule is not None and schedule.mark == mark
             case _:
                 return True
 

@@ -1,9 +1,9 @@
-"""What clients and operators want of tasks and agents, and their questions: one function per command."""
+"""What clients and operators want of tasks, agents and schedules, and their questions: one function per command."""
 
-from bus.messages import CancelTasks, Explain, Plan, Reprioritise, WatchTasks
+from bus.messages import AgentCommand, CancelTasks, Explain, Plan, Reprioritise, WatchTasks
 from bus.messages import Reply as ReplyMessage
 from bus.states import TaskPriority
-from dispatcher.core import agents, explain, lifecycle
+from dispatcher.core import agents, explain, lifecycle, schedule_commands
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Reply
 from dispatcher.core.events import Commanded
@@ -25,8 +25,10 @@ def take(board: Board, event: Commanded) -> None:
         case WatchTasks():
             for task_id in command.task_ids:
                 watch(board, task_id, command.reply_to)
-        case _:
+        case AgentCommand():
             agents.command(board, command.agent_id, command.type, command.reason)
+        case _:
+            schedule_commands.take(board, command, event.at)
 
 
 def cancel(board: Board, task_id: str, reason: str) -> None:

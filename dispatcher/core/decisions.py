@@ -34,6 +34,8 @@ class NoteKind(StrEnum):
     BREAKER = "breakers"  # one that is not closed, by agent and capability
     RATE = "rates"  # theoretical arrival time of the next start, by the limit's key
     TOMBSTONE = "tombstones"  # a cancel that found no task, by the task's id
+    SCHEDULE = "schedules"  # what is to be submitted again and again, by the schedule's id
+    SCHEDULE_PROGRESS = "schedule-progress"  # how far it is
 
 
 @dataclass(slots=True)
@@ -164,6 +166,16 @@ class Ended:
 
 
 @dataclass(slots=True)
+class Firing:
+    """For the observer: what became of instants at which a schedule was due, or of its earlier tasks."""
+
+    schedule: str
+    outcome: str
+    """`fired`, `triggered`, `skipped`, `replaced` or `missed`."""
+    count: int
+
+
+@dataclass(slots=True)
 class Decisions:
     """All that one pass decided, in order."""
 
@@ -180,6 +192,7 @@ class Decisions:
     ended: list[Ended] = field(default_factory=list)
     retried: list[tuple[str, str]] = field(default_factory=list)
     """(capability, reason) of each task that went back to PENDING."""
+    firings: list[Firing] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     """Kind of each report that was refused."""
 

@@ -15,6 +15,7 @@ from bus.messages import (
     Register,
     Report,
     Reprioritise,
+    ScheduleCommand,
     TaskError,
     TaskHeader,
     Unregister,
@@ -54,7 +55,7 @@ class Duplicate:
 class Commanded:
     """A client or operator wants something."""
 
-    command: CancelTasks | Reprioritise | Explain | Plan | WatchTasks | AgentCommand
+    command: CancelTasks | Reprioritise | Explain | Plan | WatchTasks | AgentCommand | ScheduleCommand
     at: int
 
 

@@ -5,15 +5,16 @@ for the ledger. Its memory runs ahead of the ledger by the decisions not yet com
 drops this scheduler and loads a new one from the ledger.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from pydantic_core import from_json
 
+from bus.ids import DEFAULT_POOL, Pool
 from bus.states import AgentHealth, FailureReason, TaskPriority, TaskStatus
-from dispatcher.core import agents, breaker, commands, lifecycle, reports, ringing
+from dispatcher.core import acceptance, agents, breaker, commands, firing, lifecycle, reports, ringing
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
-from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind
+from dispatcher.core.decisions import Decisions, Note, NoteKind
 from dispatcher.core.events import (
     Beat,
     Blind,
@@ -36,8 +37,8 @@ from dispatcher.core.timers import TimerKind
 class Scheduler:
     """Decides for one pool. The same events, times and seed give the same decisions."""
 
-    def __init__(self, config: SchedulerConfig | None = None, *, seed: int = 0) -> None:
-        self.board = Board(config or SchedulerConfig(), seed)
+    def __init__(self, config: SchedulerConfig | None = None, *, seed: int = 0, pool: Pool = DEFAULT_POOL) -> None:
+        self.board = Board(config or SchedulerConfig(), seed, pool)
         self._unfinished = False
         """True when the last pass could have placed more."""
 
@@ -81,6 +82,7 @@ class Scheduler:
         notes = tuple(notes)
         for note in notes:
             self._remembered(note, self._remember)
+        self._load_schedules(notes)
         for agent in fleet:
             agent.life = board.new_life()
             board.add_agent(agent)
@@ -97,6 +99,13 @@ class Scheduler:
         for stored in tasks:
             self._restore(stored)
 
+    def _load_schedules(self, notes: Sequence[Note]) -> None:
+        board = self.board
+        board.draft.notes += board.schedules.remember(notes, board.now)
+        for note in notes:
+            if note.kind is NoteKind.SCHEDULE and note.field in board.schedules.by_id:
+                firing.arm(board, board.schedules.by_id[note.field])
+
     def _remembered(self, note: Note, remember: Callable[[Note], None]) -> None:
         """Take a note over; one that cannot be read is forgotten, for it must not keep a pool without a leader."""
         try:
@@ -106,8 +115,8 @@ class Scheduler:
 
     def _remember(self, note: Note) -> None:
         board = self.board
-        if note.value is None or note.kind is NoteKind.BREAKER:
-            return  # breakers are remembered when their agents are
+        if note.value is None or note.kind not in (NoteKind.RATE, NoteKind.TOMBSTONE):
+            return  # breakers are remembered when their agents are, schedules all together
         said = from_json(note.value)
         match note.kind:
             case NoteKind.RATE:
@@ -127,6 +136,8 @@ class Scheduler:
             terms = board.terms.with_priority(terms, stored.run.priority)
         task = restore(stored, terms, agent)
         board.tasks[task.id] = task
+        if stored.header.schedule is not None:
+            board.schedules.began(stored.header.schedule.id, task.id)
         lifecycle.arm_expiry(board, task)
         if agent is None:
             lifecycle.wait(board, task)
@@ -165,20 +176,7 @@ class Scheduler:
         if event.task_id in board.tasks:
             commands.watch(board, event.task_id, event.header.reply_to)
             return
-        terms = board.terms.of(event.header)
-        task = TaskState(event.task_id, terms, event.at, spec=event.body)
-        if terms.delay_ms:
-            task.not_before = event.at + terms.delay_ms
-        board.tasks[task.id] = task
-        board.touch(task)
-        board.tell(task)
-        board.draft.accepted.append(Accepted(task.id, terms.requirement.capability, terms.priority.value))
-        reason = board.unbury(task.id) if board.tombstones else None
-        if reason is not None:
-            lifecycle.cancel(board, task, reason, board.now)
-            return
-        lifecycle.arm_expiry(board, task)
-        lifecycle.wait(board, task)
+        acceptance.accept(board, event.task_id, event.header, event.body, event.at)
 
     def _refuse(self, event: Refused) -> None:
         board = self.board

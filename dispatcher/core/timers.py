@@ -26,6 +26,7 @@ class TimerKind(StrEnum):
     RECALL = "recall"  # work waits ahead of an agent's slots, or behind a blocked loop
     FORGET = "forget"  # a stopped agent is no longer listed
     TOMBSTONE = "tombstone"  # a cancel found no task
+    SCHEDULE = "schedule"  # the task of a schedule is due
 
 
 COMPACT_AT = 4_096

@@ -43,6 +43,12 @@ DISPATCHER_MOVES: list[tuple[Callable[[DispatcherObserver], None], str, dict[str
         2.5,
     ),
     (lambda o: o.retried("c", "error", 2), "callboard_task_retries_total", {"capability": "c", "reason": "error"}, 2),
+    (
+        lambda o: o.firings("nightly", "fired", 2),
+        "callboard_schedule_firings_total",
+        {"schedule": "nightly", "outcome": "fired"},
+        2,
+    ),
     (lambda o: o.stale("result", 2), "callboard_stale_reports_total", {"kind": "result"}, 2),
     (lambda o: o.unreadable("commands", 1), "callboard_unreadable_messages_total", {"topic": "commands"}, 1),
     (lambda o: o.defect(), "callboard_defects_total", {}, 1),
