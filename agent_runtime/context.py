@@ -27,7 +27,18 @@ _CHECKPOINT: Final = _Checkpoint()
 class TaskContext:
     """One attempt of one task. All of it may be used from threads."""
 
-    __slots__ = ("_cancelled", "_deadline_ms", "_extend", "_log", "_progress", "attempt", "metadata", "task_id")
+    __slots__ = (
+        "_cancelled",
+        "_deadline_ms",
+        "_extend",
+        "_log",
+        "_progress",
+        "attempt",
+        "due",
+        "metadata",
+        "schedule",
+        "task_id",
+    )
 
     def __init__(
         self,
@@ -37,12 +48,17 @@ class TaskContext:
         deadline_ms: float | None,
         progress: Callable[[float, str | None], None],
         extend: Callable[[float], None],
+        run: Mapping[str, Any] | None = None,
     ) -> None:
         self.task_id = task_id
         self.attempt = attempt
         """1 for the first attempt."""
         self.metadata = metadata
         """What the submitter attached."""
+        self.schedule: str | None = None if run is None else run["id"]
+        """The schedule that has submitted the task, if one has."""
+        self.due = None if run is None else datetime.fromtimestamp(run["due"] / 1000, UTC)
+        """When a schedule's task was due: the same for all of its attempts, however late they are."""
         self._deadline_ms = deadline_ms
         self._progress = progress
         self._extend = extend

@@ -147,7 +147,8 @@ class Execution:
         given = attempt.task.get("run_timeout")
         self._run_timeout = None if given is None else float(given)
         metadata: Mapping[str, Any] = attempt.task.get("metadata") or {}
-        self._context = TaskContext(*attempt.key, metadata, None, self._progress, self._extend)
+        run: Mapping[str, Any] | None = attempt.task.get("schedule")
+        self._context = TaskContext(*attempt.key, metadata, None, self._progress, self._extend, run)
 
     @property
     def exclusive(self) -> bool:

@@ -16,7 +16,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from bus.agent_operations import AgentOperations
 from bus.connection import CONNECTION_ERRORS
-from bus.errors import BusUnavailableError, SubmissionError
+from bus.errors import BusUnavailableError, SubmissionError, first_problem
 from bus.handle import TaskHandle
 from bus.ids import DEFAULT_POOL, TaskId
 from bus.limits import Limit
@@ -25,6 +25,7 @@ from bus.names import PoolNames
 from bus.records import TaskCreate
 from bus.requirements import AnyOf, Condition, Preference
 from bus.retries import RetryPolicy
+from bus.schedule_operations import Schedules
 from bus.states import TaskPriority
 from bus.submission import Submission, in_calls, send, submission_of
 from bus.submitter import Submitter
@@ -72,6 +73,8 @@ class Client(TaskOperations, AgentOperations):
     def __init__(self, url: str | None = None, *, pool: str = DEFAULT_POOL) -> None:
         self._link = Link(url, pool)
         self._submitter = Submitter(self._link.redis, self._link.url)
+        self.schedules: Final = Schedules(self._link, self.handle)
+        """Tasks that are submitted again and again."""
         self._outcomes: dict[str, Outcomes] = {}
         self._foreign: set[TaskId] = set()
         """Tasks that this client did not submit itself: the leader must be asked to tell of them."""
@@ -141,7 +144,7 @@ class Client(TaskOperations, AgentOperations):
         try:
             task = TaskCreate.model_validate({"capability": capability, "payload": payload, **options})
         except ValidationError as error:
-            raise SubmissionError(_first_problem(error)) from error
+            raise SubmissionError(first_problem(error)) from error
         names, submission = submission_of(task, self.pool, self._link.client_id)
         known = await self._submitter.submit(names, submission)
         return self._handle(names, submission.task_id, known=known, output=_output_of(capability))
@@ -237,10 +240,3 @@ def _output_of(capability: object) -> TypeAdapter[Any] | None:
 
 def _note(ended: asyncio.Queue[TaskHandle[T]], handle: TaskHandle[T], _: object) -> None:
     ended.put_nowait(handle)
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    text = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {text}" if where else text

@@ -20,6 +20,7 @@ _COMMANDS: Final = (
     ("submit", "Submit a task, or many; print ids, or wait for results."),
     ("tasks", "Look at tasks, fetch their results, cancel them."),
     ("agents", "Look at agents, drain and restart them."),
+    ("schedules", "Look at schedules, make, pause, trigger and delete them."),
     ("asyncapi", "Print the AsyncAPI document of everything that is said on the bus."),
     ("version", "Print the versions of Callboard and of what it runs on."),
 )

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
 
 from bus.ids import SCHEDULE_ID_PATTERN
 from bus.messages.message import Message, SessionField
@@ -12,6 +12,9 @@ from bus.recurrence import CRON_LENGTH, Cron, Every, cron
 
 MAX_SCHEDULE_BYTES: Final = 64 * 1024
 """Most bytes of one schedule as JSON, its payload included: the leader remembers all of them."""
+
+AS_STORED: Final = {"as_stored": True}
+"""Validation context of who only looks: a timing is shown, though this machine may not know its time zone."""
 
 _LAST_INSTANT: Final = 32_503_680_000_000
 """The year 3000."""
@@ -69,7 +72,9 @@ class ScheduleSpec(BaseModel):
     task: ScheduledTask
 
     @model_validator(mode="after")
-    def _one_timing(self) -> Self:
+    def _one_timing(self, info: ValidationInfo) -> Self:
+        if info.context == AS_STORED:
+            return self
         if (self.cron is None) == (self.every is None):
             raise ValueError("a schedule has a cron text or an interval: give one of `cron` and `every`")
         if self.cron is not None:

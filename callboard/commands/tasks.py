@@ -90,6 +90,7 @@ def _rows(task: TaskInDB) -> list[tuple[str, object]]:
         ("assigned", moment(task.assigned_at)),
         ("started", moment(task.started_at)),
         ("finished", moment(task.finished_at)),
+        ("schedule", task.schedule and f"{task.schedule.id}, due {moment(task.schedule.due)}"),
         ("tags", ", ".join(task.tags)),
         ("metadata", json_text(task.metadata) if task.metadata else None),
         ("payload", json_text(task.spec.payload)),

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Self
 
 from bus.messages import Control
+from bus.names import SCHEDULE_PROGRESS_NOTE, SCHEDULES_NOTE
 from bus.records import AgentRecord
 from bus.states import AgentHealth, AgentStatus, TaskStatus
 
@@ -34,8 +35,8 @@ class NoteKind(StrEnum):
     BREAKER = "breakers"  # one that is not closed, by agent and capability
     RATE = "rates"  # theoretical arrival time of the next start, by the limit's key
     TOMBSTONE = "tombstones"  # a cancel that found no task, by the task's id
-    SCHEDULE = "schedules"  # what is to be submitted again and again, by the schedule's id
-    SCHEDULE_PROGRESS = "schedule-progress"  # how far it is
+    SCHEDULE = SCHEDULES_NOTE  # what is to be submitted again and again, by the schedule's id
+    SCHEDULE_PROGRESS = SCHEDULE_PROGRESS_NOTE  # how far it is
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from typing import Final, Self
 
 from pydantic import ValidationError
 
+from bus.errors import first_problem
 from bus.messages import ScheduleInfo, ScheduleProgress, ScheduleRun, ScheduleSpec, TaskHeader
 from bus.recurrence import Recurrence
 from dispatcher.core.decisions import Note, NoteKind
@@ -176,19 +177,11 @@ class Schedules:
         progress.problem = None
         try:
             schedule = Schedule.of(ScheduleSpec.model_validate_json(value), progress)
-        except ValueError as error:
-            progress.problem = _in_words(error)
+        except ValidationError as error:
+            progress.problem = first_problem(error)[:1000]
             said = progress.model_dump_json(exclude_defaults=True).encode()
             return [Note(NoteKind.SCHEDULE_PROGRESS, schedule_id, said)] if progress.problem != before else []
         if fresh:
             progress.next_due = schedule.first_after(now)
         self.by_id[schedule_id] = schedule
         return [schedule.progress_note()] if fresh or before is not None else []
-
-
-def _in_words(error: ValueError) -> str:
-    if isinstance(error, ValidationError):
-        problem = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        return f"{where}: {problem['msg'].removeprefix('Value error, ')}".removeprefix(": ")[:1000]
-    return str(error)[:1000]
