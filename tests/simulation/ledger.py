@@ -60,6 +60,10 @@ class MemoryLedger:
             self.control.setdefault(instruction.agent_id, []).append(message)
         return known
 
+    def commit_in_part(self, decisions: Decisions, changes: int) -> None:
+        """Store the first so many changes alone, as a leader does that dies between two calls of a pass."""
+        self.commit(Decisions(changes=decisions.changes[:changes]))
+
     def _store(self, change: TaskChange) -> None:
         record = self.tasks.setdefault(change.task_id, Record("", b"", change.spec or b""))
         record.guard, record.run = change.after, change.run

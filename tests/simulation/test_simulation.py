@@ -45,3 +45,7 @@ def test_enough_happens_in_the_runs() -> None:
     assert ends.count(TaskStatus.COMPLETED) > len(ends) / 2
     assert sum(count > 1 for run in runs for count in run.executions.values()) > 40, "tasks ran again"
     assert sum(len(run.ledger.agents) for run in runs) > 100
+    outcomes = [progress for run in runs for progress in run.schedule_progress().values()]
+    assert sum(progress.fired for progress in outcomes) > 200
+    assert sum(progress.skipped for progress in outcomes) > 10
+    assert sum(progress.replaced for progress in outcomes) > 10
