@@ -58,7 +58,9 @@ class TaskContext:
         "_progress",
         "_seen",
         "attempt",
+        "due",
         "metadata",
+        "schedule",
         "task_id",
     )
 
@@ -71,12 +73,17 @@ class TaskContext:
         progress: Callable[[float, str | None], None],
         extend: Callable[[float], None],
         children: Callable[[], Children],
+        run: Mapping[str, Any] | None = None,
     ) -> None:
         self.task_id = task_id
         self.attempt = attempt
         """1 for the first attempt."""
         self.metadata = metadata
         """What the submitter attached."""
+        self.schedule: str | None = None if run is None else run["id"]
+        """The schedule that has submitted the task, if one has."""
+        self.due = None if run is None else datetime.fromtimestamp(run["due"] / 1000, UTC)
+        """When a schedule's task was due: the same for all of its attempts, however late they are."""
         self._deadline_ms = deadline_ms
         self._progress = progress
         self._extend = extend

@@ -166,7 +166,8 @@ class Execution:
         given = attempt.task.get("run_timeout")
         self._run_timeout = None if given is None else float(given)
         metadata: Mapping[str, Any] = attempt.task.get("metadata") or {}
-        self._context = TaskContext(*attempt.key, metadata, None, self._progress, self._extend, self._family)
+        run: Mapping[str, Any] | None = attempt.task.get("schedule")
+        self._context = TaskContext(*attempt.key, metadata, None, self._progress, self._extend, self._family, run)
 
     @property
     def exclusive(self) -> bool:

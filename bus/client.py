@@ -17,7 +17,7 @@ from bus.agent_operations import AgentOperations
 from bus.cancelling import DONE_S, CancelReport, cancel_and_wait
 from bus.connection import CONNECTION_ERRORS
 from bus.dead_letters import DeadLetters
-from bus.errors import BusUnavailableError, QueueFullError, SubmissionError
+from bus.errors import BusUnavailableError, QueueFullError, SubmissionError, first_problem
 from bus.handle import TaskHandle, as_completed
 from bus.ids import DEFAULT_POOL, TaskId
 from bus.limits import Limit
@@ -26,6 +26,7 @@ from bus.names import PoolNames
 from bus.records import TaskCreate
 from bus.requirements import AnyOf, Condition, Preference
 from bus.retries import RetryPolicy
+from bus.schedule_operations import Schedules
 from bus.states import TaskPriority
 from bus.submission import submission_of
 from bus.submission_batch import Batch, Patience
@@ -77,6 +78,8 @@ class Client(TaskOperations, AgentOperations):
     def __init__(self, url: str | None = None, *, pool: str = DEFAULT_POOL) -> None:
         self._link = Link(url, pool)
         self._submitter = Submitter(self._link.redis, self._link.url)
+        self.schedules: Final = Schedules(self._link, self.handle)
+        """Tasks that are submitted again and again."""
         self._outcomes: dict[str, Outcomes] = {}
         self._foreign: set[TaskId] = set()
         """Tasks that this client did not submit itself: the leader must be asked to tell of them."""
@@ -276,7 +279,7 @@ def task_of(capability: object, payload: object, options: Mapping[str, Any]) -> 
     try:
         return TaskCreate.model_validate({"capability": capability, "payload": payload, **options})
     except ValidationError as error:
-        raise SubmissionError(_first_problem(error)) from error
+        raise SubmissionError(first_problem(error)) from error
 
 
 def output_of(capability: object) -> TypeAdapter[Any] | None:
@@ -284,10 +287,3 @@ def output_of(capability: object) -> TypeAdapter[Any] | None:
     definition = getattr(capability, "__callboard_capability__", None)
     output: TypeAdapter[Any] | None = getattr(definition, "output", None)
     return output
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    text = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {text}" if where else text

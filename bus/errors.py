@@ -16,10 +16,14 @@ CallboardError
 ├── UnknownTaskError         the ledger has no such task
 ├── NotDeadError             the task is no dead letter
 ├── UnreadableTaskError      the ledger has the task, and this program cannot read its record
-└── UnknownAgentError        the pool knows no such agent
+├── UnknownAgentError        the pool knows no such agent
+├── ScheduleError            a schedule cannot be, or cannot do what it was asked for
+└── UnknownScheduleError     the pool has no such schedule
 """
 
 from typing import Any, Final, Self
+
+from pydantic import ValidationError
 
 from bus.messages import TaskError
 
@@ -170,6 +174,18 @@ class UnknownAgentError(CallboardError):
         super().__init__(f"no agent {agent_id} in pool {pool!r}: `callboard agents list` shows those it knows")
 
 
+class ScheduleError(CallboardError):
+    """A schedule cannot be so, or cannot do now what it was asked for; the text says why."""
+
+
+class UnknownScheduleError(CallboardError):
+    """The pool has no schedule of this id."""
+
+    def __init__(self, schedule_id: str, pool: str) -> None:
+        self.schedule_id = schedule_id
+        super().__init__(f"no schedule {schedule_id} in pool {pool!r}: `callboard schedules list` shows those it has")
+
+
 class TaskOutcomeError(CallboardError):
     """A task ended without a result."""
 
@@ -209,3 +225,11 @@ class TaskCancelledError(TaskOutcomeError):
 
 class TaskTimeoutError(TaskOutcomeError):
     """The task failed by a timeout, or the caller's own `timeout` ran out (`reason` is None: the task goes on)."""
+
+
+def first_problem(error: ValidationError) -> str:
+    """Say in one line what is wrong with what was given, and where."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    text = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {text}" if where else text

@@ -3,12 +3,15 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
+from pydantic import ValidationError
 from pydantic_core import from_json
 
 from bus.connection import Redis
+from bus.errors import ScheduleError, first_problem
 from bus.filters import TaskFacts, TaskFilter
-from bus.messages import SubmitTask
-from bus.names import PoolNames
+from bus.messages import ScheduleInfo, ScheduleProgress, ScheduleSpec, SubmitTask
+from bus.messages.schedules import AS_STORED
+from bus.names import SCHEDULE_PROGRESS_NOTE, SCHEDULES_NOTE, PoolNames
 from bus.placement import placed_because
 from bus.records import AgentInfo, AgentWorkload, Guard, Run, Task, TaskInDB, TaskQueueStatus
 from bus.states import TERMINAL, TaskPriority, TaskStatus
@@ -187,6 +190,30 @@ class LedgerView:
             if record is not None
         ]
 
+    async def schedules(self) -> list[ScheduleInfo]:
+        """Return every schedule, by id."""
+        ids: Any = await self._redis.hkeys(self._names.notes(SCHEDULES_NOTE))
+        found: list[ScheduleInfo] = []
+        for start in range(0, len(ids), PAGE):
+            found += await self._schedules([raw.decode() for raw in ids[start : start + PAGE]])
+        return sorted(found, key=lambda info: info.spec.id)
+
+    async def schedule(self, schedule_id: str) -> ScheduleInfo | None:
+        """Return one schedule, or None."""
+        found = await self._schedules([schedule_id])
+        return found[0] if found else None
+
+    async def _schedules(self, ids: list[str]) -> list[ScheduleInfo]:
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hmget(self._names.notes(SCHEDULES_NOTE), ids)
+            pipe.hmget(self._names.notes(SCHEDULE_PROGRESS_NOTE), ids)
+            specs, progress = await pipe.execute()
+        return [
+            _schedule(schedule_id, spec, how_far)
+            for schedule_id, spec, how_far in zip(ids, specs, progress, strict=True)
+            if spec is not None and how_far is not None
+        ]
+
 
 def _facts(task: TaskInDB) -> TaskFacts:
     """Return what a filter may ask of a task that is stored."""
@@ -205,6 +232,19 @@ def _facts(task: TaskInDB) -> TaskFacts:
 
 
 _TASK_FIELDS: Final = set(Task.model_fields)
+
+
+def _schedule(schedule_id: str, spec: bytes, progress: bytes) -> ScheduleInfo:
+    try:
+        return ScheduleInfo(
+            spec=ScheduleSpec.model_validate_json(spec, context=AS_STORED),
+            progress=ScheduleProgress.model_validate_json(progress),
+        )
+    except ValidationError as error:
+        raise ScheduleError(
+            f"schedule {schedule_id} cannot be read ({first_problem(error)}): is this program older than the "
+            f"dispatcher? If not, `callboard schedules delete {schedule_id}`"
+        ) from error
 
 
 def _record(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
@@ -233,6 +273,7 @@ def _record(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
         note=run.note,
         reason=run.reason,
         error=run.error,
+        schedule=spec.schedule,
         tags=spec.tags,
         metadata=spec.metadata,
         parent=spec.parent,

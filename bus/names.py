@@ -17,6 +17,10 @@ POOLS_KEY: Final = f"{PREFIX}:pools"
 DISPATCHERS_GROUP: Final = "dispatchers"
 """The consumer group through which the leader reads every inbound stream."""
 
+SCHEDULES_NOTE: Final = "schedules"
+SCHEDULE_PROGRESS_NOTE: Final = "schedule-progress"
+"""Kinds of notes that clients read, see `PoolNames.notes`."""
+
 DATA_FIELD: Final = "__data__"
 """The stream field that carries a message's body."""
 

@@ -29,7 +29,7 @@ from pydantic_core import InitErrorDetails
 
 from bus.agent_requests import AgentRequest, Pause
 from bus.ids import POOL_PATTERN
-from bus.messages import CapabilitySpec, SubmitTask, TaskError, TaskFields
+from bus.messages import CapabilitySpec, ScheduleRun, SubmitTask, TaskError, TaskFields
 from bus.overrides import Overrides
 from bus.requirement_text import parse_requirement
 from bus.requirements import CapabilityField, Clause, TaskRequirement, Value, capability_name, is_capability_name
@@ -212,6 +212,7 @@ class Task(BaseModel):
     note: str | None = None
     reason: str | None = None
     error: TaskError | None = None
+    schedule: ScheduleRun | None = Field(None, description="Where a schedule has submitted it: which firing it is.")
     tags: tuple[str, ...] = ()
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     parent: str | None = Field(None, description="Task that has submitted it.")

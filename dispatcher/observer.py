@@ -40,6 +40,9 @@ class DispatcherObserver(Protocol):
     ) -> None:
         """Tasks became terminal: their last attempt's run time and their time since submission."""
 
+    def firings(self, schedule: str, outcome: str, count: int) -> None:
+        """`count` instants of a schedule were fired, triggered, skipped or missed, or earlier tasks of it replaced."""
+
     def retried(self, capability: str, reason: str, count: int) -> None:
         """Tasks went back to PENDING after an attempt: error, timeout, agent_lost, returned."""
 
@@ -92,6 +95,9 @@ class Silent:
     def finished(
         self, capability: str, status: str, reason: str, runs: Sequence[float], totals: Sequence[float]
     ) -> None:
+        """Ignore it."""
+
+    def firings(self, schedule: str, outcome: str, count: int) -> None:
         """Ignore it."""
 
     def retried(self, capability: str, reason: str, count: int) -> None:

@@ -200,7 +200,7 @@ class PoolDispatcher:
     async def _take_over(self, lead: Lead) -> Engine:
         """Load the ledger, renewing the lease meanwhile, and make the engine of this term."""
         clock = self._leadership.clock
-        scheduler = Scheduler(self._config, seed=lead.epoch)
+        scheduler = Scheduler(self._config, seed=lead.epoch, pool=self.pool)
         notes = await load_notes(self._redis, self._names)
         agents = await load_agents(self._redis, self._names, clock.now_ms())
         scheduler.load(agents, (), clock.now_ms(), notes)

@@ -63,6 +63,11 @@ TASKS_ACCEPTED: Final = _counter(
 TASKS_FINISHED: Final = _counter(
     "tasks_finished", "Tasks that became terminal.", "pool", "capability", "status", "reason"
 )
+FIRINGS: Final = _counter(
+    "schedule_firings",
+    "What became of schedules: instants fired, triggered, skipped or missed; tasks replaced.",
+    *("pool", "schedule", "outcome"),
+)
 TASK_RETRIES: Final = _counter(
     "task_retries", "Tasks that went back to PENDING after an attempt.", "pool", "capability", "reason"
 )
@@ -121,7 +126,7 @@ DISPATCHER: Final = (
     *(ATTEMPTS_PLACED, QUEUE_WAIT, TASK_RUN, END_TO_END, TASKS_WAITING),
     *(AGENTS, AGENTS_PAUSED, AGENT_REQUESTS, AGENT_SLOTS, AGENT_SLOTS_USED),
     *(HEARTBEAT_AGE, STALE_REPORTS, UNREADABLE, DECISIONS, PASS_SECONDS),
-    *(DEFECTS, COMMIT_SECONDS, LEADER, LEADER_EPOCH, BACKLOG),
+    *(FIRINGS, DEFECTS, COMMIT_SECONDS, LEADER, LEADER_EPOCH, BACKLOG),
 )
 """What a dispatcher exposes."""
 
@@ -157,8 +162,8 @@ _HEAD: Final = """\
 
 Every process serves `/metrics` for Prometheus and `/healthz` (200, or 503 with the reason). This page is printed by
 `python -m metrics.catalogue`; a test keeps it true. Beside these there are prometheus-client's own metrics of the
-process (`process_*`, `python_*`). Of capabilities and agents the first 200 and 500 names are told apart, all others are
-summed up as `other`.
+process (`process_*`, `python_*`). The first 200 names
+of capabilities and of schedules and 500 of agents are told apart, all others are summed up as `other`.
 """
 
 

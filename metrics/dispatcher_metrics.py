@@ -10,6 +10,7 @@ from metrics import catalogue
 from metrics.collectors import (
     AGENTS_TOLD_APART,
     CAPABILITIES_TOLD_APART,
+    SCHEDULES_TOLD_APART,
     BatchHistogram,
     Bounded,
     SnapshotGauge,
@@ -76,6 +77,7 @@ class DispatcherMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.accepted = counter(catalogue.TASKS_ACCEPTED, registry)
         self.finished = counter(catalogue.TASKS_FINISHED, registry)
+        self.firings = counter(catalogue.FIRINGS, registry)
         self.retries = counter(catalogue.TASK_RETRIES, registry)
         self.requeued = counter(catalogue.DEAD_REQUEUED, registry)
         self.purged = counter(catalogue.DEAD_PURGED, registry)
@@ -101,6 +103,7 @@ class DispatcherMetrics:
         self.epoch = gauge(catalogue.LEADER_EPOCH, registry)
         self.backlog = gauge(catalogue.BACKLOG, registry)
         self.capability = Bounded(CAPABILITIES_TOLD_APART)
+        self.schedule = Bounded(SCHEDULES_TOLD_APART)
         self.agent = Bounded(AGENTS_TOLD_APART)
         self.snapshots: dict[str, tuple[Sequence[Queue], Sequence[Agent]]] = {}
         """What each pool last told of its queues and agents."""
@@ -153,6 +156,10 @@ class PoolMetrics:
         self._m.finished.labels(self._pool, name, status, shown).inc(len(totals))
         self._m.run.observe((self._pool, name), runs)
         self._m.end_to_end.observe((self._pool, name), totals)
+
+    def firings(self, schedule: str, outcome: str, count: int) -> None:
+        """Count what became of a schedule's instants."""
+        self._m.firings.labels(self._pool, self._m.schedule(schedule), outcome).inc(count)
 
     def retried(self, capability: str, reason: str, count: int) -> None:
         """Count tasks that went back to PENDING."""

@@ -51,14 +51,31 @@ if TYPE_CHECKING:
     )
     from bus.messages.outcomes import AgentTransition, EventBatch, OfCancel, OfDead, Outcome, Reply, Swept, Transition
     from bus.messages.reports import HandBack, Report, TaskError, TaskResult, TaskUpdate
-    from bus.messages.tasks import MAX_DEPTH, SubmitTask, TaskFields, TaskHeader
+    from bus.messages.schedules import (
+        MAX_SCHEDULE_BYTES,
+        DeleteSchedule,
+        Missed,
+        Overlap,
+        PauseSchedule,
+        PutSchedule,
+        ResumeSchedule,
+        ScheduleCommand,
+        ScheduledTask,
+        ScheduleIdField,
+        ScheduleInfo,
+        ScheduleProgress,
+        ScheduleSpec,
+        TriggerSchedule,
+    )
+    from bus.messages.tasks import MAX_DEPTH, ScheduleRun, SubmitTask, TaskFields, TaskHeader
 
-_MODULES: Final = ("message", "agents", "reports", "tasks", "commands", "control", "outcomes")
+_MODULES: Final = ("message", "agents", "reports", "tasks", "commands", "control", "outcomes", "schedules")
 """Where a name is looked for, in this order."""
 
 __all__ = [
     "MAX_BODY_BYTES",
     "MAX_DEPTH",
+    "MAX_SCHEDULE_BYTES",
     "VERSION",
     "AgentCommand",
     "AgentIdField",
@@ -72,17 +89,22 @@ __all__ = [
     "ChangeOffer",
     "Command",
     "Control",
+    "DeleteSchedule",
     "EventBatch",
     "Explain",
     "HandBack",
     "Heartbeat",
     "Instruction",
     "Message",
+    "Missed",
     "OfCancel",
     "OfDead",
     "Outcome",
+    "Overlap",
+    "PauseSchedule",
     "Plan",
     "PurgeDead",
+    "PutSchedule",
     "RecallAttempt",
     "Register",
     "Registered",
@@ -94,6 +116,14 @@ __all__ = [
     "RequeueDead",
     "Reregister",
     "Resources",
+    "ResumeSchedule",
+    "ScheduleCommand",
+    "ScheduleIdField",
+    "ScheduleInfo",
+    "ScheduleProgress",
+    "ScheduleRun",
+    "ScheduleSpec",
+    "ScheduledTask",
     "Seconds",
     "SessionField",
     "SubmitTask",
@@ -107,6 +137,7 @@ __all__ = [
     "TaskResult",
     "TaskUpdate",
     "Transition",
+    "TriggerSchedule",
     "Unregister",
     "UpdateAgent",
     "WatchTasks",

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field, RootModel
 
 from bus.filters import TaskFilter
 from bus.messages.message import AgentIdField, Message, Seconds, SessionField, TaskIdField
+from bus.messages.schedules import ScheduleCommand
 from bus.messages.tasks import TaskFields
 from bus.overrides import OfferChange
 from bus.states import TaskPriority
@@ -133,7 +134,8 @@ class Command(
             | Plan
             | WatchTasks
             | AgentCommand
-            | UpdateAgent,
+            | UpdateAgent
+            | ScheduleCommand,
             Field(discriminator="type"),
         ]
     ]

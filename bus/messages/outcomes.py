@@ -5,6 +5,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from bus.explanations import Explanation
 from bus.messages.message import Message
 from bus.messages.reports import TaskError
+from bus.messages.schedules import ScheduleInfo
 from bus.states import TaskStatus
 
 
@@ -64,6 +65,9 @@ class Reply(Message):
     dead: OfDead | None = Field(None, description="Answer to `requeue` or `purge`; of many tasks there are several.")
     swept: Swept | None = Field(None, description="Answers to `cancel_matching` or `reprioritise_matching`.")
     unknown: bool = Field(default=False, description="What was asked about is not live: see its record.")
+    schedule: ScheduleInfo | None = Field(None, description="A schedule as it is in force now.")
+    task_id: str | None = Field(None, description="The task that `trigger_schedule` has made.")
+    problem: str | None = Field(None, description="Why what was asked for was not done.")
 
 
 class Transition(BaseModel):

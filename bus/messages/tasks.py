@@ -2,8 +2,9 @@
 
 from typing import Final
 
-from pydantic import Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from bus.ids import SCHEDULE_ID_PATTERN
 from bus.limits import Limit
 from bus.messages.message import Message, Resources, Seconds, SessionField, Tag, TaskIdField
 from bus.requirements import TaskRequirement, requirement_key
@@ -57,6 +58,15 @@ class TaskFields(TaskRequirement):
         return text
 
 
+class ScheduleRun(BaseModel):
+    """Which firing of a schedule a task is."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str = Field(pattern=SCHEDULE_ID_PATTERN, description="The schedule.")
+    due: int = Field(description="Instant at which it was due; of one that was asked for, at which it was.")
+
+
 class TaskHeader(TaskFields, Message):
     """All of a submission but its payload: what the leader reads, the payload passing it as bytes."""
 
@@ -65,6 +75,7 @@ class TaskHeader(TaskFields, Message):
     parent: TaskIdField | None = Field(None, description="Task that submits it; it is cancelled with that one.")
     parent_attempt: int | None = Field(None, ge=1, description="Attempt of the parent that submits it.")
     depth: int = Field(0, ge=0, description="One more than its parent's; 0 without one.")
+    schedule: ScheduleRun | None = Field(None, description="Of a schedule's task: which firing it is.")
 
 
 class SubmitTask(TaskHeader):

@@ -116,6 +116,7 @@ def _rows(task: TaskInDB) -> list[tuple[str, object]]:
         ("trace", task.trace),
         ("children", task.children or None),
         ("waits", "for its children, without its slots" if task.waiting else None),
+        ("schedule", task.schedule and f"{task.schedule.id}, due {moment(task.schedule.due)}"),
         ("tags", ", ".join(task.tags)),
         ("metadata", json_text(task.metadata) if task.metadata else None),
         ("payload", json_text(task.spec.payload)),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
+from bus.ids import DEFAULT_POOL, Pool
 from bus.messages import Control
 from bus.states import AgentStatus, agent_may_become
 from dispatcher.core.bounds import Bounds
@@ -34,6 +35,7 @@ from dispatcher.core.model import AgentState, TaskState
 from dispatcher.core.order import Order
 from dispatcher.core.record import agent_record, encode_run, place_of
 from dispatcher.core.reservations import Reservations
+from dispatcher.core.schedules import Schedules
 from dispatcher.core.sticky import Sticky
 from dispatcher.core.terms import TermsBook
 from dispatcher.core.timers import TimerKind, Timers
@@ -45,8 +47,9 @@ if TYPE_CHECKING:
 class Board:
     """State of one pool, and the draft of the pass under way."""
 
-    def __init__(self, config: SchedulerConfig, seed: int) -> None:
+    def __init__(self, config: SchedulerConfig, seed: int, pool: Pool = DEFAULT_POOL) -> None:
         self.config = config
+        self.pool = pool
         self.rng = Random(seed)
         self.now = 0
         self.horizon = 0
@@ -79,6 +82,7 @@ class Board:
         self.sweeps_begun = 0
         self.purged: dict[str, str] = {}
         """Dead letters that this pass deletes: the guard that the ledger has, by the task's id."""
+        self.schedules = Schedules()
         self._lives = 0
         self.draft = Decisions()
         self._touched: dict[str, TaskState] = {}
@@ -103,6 +107,9 @@ class Board:
             case TimerKind.LEASE:
                 agent = self.fleet.agents.get(subject)
                 return agent is not None and agent.life == mark
+            case TimerKind.SCHEDULE:
+                schedule = self.schedules.by_id.get(subject)
+                return schedule is not None and schedule.mark == mark
             case _:
                 return True
 

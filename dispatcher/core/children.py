@@ -18,7 +18,7 @@ from bus.ids import task_pool
 from bus.messages import MAX_DEPTH, TaskError, TaskHeader
 from bus.records import Guard
 from bus.states import FailureReason, TaskStatus
-from dispatcher.core import commands, lifecycle
+from dispatcher.core import lifecycle, task_commands
 from dispatcher.core.board import Board
 from dispatcher.core.kin import Kin
 from dispatcher.core.model import TaskState
@@ -123,4 +123,4 @@ def cut(board: Board) -> None:
             family.orphaned.popleft()
         elif board.live(child) is not None:
             left -= 1
-            commands.cancel(board, child, why)
+            task_commands.cancel(board, child, why)

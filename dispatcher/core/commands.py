@@ -1,13 +1,10 @@
-"""What clients and operators want of tasks and agents, and their questions: one function per command."""
-
-from enum import Enum
+"""What clients and operators want of tasks, agents and schedules, and their questions: one function per command."""
 
 from bus.messages import (
     AgentCommand,
     CancelMatching,
     CancelTasks,
     Explain,
-    OfCancel,
     Plan,
     PurgeDead,
     Reprioritise,
@@ -17,21 +14,10 @@ from bus.messages import (
     WatchTasks,
 )
 from bus.messages import Reply as ReplyMessage
-from bus.states import TaskPriority
-from dispatcher.core import cancellation, explain, steering, sweeps
+from dispatcher.core import explain, schedule_commands, steering, sweeps, task_commands
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Reply
 from dispatcher.core.events import Commanded
-from dispatcher.core.terms import MILLI
-from dispatcher.core.timers import TimerKind
-
-
-class CancelStep(Enum):
-    """How far a cancel has come when it has been asked for."""
-
-    ENDED = "the task is CANCELLED"
-    UNDER_WAY = "its agent is told"
-    NOT_LIVE = "the task has ended already, or is not known"
 
 
 def take(board: Board, event: Commanded) -> None:
@@ -39,71 +25,23 @@ def take(board: Board, event: Commanded) -> None:
     command = event.command
     match command:
         case CancelTasks():
-            cancel_all(board, command)
+            task_commands.cancel_all(board, command)
         case Reprioritise():
             for task_id in command.task_ids:
-                reprioritise(board, task_id, command.priority)
+                task_commands.reprioritise(board, task_id, command.priority)
         case Explain() | Plan():
             answer(board, command)
         case WatchTasks():
             for task_id in command.task_ids:
-                watch(board, task_id, command.reply_to)
+                task_commands.watch(board, task_id, command.reply_to)
         case CancelMatching() | ReprioritiseMatching():
             sweeps.begin(board, command, event.at)
         case RequeueDead() | PurgeDead():
             pass  # they are taken as `OfDeadLetters`, with the records that they are about
         case AgentCommand() | UpdateAgent():
             steering.take(board, command)
-
-
-def cancel_all(board: Board, command: CancelTasks) -> None:
-    """Cancel each of the tasks, and answer what has come of it so far."""
-    grace_ms = None if command.grace is None else int(command.grace * MILLI)
-    found = {
-        task_id: cancel(board, task_id, command.reason, command.by, grace_ms)
-        for task_id in dict.fromkeys(command.task_ids)
-    }
-    if command.reply_to is not None:
-        ids = {step: tuple(task_id for task_id, at in found.items() if at is step) for step in CancelStep}
-        told = OfCancel(
-            ended=ids[CancelStep.ENDED], under_way=ids[CancelStep.UNDER_WAY], not_live=ids[CancelStep.NOT_LIVE]
-        )
-        board.draft.replies.append(Reply(command.reply_to, ReplyMessage(cancel=told).model_dump_json().encode()))
-
-
-def cancel(board: Board, task_id: str, reason: str, by: str = "", grace_ms: int | None = None) -> CancelStep:
-    """Give up a task, whatever its state; one that is not known is remembered, for its submission may be unread."""
-    task = board.live(task_id)
-    if task is not None:
-        ended = cancellation.request(board, task, reason, by, grace_ms)
-        return CancelStep.ENDED if ended else CancelStep.UNDER_WAY
-    if task_id not in board.tasks:  # else it has ended in this very pass
-        board.bury(task_id, reason, by)
-        board.clock_timers.set(board.now + board.config.tombstone_ms, TimerKind.TOMBSTONE, task_id)
-    return CancelStep.NOT_LIVE
-
-
-def reprioritise(board: Board, task_id: str, priority: TaskPriority) -> None:
-    """Give a task another priority, and its place in the order with it."""
-    task = board.live(task_id)
-    if task is None or task.terms.priority is priority:
-        return
-    waits = task.line is not None
-    board.order.leave(task)
-    task.priority = priority
-    task.terms = board.terms.with_priority(task.terms, priority)
-    board.touch(task)
-    board.tell(task, reason=f"priority is {priority} now")
-    if waits:
-        board.enqueue(task)
-
-
-def apply(board: Board, sweep: sweeps.Sweep, task_id: str) -> None:
-    """Do to one task what a sweep wants of all of its kind."""
-    if sweep.priority is None:
-        cancel(board, task_id, sweep.reason, sweep.by)
-    else:
-        reprioritise(board, task_id, sweep.priority)
+        case _:
+            schedule_commands.take(board, command, event.at)
 
 
 def answer(board: Board, asked: Explain | Plan) -> None:
@@ -114,12 +52,3 @@ def answer(board: Board, asked: Explain | Plan) -> None:
     elif (task := board.live(asked.task_id)) is not None:
         said = ReplyMessage(explanation=explain.explain(board, task))
     board.draft.replies.append(Reply(asked.reply_to, said.model_dump_json().encode()))
-
-
-def watch(board: Board, task_id: str, client_id: str | None) -> None:
-    """Tell a client how a task ends, beside those that are told anyway."""
-    task = board.live(task_id)
-    if task is None or client_id is None or client_id in task.listeners:
-        return
-    task.watchers = (*task.watchers, client_id)
-    board.touch(task)

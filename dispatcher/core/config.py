@@ -61,5 +61,9 @@ class SchedulerConfig:
     """Most timers that ring in one pass: a pass must be over long before the leader's lease."""
     children_per_pass: int = 500
     """Most children that are cancelled with their parents in one pass, for the same reason."""
+    schedule_grace_ms: int = 60_000
+    """How late a schedule may fire before its firing counts as missed: a change of leader fits into it."""
+    schedule_looks_per_pass: int = 500
+    """Most instants of schedules that are looked at in one pass, for the same reason as above."""
     tombstone_ms: int = 60_000
     """How long a cancel waits for a submission that it has overtaken."""

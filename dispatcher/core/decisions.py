@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Self
 
 from bus.messages import Control
+from bus.names import SCHEDULE_PROGRESS_NOTE, SCHEDULES_NOTE
 from bus.records import AgentRecord
 from bus.states import AgentHealth, AgentStatus, TaskStatus
 
@@ -38,6 +39,8 @@ class NoteKind(StrEnum):
     BOUND = "bounds"  # most tasks that may wait, by capability; `*` is the pool
     TOMBSTONE = "tombstones"  # a cancel that found no task, by the task's id
     SWEEP = "sweeps"  # what is to be done to all tasks of a kind, by a number
+    SCHEDULE = SCHEDULES_NOTE  # what is to be submitted again and again, by the schedule's id
+    SCHEDULE_PROGRESS = SCHEDULE_PROGRESS_NOTE  # how far it is
 
 
 @dataclass(slots=True)
@@ -193,6 +196,16 @@ class Ended:
 
 
 @dataclass(slots=True)
+class Firing:
+    """For the observer: what became of instants at which a schedule was due, or of its earlier tasks."""
+
+    schedule: str
+    outcome: str
+    """`fired`, `triggered`, `skipped`, `replaced` or `missed`."""
+    count: int
+
+
+@dataclass(slots=True)
 class Decisions:
     """All that one pass decided, in order."""
 
@@ -216,6 +229,7 @@ class Decisions:
     """Dead letters that were deleted."""
     inquiries: list[str] = field(default_factory=list)
     """Tasks whose guards the scheduler wants to be told, by `events.Found`, when these decisions are stored."""
+    firings: list[Firing] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     """Kind of each report that was refused."""
 

@@ -20,6 +20,7 @@ from bus.messages import (
     Reprioritise,
     ReprioritiseMatching,
     RequeueDead,
+    ScheduleCommand,
     TaskError,
     TaskHeader,
     Unregister,
@@ -73,6 +74,7 @@ class Commanded:
         | WatchTasks
         | AgentCommand
         | UpdateAgent
+        | ScheduleCommand
     )
     """`RequeueDead` and `PurgeDead` mean nothing to the scheduler before they have become `OfDeadLetters`."""
     at: int

@@ -285,6 +285,7 @@ def withdraw(board: Board, task: TaskState) -> None:
     """Take a live task out of everything without a word: the ledger has already seen its end."""
     board.order.leave(task)
     _leave(board, task)
+    board.schedules.ended(task.id)
     board.drop(task)
 
 
@@ -378,6 +379,7 @@ def _finish(board: Board, task: TaskState, status: TaskStatus, reason: str | Non
     board.tell(task, reason=reason)
     agent_id = task.agent.id if task.agent else None
     _leave(board, task)
+    board.schedules.ended(task.id)
     for client in task.listeners:
         board.draft.answers.append(Answer(task.id, client, outcome_json(task, agent_id)))
     total = max(0, at - task.enqueued_at)

@@ -9,7 +9,7 @@ from typing import Final
 
 from bus.messages import TaskError
 from bus.states import FailureReason, TaskStatus
-from dispatcher.core import agents, breaker, cancellation, fail_fast, lifecycle, recall, steering, sweeps
+from dispatcher.core import agents, breaker, cancellation, fail_fast, firing, lifecycle, recall, steering, sweeps
 from dispatcher.core.board import Board
 from dispatcher.core.terms import Requirement
 from dispatcher.core.timers import TimerKind
@@ -18,6 +18,7 @@ from dispatcher.core.timers import TimerKind
 def ring(board: Board) -> None:
     """Ring what is due: on the horizon first, then on the clock."""
     limit = board.config.timers_per_pass
+    board.schedules.looks_left = board.config.schedule_looks_per_pass
     for kind, subject, mark in board.horizon_timers.pop_due(board.horizon, limit):
         _BELLS[kind](board, subject, mark)
     why: dict[Requirement, str] = {}
@@ -111,4 +112,5 @@ _BELLS: Final[Mapping[TimerKind, Callable[[Board, str, int], None]]] = {
     TimerKind.RECALL: lambda board, agent_id, _: recall.look(board, agent_id),
     TimerKind.TOMBSTONE: _forget_tombstone,
     TimerKind.SWEEP: lambda board, key, _: sweeps.forget(board, key),
+    TimerKind.SCHEDULE: firing.ring,
 }

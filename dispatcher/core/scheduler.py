@@ -5,29 +5,32 @@ for the ledger. Its memory runs ahead of the ledger by the decisions not yet com
 drops this scheduler and loads a new one from the ledger.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from pydantic_core import from_json
 
+from bus.ids import DEFAULT_POOL, Pool
 from bus.states import AgentHealth, FailureReason, TaskPriority, TaskStatus
 from dispatcher.core import (
+    acceptance,
     agents,
     breaker,
     cancellation,
     children,
     commands,
     dead_letters,
-    fail_fast,
+    firing,
     lifecycle,
     placement,
     reports,
     ringing,
     steering,
     sweeps,
+    task_commands,
 )
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
-from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind
+from dispatcher.core.decisions import Decisions, Note, NoteKind
 from dispatcher.core.events import (
     Beat,
     Blind,
@@ -53,8 +56,8 @@ from dispatcher.core.timers import TimerKind
 class Scheduler:
     """Decides for one pool. The same events, times and seed give the same decisions."""
 
-    def __init__(self, config: SchedulerConfig | None = None, *, seed: int = 0) -> None:
-        self.board = Board(config or SchedulerConfig(), seed)
+    def __init__(self, config: SchedulerConfig | None = None, *, seed: int = 0, pool: Pool = DEFAULT_POOL) -> None:
+        self.board = Board(config or SchedulerConfig(), seed, pool)
         self._unfinished = False
         """True when the last pass could have placed more."""
 
@@ -74,7 +77,7 @@ class Scheduler:
             self._take(event)
         ringing.ring(self.board)
         if board.sweeps:
-            sweeps.work(board, commands.apply)
+            sweeps.work(board, task_commands.apply)
         children.cut(board)
         children.inquire(board)
         self._place()
@@ -111,6 +114,7 @@ class Scheduler:
         notes = tuple(notes)
         for note in notes:
             self._remembered(note, self._remember)
+        self._load_schedules(notes)
         for agent in fleet:
             agent.life = board.new_life()
             board.add_agent(agent)
@@ -128,6 +132,13 @@ class Scheduler:
         for stored in tasks:
             self._restore(stored)
 
+    def _load_schedules(self, notes: Sequence[Note]) -> None:
+        board = self.board
+        board.draft.notes += board.schedules.remember(notes, board.now)
+        for note in notes:
+            if note.kind is NoteKind.SCHEDULE and note.field in board.schedules.by_id:
+                firing.arm(board, board.schedules.by_id[note.field])
+
     def _remembered(self, note: Note, remember: Callable[[Note], None]) -> None:
         """Take a note over; one that cannot be read is forgotten, for it must not keep a pool without a leader."""
         try:
@@ -137,8 +148,8 @@ class Scheduler:
 
     def _remember(self, note: Note) -> None:
         board = self.board
-        if note.value is None or note.kind is NoteKind.BREAKER:
-            return  # breakers are remembered when their agents are
+        if note.value is None or note.kind in (NoteKind.BREAKER, NoteKind.SCHEDULE, NoteKind.SCHEDULE_PROGRESS):
+            return  # breakers are remembered when their agents are, schedules all together
         if note.kind is NoteKind.SWEEP:
             sweeps.restore(board, note.field, note.value)
             return
@@ -168,6 +179,8 @@ class Scheduler:
         children.restored(board, task, stored.header, stored.run.children)
         if stored.header.sticky is not None:
             board.sticky.wanted[task.id] = stored.header.sticky
+        if stored.header.schedule is not None:
+            board.schedules.began(stored.header.schedule.id, task.id)
         lifecycle.arm_expiry(board, task)
         if agent is None:
             lifecycle.wait(board, task)
@@ -216,37 +229,10 @@ class Scheduler:
     def _submit(self, event: Submitted) -> None:
         board = self.board
         if event.task_id in board.tasks:
-            commands.watch(board, event.task_id, event.header.reply_to)
+            task_commands.watch(board, event.task_id, event.header.reply_to)
             board.bounds.suspect(board.bounds.scopes(event.header.capability), (event.task_id,))
             return
-        terms = board.terms.of(event.header)
-        # Of a dead letter that this very pass deletes the record is not deleted, but written over.
-        stored = board.purged.pop(event.task_id, "")
-        task = TaskState(event.task_id, terms, event.at, spec=event.body, stored=stored)
-        if terms.delay_ms:
-            task.not_before = event.at + terms.delay_ms
-        board.tasks[task.id] = task
-        if event.header.sticky is not None:
-            board.sticky.wanted[task.id] = event.header.sticky
-        board.touch(task)
-        board.tell(task)
-        board.draft.accepted.append(Accepted(task.id, terms.requirement.capability, terms.priority.value))
-        buried = board.unbury(task.id) if board.tombstones else None
-        if buried is not None:
-            commands.cancel(board, task.id, *buried)
-            return
-        if not children.join(board, task, event.header):
-            return
-        impossible = fail_fast.verdict(board, task) if terms.fail_fast else None
-        if impossible is not None:
-            lifecycle.fail(board, task, FailureReason.IMPOSSIBLE, impossible, board.now)
-            return
-        lifecycle.arm_expiry(board, task)
-        lifecycle.wait(board, task)
-        if board.sweeps:
-            for sweep in sweeps.claimants(board, task):
-                sweep.count += 1
-                commands.apply(board, sweep, task.id)
+        acceptance.accept(board, event.task_id, event.header, event.body, event.at)
 
     def _refuse(self, event: Refused) -> None:
         board = self.board

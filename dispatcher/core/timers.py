@@ -30,6 +30,7 @@ class TimerKind(StrEnum):
     FORGET = "forget"  # a stopped agent is no longer listed
     TOMBSTONE = "tombstone"  # a cancel found no task
     SWEEP = "sweep"  # what was submitted before a command on all tasks of a kind is read by now
+    SCHEDULE = "schedule"  # the task of a schedule is due
 
 
 COMPACT_AT = 4_096

@@ -46,6 +46,12 @@ DISPATCHER_MOVES: list[tuple[Callable[[DispatcherObserver], None], str, dict[str
     (lambda o: o.requeued("c", 2), "callboard_dead_letters_requeued_total", {"capability": "c"}, 2),
     (lambda o: o.purged(3), "callboard_dead_letters_purged_total", {}, 3),
     (lambda o: o.dead_letters(4), "callboard_dead_letters", {}, 4),
+    (
+        lambda o: o.firings("nightly", "fired", 2),
+        "callboard_schedule_firings_total",
+        {"schedule": "nightly", "outcome": "fired"},
+        2,
+    ),
     (lambda o: o.stale("result", 2), "callboard_stale_reports_total", {"kind": "result"}, 2),
     (lambda o: o.unreadable("commands", 1), "callboard_unreadable_messages_total", {"topic": "commands"}, 1),
     (lambda o: o.defect(), "callboard_defects_total", {}, 1),

@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
+from bus.ids import DEFAULT_POOL, scheduled_task_id
 from bus.messages import (
     AgentCommand,
     CancelTasks,
@@ -22,6 +23,7 @@ from bus.messages import (
     Heartbeat,
     Register,
     Report,
+    ScheduleProgress,
     TaskHeader,
     TaskResult,
     TaskUpdate,
@@ -54,6 +56,12 @@ LEASE_MS = 5_000
 ORPHAN_MS = 12_000
 """A child that the ledger has may outlive a parent that ended badly by so much: its grace, and a leader that dies."""
 DEEPEST = 3
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "all": {"every": 1.5, "overlap": "queue", "missed": "all"},
+    "skip": {"every": 2, "overlap": "skip"},
+    "replace": {"every": 3, "overlap": "replace", "missed": "skip"},
+}
+"""What recurs for the first half of a minute; of the first no instant may be lost."""
 FROM_AGENTS = (Reported, Beat, SignedIn, SignedOut)
 
 
@@ -73,6 +81,8 @@ class Simulation:
         self._sequence = 0
         self._inbound: list[tuple[int, Event]] = []
         self._wakes = 0
+        self.schedules: dict[str, int] = {}
+        """Of each schedule, until when it recurs."""
         self._found: list[Event] = []
         """What the ledger has answered to the leader's inquiries."""
         self.config = SchedulerConfig(
@@ -84,6 +94,8 @@ class Simulation:
         )
         self.scheduler = self._leader()
         self.agents = [Agent(self, f"a{n}", slots=2 + n % 3) for n in range(agents)]
+        for name in self.rng.sample(sorted(SCHEDULES), self.rng.randrange(3)):
+            self.at(self.rng.randrange(3_000), partial(self._put, name))
         for number in range(tasks):
             self.at(self.rng.randrange(30_000), partial(self._submit, number))
         for _ in range(self.rng.randrange(4)):
@@ -105,15 +117,45 @@ class Simulation:
 
     def run(self, limit_ms: int = 3_600_000) -> None:
         """Let time pass until every task has ended."""
-        while len(self.ledger.ends) < len(self.submitted) or not self.calm:
+        while len(self.ledger.ends) < len(self.submitted | set(self.ledger.tasks)) or not self.calm or self._due():
             assert self._agenda, "nothing will ever happen again"
             self.now, _, what = heappop(self._agenda)
             assert self.now < START + limit_ms, f"still live: {self._live()}"
             what()
-        assert set(self.ledger.ends) == self.submitted
+        assert set(self.ledger.ends) == self.submitted | self._fired()
 
     def _live(self) -> list[str]:
         return [f"{t}={r.guard}" for t, r in self.ledger.tasks.items() if t not in self.ledger.ends]
+
+    def schedule_progress(self) -> dict[str, ScheduleProgress]:
+        """Return how far each schedule is."""
+        kind = NoteKind.SCHEDULE_PROGRESS
+        return {
+            name: ScheduleProgress.model_validate_json(value)
+            for (of, name), value in self.ledger.notes.items()
+            if of is kind
+        }
+
+    def _due(self) -> bool:
+        """Tell whether a schedule has not ended, or was not even read."""
+        found = self.schedule_progress()
+        return len(found) < len(self.schedules) or any(one.next_due is not None for one in found.values())
+
+    def _fired(self) -> set[str]:
+        """Return the tasks of schedules; fail if one was lost, or made twice."""
+        made: set[str] = set()
+        for name, progress in self.schedule_progress().items():
+            due = [
+                run.due
+                for record in self.ledger.tasks.values()
+                if (run := TaskHeader.model_validate_json(record.spec).schedule) is not None and run.id == name
+            ]
+            assert len(set(due)) == len(due) == progress.fired, f"schedule {name}: {progress} and {due}"
+            if name == "all":
+                row = range(progress.anchor + 1_500, self.schedules[name] + 1, 1_500)
+                assert sorted(due) == list(row), f"schedule {name}: not each of {list(row)}: {sorted(due)}"
+            made |= {scheduled_task_id(DEFAULT_POOL, name, at) for at in due}
+        return made
 
     def _check(self) -> None:
         for agent in self.scheduler.board.fleet.agents.values():
@@ -184,6 +226,12 @@ class Simulation:
         # Streams have no order among each other: the parent's end may be read before.
         self.at(self.rng.choice((0, 0, 30, 2_000)), lambda: self.send(event))
         return task_id
+
+    def _put(self, name: str) -> None:
+        self.schedules[name] = START + 30_000
+        task = {"capability": "do", "max_attempts": 8}
+        spec = {"id": name, "until": START + 30_000, "task": task, **SCHEDULES[name]}
+        self.send(Commanded(Command.model_validate({"type": "put_schedule", "schedule": spec}).root, self.now))
 
     def _cancel(self, task_id: str) -> None:
         self.send(Commanded(Command(CancelTasks(task_ids=(task_id,), reason="why not")).root, self.now))

@@ -60,3 +60,7 @@ def test_enough_happens_in_the_runs() -> None:
     assert sum(len(run.parents) for run in runs) > 200, "children"
     badly = [child for run in runs for child in run.parents if "CANCELLED" in run.ledger.ends[child]]
     assert len(badly) > 20, "children that were cancelled"
+    outcomes = [progress for run in runs for progress in run.schedule_progress().values()]
+    assert sum(progress.fired for progress in outcomes) > 200
+    assert sum(progress.skipped for progress in outcomes) > 10
+    assert sum(progress.replaced for progress in outcomes) > 10
