@@ -36,6 +36,7 @@ def config_of(settings: DispatcherSettings, pool: str) -> SchedulerConfig:
         capability_max_pending=of_capabilities,
         fail_fast_grace_ms=_ms(settings.fail_fast_grace),
         breaker_failures=settings.breaker_failures,
+        cancel_grace_ms=_ms(settings.cancel_grace),
         breaker_cooldown_ms=_ms(settings.breaker_cooldown),
         recall_after_ms=_ms(settings.recall_after),
         prefetch_ms=_ms(settings.prefetch),

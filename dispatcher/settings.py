@@ -48,6 +48,9 @@ class DispatcherSettings(BaseSettings):
     breaker_failures: int = Field(
         20, ge=0, description="Failures in a row that shut a capability off at an agent; 0 is never."
     )
+    cancel_grace: Duration = Field(
+        timedelta(seconds=5), description="How long an agent has to stop what is cancelled, if the cancel does not say."
+    )
     breaker_cooldown: Duration = Field(timedelta(seconds=5), description="How long that lasts at first.")
     recall_after: Duration = Field(
         timedelta(milliseconds=100), description="How long work ahead of slots waits before others may have it."

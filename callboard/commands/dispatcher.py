@@ -63,6 +63,9 @@ def dispatcher(  # noqa: PLR0913 - one per option
     breaker_failures: Annotated[
         int | None, Parameter(help="Failures in a row that shut a capability off at an agent; 0 is never.")
     ] = None,
+    cancel_grace: Annotated[
+        Duration | None, Parameter(help="How long an agent has to stop what is cancelled, if the cancel does not say.")
+    ] = None,
     breaker_cooldown: Annotated[Duration | None, Parameter(help="How long that lasts at first.")] = None,
     recall_after: Annotated[
         Duration | None, Parameter(help="How long work ahead of slots waits before others may have it.")
@@ -96,6 +99,7 @@ def dispatcher(  # noqa: PLR0913 - one per option
             max_pending=None if max_pending is None else tuple(max_pending),
             fail_fast_grace=fail_fast_grace,
             breaker_failures=breaker_failures,
+            cancel_grace=cancel_grace,
             breaker_cooldown=breaker_cooldown,
             recall_after=recall_after,
         )

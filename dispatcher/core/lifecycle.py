@@ -118,8 +118,11 @@ def cancel(
     cancellation = task.cancellation
     if cancellation is not None and cancellation.outcome is None:
         cancellation.outcome = CancelOutcome.FINISHED
-    if task.agent is not None:
+    agent = task.agent
+    if agent is not None:
         _end_attempt(task, outcome, at, error)
+        if outcome == "given_up" and task.status is TaskStatus.RUNNING and not (task.current and task.current.waiting):
+            agent.occupied += task.terms.requirement.slots  # until its next heartbeat says how it is
     _finish(board, task, TaskStatus.CANCELLED, reason or None, at, 0.0)
 
 

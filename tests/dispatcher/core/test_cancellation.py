@@ -215,3 +215,16 @@ def test_who_asks_is_told_at_once_what_has_come_of_it() -> None:
         "under_way": [task_id(1)],
         "not_live": [task_id(99)],
     }
+
+
+@pytest.mark.parametrize("who", ["leader", "agent"])
+def test_the_slot_of_what_was_given_up_is_not_given_away_until_the_agent_says_that_it_is_free(who: str) -> None:
+    world = World(prefetch_ms=0)
+    world.step(world.sign_in(lease=600), world.task(), world.task())
+    world.step(world.started(1))
+    world.step(world.cancel(1))
+    ended = world.horizon(after=6_001) if who == "leader" else world.step(world.stopped(1, abandoned=True))
+    assert world.status(1) is TaskStatus.CANCELLED
+    assert placed(ended) == []
+    assert placed(world.step(world.beat(occupied=1))) == []
+    assert placed(world.step(world.beat(occupied=0))) == [(2, "a")]
