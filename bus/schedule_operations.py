@@ -71,35 +71,21 @@ class Schedules:
 
         Raises `ScheduleError`, which says what to write, `NoLeaderError` and `BusUnavailableError`.
         """
-        fields = {"capability": capability, "payload": payload, **options}
-        try:
-            task = TaskCreate.model_validate(fields)
-            names = self._link.names(task.pool)
-            given = {name: task.__dict__[name] for name in task.model_fields_set - {"pool"}}
-            said: dict[str, Any] = {"id": schedule_id, "overlap": overlap, "missed": missed, "task": given}
-            optional = {
-                "cron": cron,
-                "timezone": None if timezone == "UTC" else timezone,
-                "every": every.total_seconds() if isinstance(every, timedelta) else every,
-                "start": _instant("start", start),
-                "until": _instant("until", until),
-                "max_runs": max_runs,
-            }
-            said |= {name: value for name, value in optional.items() if value is not None}
-            body = to_json(said, inf_nan_mode="constants", bytes_mode="base64")
-            spec = ScheduleSpec.model_validate_json(body)
-        except ValidationError as error:
-            raise ScheduleError(first_problem(error)) from error
-        except PydanticSerializationError as error:
-            raise ScheduleError(f"the payload is not JSON: {error}") from error
-        if len(body) > MAX_SCHEDULE_BYTES:
-            raise ScheduleError(
-                f"the schedule takes {len(body):,} bytes and the limit is {MAX_SCHEDULE_BYTES:,}: "
-                "pass a reference to the data instead"
-            )
+        pool, spec = schedule_of(
+            schedule_id,
+            {"capability": capability, "payload": payload, **options},
+            cron=cron,
+            timezone=None if timezone == "UTC" else timezone,
+            every=every.total_seconds() if isinstance(every, timedelta) else every,
+            start=_instant("start", start),
+            until=_instant("until", until),
+            max_runs=max_runs,
+            overlap=overlap,
+            missed=missed,
+        )
         me = new_client_id()
         command = PutSchedule(schedule=spec, if_absent=if_absent, reply_to=me)
-        return _in_force(await self._ask(names, command, timeout))
+        return _in_force(await self._ask(self._link.names(pool), command, timeout))
 
     async def list(self, pool: str | None = None) -> "list[ScheduleInfo]":
         """Return every schedule of a pool, by id."""
@@ -107,7 +93,7 @@ class Schedules:
 
     async def get(self, schedule_id: str, *, pool: str | None = None) -> ScheduleInfo:
         """Return one schedule. Raises `UnknownScheduleError`."""
-        found = await self._link.ask(self._link.view(pool).schedule(_checked(schedule_id)))
+        found = await self._link.ask(self._link.view(pool).schedule(checked(schedule_id)))
         if found is None:
             raise UnknownScheduleError(schedule_id, pool or self._link.pool)
         return found
@@ -116,12 +102,12 @@ class Schedules:
         self, schedule_id: str, reason: str = "", *, pool: str | None = None, timeout: float = ANSWER_S
     ) -> ScheduleInfo:
         """Let a schedule rest until it is resumed. Raises `UnknownScheduleError`."""
-        command = PauseSchedule(id=_checked(schedule_id), reason=reason[:1000], reply_to=new_client_id())
+        command = PauseSchedule(id=checked(schedule_id), reason=reason[:1000], reply_to=new_client_id())
         return _in_force(await self._ask(self._link.names(pool), command, timeout))
 
     async def resume(self, schedule_id: str, *, pool: str | None = None, timeout: float = ANSWER_S) -> ScheduleInfo:
         """Let a schedule go on; what was due meanwhile goes by its `missed`. Raises `UnknownScheduleError`."""
-        command = ResumeSchedule(id=_checked(schedule_id), reply_to=new_client_id())
+        command = ResumeSchedule(id=checked(schedule_id), reply_to=new_client_id())
         return _in_force(await self._ask(self._link.names(pool), command, timeout))
 
     async def trigger(self, schedule_id: str, *, pool: str | None = None, timeout: float = ANSWER_S) -> TaskHandle[Any]:
@@ -130,14 +116,14 @@ class Schedules:
         Raises `UnknownScheduleError`, and `ScheduleError` when its overlap is to skip and a task has not ended.
         """
         me = new_client_id()
-        command = TriggerSchedule(id=_checked(schedule_id), occasion=me, reply_to=me)
+        command = TriggerSchedule(id=checked(schedule_id), occasion=me, reply_to=me)
         task_id = (await self._ask(self._link.names(pool), command, timeout)).task_id
         assert task_id is not None, "a trigger that is no problem has made a task"  # noqa: S101 - what the leader answers
         return self._handle(task_id)
 
     async def delete(self, schedule_id: str, *, pool: str | None = None, timeout: float = ANSWER_S) -> None:
         """Forget a schedule; its tasks go on. Raises `UnknownScheduleError`."""
-        command = DeleteSchedule(id=_checked(schedule_id), reply_to=new_client_id())
+        command = DeleteSchedule(id=checked(schedule_id), reply_to=new_client_id())
         await self._ask(self._link.names(pool), command, timeout)
 
     async def _ask(self, names: PoolNames, command: ScheduleCommand, timeout: float) -> Reply:
@@ -152,12 +138,36 @@ class Schedules:
         return reply
 
 
+def schedule_of(schedule_id: str, task: dict[str, Any], **when: object) -> tuple[str | None, ScheduleSpec]:
+    """Return the pool that is named, and what is to be put there; `when` are fields of `ScheduleSpec`, None for none.
+
+    Raises `ScheduleError`.
+    """
+    try:
+        asked = TaskCreate.model_validate(task)
+        given = {name: asked.__dict__[name] for name in asked.model_fields_set - {"pool"}}
+        said = {name: value for name, value in when.items() if value is not None}
+        body = to_json({"id": schedule_id, **said, "task": given}, inf_nan_mode="constants", bytes_mode="base64")
+        spec = ScheduleSpec.model_validate_json(body)
+    except ValidationError as error:
+        raise ScheduleError(first_problem(error)) from error
+    except PydanticSerializationError as error:
+        raise ScheduleError(f"the payload is not JSON: {error}") from error
+    if len(body) > MAX_SCHEDULE_BYTES:
+        raise ScheduleError(
+            f"the schedule takes {len(body):,} bytes and the limit is {MAX_SCHEDULE_BYTES:,}: "
+            "pass a reference to the data instead"
+        )
+    return asked.pool, spec
+
+
 def _in_force(reply: Reply) -> ScheduleInfo:
     assert reply.schedule is not None, "what was done is shown"  # noqa: S101 - what the leader's answer has
     return reply.schedule
 
 
-def _checked(schedule_id: str) -> str:
+def checked(schedule_id: str) -> str:
+    """Return what may be a schedule's id. Raises `ScheduleError`, which has the rule."""
     try:
         return check_schedule_id(schedule_id)
     except ValueError as error:

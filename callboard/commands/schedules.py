@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 
 from bus.messages import Missed, Overlap, ScheduleInfo
 from bus.recurrence import zone
+from bus.schedule_operations import checked, schedule_of
 from bus.states import TaskPriority
 from callboard import task_options
 from callboard.connecting import connected
@@ -73,6 +74,7 @@ def _upcoming(info: ScheduleInfo) -> list[str]:
 @schedules.command
 async def get(schedule_id: _Id, /, *, pool: _Pool = None, redis_url: RedisUrl = None, json: AsJson = False) -> int:
     """Show everything that is known of a schedule, and when it is due next."""
+    checked(schedule_id)
     async with connected(redis_url, pool) as bus:
         info = await bus.schedules.get(schedule_id)
     _show(info, as_json=json)
@@ -166,22 +168,19 @@ async def put(  # noqa: PLR0913 - one per option
         tags=tag,
         metadata=None if metadata is None else dict(name_and_value(item) for item in metadata),
     )
+    when: dict[str, Any] = {
+        "cron": cron,
+        "timezone": timezone,
+        "every": every,
+        "max_runs": max_runs,
+        "overlap": overlap,
+        "missed": missed,
+    }
+    found = _payload(payload, file)
+    schedule_of(schedule_id, {"capability": capability, "payload": found, **options}, **when)  # before a server is met
+    when |= {"start": _aware(start), "until": _aware(until), "if_absent": if_absent}
     async with connected(redis_url, pool) as bus:
-        info = await bus.schedules.put(
-            schedule_id,
-            capability,
-            _payload(payload, file),
-            cron=cron,
-            timezone=timezone,
-            every=every,
-            start=_aware(start),
-            until=_aware(until),
-            max_runs=max_runs,
-            overlap=overlap,
-            missed=missed,
-            if_absent=if_absent,
-            **options,
-        )
+        info = await bus.schedules.put(schedule_id, capability, found, **when, **options)
     if json:
         print_json(_json(info))
         return 0
@@ -216,6 +215,7 @@ async def pause(
     json: AsJson = False,
 ) -> int:
     """Let a schedule rest until it is resumed."""
+    checked(schedule_id)
     async with connected(redis_url, pool) as bus:
         info = await bus.schedules.pause(schedule_id, reason)
     _done(info, f"schedule {schedule_id} is {info.state}", as_json=json)
@@ -225,6 +225,7 @@ async def pause(
 @schedules.command
 async def resume(schedule_id: _Id, /, *, pool: _Pool = None, redis_url: RedisUrl = None, json: AsJson = False) -> int:
     """Let a paused schedule go on."""
+    checked(schedule_id)
     async with connected(redis_url, pool) as bus:
         info = await bus.schedules.resume(schedule_id)
     _done(info, f"schedule {schedule_id} is {info.state}", as_json=json)
@@ -234,6 +235,7 @@ async def resume(schedule_id: _Id, /, *, pool: _Pool = None, redis_url: RedisUrl
 @schedules.command
 async def trigger(schedule_id: _Id, /, *, pool: _Pool = None, redis_url: RedisUrl = None, json: AsJson = False) -> int:
     """Submit a schedule's task now, also of a paused one, and print the task's id."""
+    checked(schedule_id)
     async with connected(redis_url, pool) as bus:
         handle = await bus.schedules.trigger(schedule_id)
     if json:
@@ -246,6 +248,7 @@ async def trigger(schedule_id: _Id, /, *, pool: _Pool = None, redis_url: RedisUr
 @schedules.command
 async def delete(schedule_id: _Id, /, *, pool: _Pool = None, redis_url: RedisUrl = None, json: AsJson = False) -> int:
     """Forget a schedule. Its tasks go on."""
+    checked(schedule_id)
     async with connected(redis_url, pool) as bus:
         await bus.schedules.delete(schedule_id)
     if json:
