@@ -28,7 +28,7 @@ class LedgerView:
         row: Any = await self._redis.hmget(self._names.task(task_id), ["state", "spec", "run", "result"])
         if row[0] is None:
             return None
-        record = _record(self._names.pool, task_id, row)
+        record = record_of(self._names.pool, task_id, row)
         if record.status is not TaskStatus.PENDING:
             return record
         return record.model_copy(update={"waiting_because": await self._why(record)})
@@ -54,7 +54,7 @@ class LedgerView:
         async for task_id, row in self._rows(status):
             if row[0] is None:
                 continue
-            task = _record(self._names.pool, task_id, row)
+            task = record_of(self._names.pool, task_id, row)
             if status is None or task.status is status:
                 found.append(Task.model_validate(task.model_dump(include=_TASK_FIELDS)))
                 if len(found) >= limit:
@@ -130,7 +130,7 @@ class LedgerView:
 _TASK_FIELDS: Final = set(Task.model_fields)
 
 
-def _record(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
+def record_of(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
     """Make the view of a record's fields state, spec, run and perhaps result."""
     state, spec_json, run_json, *rest = row
     guard = Guard.parse((state or b"").decode())

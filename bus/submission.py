@@ -40,11 +40,16 @@ class Submission:
     body: bytes
 
 
-def submission_of(task: TaskCreate, default_pool: str, reply_to: ClientId) -> tuple[PoolNames, Submission]:
-    """Give `task` its id and write its message. Raises `SubmissionError` if it cannot be sent."""
+def submission_of(task: TaskCreate, default_pool: str, reply_to: ClientId | None) -> tuple[PoolNames, Submission]:
+    """Give `task` its id and write its message; nobody is told its outcome if `reply_to` is None.
+
+    Raises `SubmissionError` if it cannot be sent.
+    """
     pool = check_pool(task.pool or default_pool)
     task_id = new_task_id(pool) if task.key is None else keyed_task_id(pool, task.key)
-    fields: dict[str, Any] = {"v": VERSION, "id": task_id, "reply_to": reply_to}
+    fields: dict[str, Any] = {"v": VERSION, "id": task_id}
+    if reply_to is not None:
+        fields["reply_to"] = reply_to
     given = task.__dict__
     for name in task.model_fields_set:
         if name != "pool":

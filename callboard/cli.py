@@ -17,6 +17,8 @@ _COMMANDS: Final = (
     ("demo", "Watch a census of Python's standard library, with an agent killed half way."),
     ("dispatcher", "Run a dispatcher: it leads its pools, or stands by for them."),
     ("agent", "Run an agent, and start it anew when it crashes."),
+    ("api", "Serve the REST API."),
+    ("token", "Make, list and revoke tokens of the REST API."),
     ("submit", "Submit a task, or many; print ids, or wait for results."),
     ("tasks", "Look at tasks, fetch their results, cancel them."),
     ("agents", "Look at agents, drain and restart them."),

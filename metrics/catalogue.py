@@ -139,6 +139,16 @@ RUNTIME: Final = (
 )
 """What an agent's process exposes."""
 
+API_REQUESTS: Final = _counter("api_requests", "Requests answered.", "route", "method", "status")
+API_SECONDS: Final = _histogram(
+    "api_request_seconds", "Time from a request to the end of its answer, waiting included.", TASK_BUCKETS, "route"
+)
+API_OPEN: Final = _gauge("api_open", "Streams and waiting requests that are open.")
+API_DROPPED: Final = _counter("api_streams_dropped", "Streams ended because their reader was too slow.")
+
+API: Final = (API_REQUESTS, API_SECONDS, API_OPEN, API_DROPPED)
+"""What an API process exposes."""
+
 _HEAD: Final = """\
 # Metrics
 
@@ -152,7 +162,7 @@ summed up as `other`.
 def page() -> str:
     """Return docs/metrics.md."""
     parts = [_HEAD]
-    for title, metrics in (("Of a dispatcher", DISPATCHER), ("Of an agent", RUNTIME)):
+    for title, metrics in (("Of a dispatcher", DISPATCHER), ("Of an agent", RUNTIME), ("Of an API process", API)):
         parts += [f"\n## {title}\n\n", "| metric | kind | labels | meaning |\n|---|---|---|---|\n"]
         parts += [
             f"| `{m.exposed}` | {m.kind} | {', '.join(f'`{label}`' for label in m.labels)} | {m.help} |\n"
