@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 from callboard.failures import tell
 
 _COMMANDS: Final = (
-    ("up", "Start a server, a dispatcher and agents; Ctrl-C stops them all."),
+    ("up", "Start a server, a dispatcher, the REST API and agents; Ctrl-C stops them all."),
     ("demo", "Watch a census of Python's standard library, with an agent killed half way."),
     ("dispatcher", "Run a dispatcher: it leads its pools, or stands by for them."),
     ("agent", "Run an agent, and start it anew when it crashes."),

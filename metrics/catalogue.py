@@ -139,7 +139,9 @@ RUNTIME: Final = (
 )
 """What an agent's process exposes."""
 
-API_REQUESTS: Final = _counter("api_requests", "Requests answered.", "route", "method", "status")
+API_REQUESTS: Final = _counter(
+    "api_requests", "Requests answered, by the template of their path below /api/v1.", "route", "method", "status"
+)
 API_SECONDS: Final = _histogram(
     "api_request_seconds", "Time from a request to the end of its answer, waiting included.", TASK_BUCKETS, "route"
 )

@@ -19,7 +19,9 @@ def api(  # noqa: PLR0913 - one per option
     redis_url: RedisUrl = None,
     pool: Annotated[str | None, Parameter(help="Pool of requests that name none.")] = None,
     require_token: Annotated[Flag | None, Parameter(help="Ask for a token on loopback, too.")] = None,
-    rate: Annotated[float | None, Parameter(help="Requests per second that each token may make.")] = None,
+    rate: Annotated[
+        float | None, Parameter(metavar="NUMBER", help="Requests per second that each token may make.")
+    ] = None,
     burst: Annotated[int | None, Parameter(help="Requests that each token may make at once.")] = None,
     max_body: Annotated[int | None, Parameter(help="Bytes that the body of a request may have.")] = None,
     max_open: Annotated[int | None, Parameter(help="Streams and waiting requests at a time.")] = None,

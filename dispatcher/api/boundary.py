@@ -148,6 +148,7 @@ class Boundary:
 
 
 def _route(scope: Scope) -> str:
+    """Return the template of the path below the API's prefix; never a path itself, which would be without number."""
     route: Any = scope.get("route")
     return str(getattr(route, "path", "other"))
 
