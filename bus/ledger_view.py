@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic_core import from_json
 
 from bus.connection import Redis
@@ -54,9 +55,9 @@ class LedgerView:
         async for task_id, row in self._rows(status):
             if row[0] is None:
                 continue
-            task = record_of(self._names.pool, task_id, row)
+            task = listed_task(self._names.pool, task_id, row)
             if status is None or task.status is status:
-                found.append(Task.model_validate(task.model_dump(include=_TASK_FIELDS)))
+                found.append(task)
                 if len(found) >= limit:
                     break
         return found
@@ -127,9 +128,6 @@ class LedgerView:
         ]
 
 
-_TASK_FIELDS: Final = set(Task.model_fields)
-
-
 def record_of(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
     """Make the view of a record's fields state, spec, run and perhaps result."""
     state, spec_json, run_json, *rest = row
@@ -137,29 +135,57 @@ def record_of(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
     spec = SubmitTask.model_validate_json(spec_json or b"{}")
     run = Run.model_validate_json(run_json or b"{}")
     result = rest[0] if rest else None
-    last = run.attempts[-1] if run.attempts else None
     return TaskInDB(
-        id=task_id,
-        pool=pool,
-        capability=spec.capability,
-        status=guard.status,
-        priority=run.priority or spec.priority,
-        attempt=guard.attempt,
-        max_attempts=spec.max_attempts,
-        agent_id=guard.agent_id or (last.agent_id if last and guard.status.terminal else None),
-        enqueued_at=run.enqueued_at,
-        not_before=run.not_before,
-        assigned_at=run.assigned_at,
-        started_at=run.started_at,
-        finished_at=run.finished_at,
-        progress=run.progress,
-        note=run.note,
-        reason=run.reason,
-        error=run.error,
-        tags=spec.tags,
-        metadata=spec.metadata,
+        **task_fields(pool, task_id, guard, spec, run),
         session=guard.session or None,
         spec=spec,
         output=None if result is None else from_json(result),
         attempts=run.attempts,
     )
+
+
+class ListedSpec(BaseModel):
+    """What lists show of a submission: its other fields, the payload among them, are not even looked at."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    capability: str = ""
+    priority: TaskPriority = TaskPriority.MEDIUM
+    max_attempts: int = 3
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+def listed_task(pool: str, task_id: str, row: Sequence[bytes | None]) -> Task:
+    """Make the view of a record's fields state, spec and run, of which a list shows thousands."""
+    state, spec_json, run_json = row
+    guard = Guard.parse((state or b"").decode())
+    spec = ListedSpec.model_validate_json(spec_json or b"{}")
+    run = Run.model_validate_json(run_json or b"{}")
+    return Task.model_validate(task_fields(pool, task_id, guard, spec, run))
+
+
+def task_fields(pool: str, task_id: str, guard: Guard, spec: SubmitTask | ListedSpec, run: Run) -> dict[str, Any]:
+    """Return the fields of `bus.records.Task` that the parts of a record make."""
+    last = run.attempts[-1] if run.attempts else None
+    return {
+        "id": task_id,
+        "pool": pool,
+        "capability": spec.capability,
+        "status": guard.status,
+        "priority": run.priority or spec.priority,
+        "attempt": guard.attempt,
+        "max_attempts": spec.max_attempts,
+        "agent_id": guard.agent_id or (last.agent_id if last and guard.status.terminal else None),
+        "enqueued_at": run.enqueued_at,
+        "not_before": run.not_before,
+        "assigned_at": run.assigned_at,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "progress": run.progress,
+        "note": run.note,
+        "reason": run.reason,
+        "error": run.error,
+        "tags": spec.tags,
+        "metadata": spec.metadata,
+    }

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from bus.connection import Redis
 from bus.ids import task_pool
-from bus.ledger_view import record_of
+from bus.ledger_view import listed_task
 from bus.names import PoolNames
 from bus.records import Task
 from bus.script import Script
@@ -27,13 +26,12 @@ from bus.states import TERMINAL, TaskPriority, TaskStatus
 LOG = logging.getLogger("callboard.client")
 
 PAGE: Final = Script("bus.scripts", "page")
+RECORDS: Final = Script("bus.scripts", "records")
 
 CHUNK: Final = 100
 """Records that are read in one round trip: each may be of a megabyte."""
 LOOKED_AT: Final = 500
 """Records that one page looks at, at most: then it ends, however few of them were asked for."""
-
-_FIELDS: Final = tuple(Task.model_fields)
 
 
 class InvalidCursorError(ValueError):
@@ -148,10 +146,7 @@ class TaskPages:
     async def _tasks(self, members: Sequence[tuple[str, str]]) -> list[Task | None]:
         if not members:
             return []
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for member, _ in members:
-                pipe.hmget(self._names.task(member), ["state", "spec", "run"])
-            rows: list[Any] = await pipe.execute()
+        rows: list[Any] = await RECORDS.run(self._redis, [self._names.task(member) for member, _ in members], [])
         return list(self._read(members, rows))
 
     def _read(self, members: Sequence[tuple[str, str]], rows: Sequence[Any]) -> Iterator[Task | None]:
@@ -160,12 +155,10 @@ class TaskPages:
                 yield None  # its retention is over, and the index not pruned yet
                 continue
             try:
-                record = record_of(self._names.pool, member, row)
-            except (ValidationError, ValueError):
+                yield listed_task(self._names.pool, member, row)
+            except ValueError:
                 LOG.exception("task %s is left out of a list: its record cannot be read", member)
                 yield None
-            else:
-                yield Task.model_construct(**{name: getattr(record, name) for name in _FIELDS})
 
     def _decode(self, cursor: str, wanted: TaskFilter, indexes: Sequence[_Index]) -> _Place:
         try:

@@ -25,7 +25,7 @@ from callboard.output import print_json, print_rows, say
 from callboard.ports import free_port, is_free
 from callboard.processes import Child, ProcessGroup
 from callboard.signals import stop_on_signal
-from dispatcher.api.settings import API_PORT
+from dispatcher.api.settings import API_PORT, ApiSettings
 
 T = TypeVar("T")
 
@@ -130,13 +130,13 @@ async def _start(site: _Site, server: _Server, group: ProcessGroup) -> bool:
     """Start everything and return when all of it works. Raises `CommandError` if something does not."""
     async with Client(server.url, pool=site.pool):  # says at once if the server of the environment is away
         pass
-    port = METRICS_PORT if is_free(_HERE, METRICS_PORT) else free_port(_HERE)
+    port = _free_or_any(METRICS_PORT)
     site.dispatcher = f"http://{_HERE}:{port}/metrics"
     env = {URL_VARIABLE: server.url}
     program = [sys.executable, "-P", "-m", "callboard"]
     dispatcher = [*program, "dispatcher", "--pool", site.pool, "--metrics-port", str(port)]
     await group.start("the dispatcher", [*dispatcher, *site.log.arguments()], env=env)
-    api_port = site.api_port or (API_PORT if is_free(_HERE, API_PORT) else free_port(_HERE))
+    api_port = site.api_port or _free_or_any(ApiSettings().port)
     site.api = f"http://{_HERE}:{api_port}/api/v1"
     api = [*program, "api", "--host", _HERE, "--port", str(api_port), "--pool", site.pool]
     await group.start("the API", [*api, *site.log.arguments()], env=env)
@@ -148,6 +148,10 @@ async def _start(site: _Site, server: _Server, group: ProcessGroup) -> bool:
     await _alive(group, _ready(api_port, "/readyz"))
     await _alive(group, _agents_ready(site, server))
     return True
+
+
+def _free_or_any(port: int) -> int:
+    return port if port and is_free(_HERE, port) else free_port(_HERE)
 
 
 async def _alive(group: ProcessGroup, ready: Coroutine[Any, Any, None]) -> None:

@@ -56,11 +56,10 @@ Key = Annotated[
     status_code=202,
     summary="Submit tasks",
     responses=declared(UNKNOWN_POOL),
+    response_model=TaskDispatchResponse,
     response_description="All of them are stored.",
 )
-async def dispatch(
-    visit: Submits, asked: TaskDispatchRequest, response: Response, idempotency_key: Key = None
-) -> TaskDispatchResponse:
+async def dispatch(visit: Submits, asked: TaskDispatchRequest, idempotency_key: Key = None) -> Response:
     """Submit one task, or up to a thousand at once.
 
     The answer is the receipt: they are stored, and will be done whatever becomes of this process. If the server stops
@@ -69,10 +68,10 @@ async def dispatch(
     tasks = _keyed(asked, idempotency_key)
     made = [submission_of(task, visit.names.pool, None)[1] for task in tasks]
     known = await _store(visit, made)
-    if len(made) == 1:
-        response.headers["Location"] = f"/api/v1/tasks/{made[0].task_id}"
+    headers = {"Location": f"/api/v1/tasks/{made[0].task_id}"} if len(made) == 1 else {}
     told = tuple(DispatchedTask.model_construct(id=one.task_id, known=one.task_id in known) for one in made)
-    return TaskDispatchResponse.model_construct(pool=visit.names.pool, tasks=told)
+    body = TaskDispatchResponse.model_construct(pool=visit.names.pool, tasks=told).model_dump_json()
+    return Response(body, 202, headers, "application/json")
 
 
 def _keyed(asked: TaskDispatchRequest, key: str | None) -> list[TaskCreate]:
@@ -98,7 +97,7 @@ async def _store(visit: Visit, made: list[Submission]) -> set[str]:
     return known
 
 
-@router.get("", summary="List tasks", responses=declared(UNKNOWN_POOL, INVALID_CURSOR))
+@router.get("", summary="List tasks", response_model=TaskList, responses=declared(UNKNOWN_POOL, INVALID_CURSOR))
 async def list_tasks(
     visit: Reads,
     status: Annotated[list[TaskStatus] | None, Query(max_length=6, description="Only tasks of these statuses.")] = None,
@@ -112,7 +111,7 @@ async def list_tasks(
     tag: Annotated[str | None, Query(min_length=1, max_length=64, description="Only tasks with this tag.")] = None,
     limit: Annotated[int, Query(ge=1, le=500, description="Most tasks of a page.")] = 100,
     cursor: Annotated[str | None, Query(max_length=1000, description="`next` of the page before.")] = None,
-) -> TaskList:
+) -> Response:
     """List the tasks of a pool: delayed ones, waiting ones in their order, those in agents' hands, ended ones.
 
     A task that stays as it is appears exactly once however many others come and go meanwhile, one that moves on at
@@ -121,7 +120,8 @@ async def list_tasks(
     """
     wanted = TaskFilter(frozenset(status or ()), capability, priority, agent, tag)
     page = await TaskPages(visit.site.redis, visit.names).page(wanted, cursor, limit=limit)
-    return TaskList.model_construct(tasks=tuple(page.tasks), next=page.cursor)
+    body = TaskList.model_construct(tasks=tuple(page.tasks), next=page.cursor).model_dump_json()
+    return Response(body, media_type="application/json")  # FastAPI would validate once more what is valid
 
 
 @router.post("/plan", summary="Ask what would become of a task", responses=declared(UNKNOWN_POOL, NO_LEADER, BUSY))
