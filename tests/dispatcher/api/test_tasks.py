@@ -1,5 +1,6 @@
 """Submitting tasks over HTTP, looking at them, cancelling them; each request goes to another API process."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -8,7 +9,7 @@ from redis.asyncio import Redis
 
 from bus.names import PoolNames
 from tests.dispatcher.api.conftest import Alternating, assert_problem, serving
-from tests.support.bus import wire_agent
+from tests.support.bus import running_dispatcher, wire_agent
 from tests.support.waiting import eventually
 
 DISPATCH = "/tasks/dispatch"
@@ -199,6 +200,17 @@ async def test_a_cursor_is_good_for_its_own_list_only(api: Alternating) -> None:
     for nonsense in ("x", "", "bnVsbA==", "WyJ3IiwgIm5hbiIsICJ4IiwgIiJd"):
         assert_problem(await api.get("/tasks", params={"cursor": nonsense}), "invalid-cursor", 422)
     assert_problem(await api.get("/tasks", params={"limit": 0}), "invalid", 422, "query.limit")
+
+
+async def test_a_wait_goes_on_while_another_takes_the_lead(redis_url: str, redis: Redis, pool: str) -> None:
+    async with serving(redis_url, pool) as api:
+        async with running_dispatcher(redis_url, pool):
+            task_id = await submitted(api)
+            await api.get(f"/tasks/{task_id}")
+            waiting = asyncio.create_task(api.get(f"/tasks/{task_id}/result", params={"wait": 15}))
+        async with running_dispatcher(redis_url, pool), wire_agent(redis, pool, "text.count") as agent:
+            await agent.complete(await agent.next(), 7)
+            assert (await waiting).json()["output"] == 7
 
 
 async def test_a_failed_task_is_told_with_its_error(api: Alternating, redis: Redis, pool: str) -> None:
