@@ -9,7 +9,8 @@ from agent_runtime.definition import Capability, collect, read_acceptance
 from agent_runtime.errors import AgentDefinitionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from typing import Any
 
     from agent_runtime.settings import AgentSettings
     from bus.requirements import Clause, Value
@@ -57,11 +58,41 @@ class Agent:
         cls.capabilities = collect(cls)
         read_acceptance(cls, cls.accepts)
 
+    _updater: Callable[[Mapping[str, Any]], Awaitable[None]] | None = None
+    """Set by what runs this object."""
+
     async def on_start(self) -> None:
         """Load models, open connections. The agent signs in when this returns; if it raises, the process ends."""
 
     async def on_stop(self) -> None:
         """Undo `on_start`. Called after the last task, also when the process stops because of an error."""
+
+    async def update_capabilities(
+        self,
+        *,
+        add: str | Iterable[str] = (),
+        remove: str | Iterable[str] = (),
+        attributes: Mapping[str, Value | None] | None = None,
+        capability: str | None = None,
+        slots: int | None = None,
+        rate: str | None = None,
+        accepts: str | Sequence[Clause | str] | None = None,
+    ) -> None:
+        """Change what this agent offers while it runs; returns when the dispatcher places tasks by it.
+
+        `remove` are capabilities that it offers no more, by name or by ``"name version"``: what runs of them goes on,
+        what has not begun goes to others; `add` are such as were removed. `attributes` are set, None removes one; with
+        `capability` they are that capability's, else the agent's own. `slots`, `rate` (an empty text: none) and
+        `accepts` take the place of the class's. What operators have changed wins over all of it.
+
+        In `on_start` it returns at once, and the agent signs in with the changes. Without a dispatcher it waits;
+        cancelling it takes nothing back. Raises `AgentDefinitionError`, and changes nothing, if it cannot be so;
+        `RuntimeError` if the agent does not run, or its session ends meanwhile. Call it in the event loop.
+        """
+        if self._updater is None:
+            raise RuntimeError("this agent does not run: await update_capabilities in on_start or in a capability")
+        changes = {"add": add, "remove": remove, "attributes": attributes, "capability": capability, "slots": slots}
+        await self._updater({**changes, "rate": rate, "accepts": accepts})
 
     def run(self, settings: AgentSettings | None = None) -> int:
         """Run this agent as the whole process until SIGTERM or SIGINT; return the exit code (see `ExitCode`).

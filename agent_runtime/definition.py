@@ -76,6 +76,11 @@ class Capability:
         self.spec: CapabilitySpec
         self.namespaces: dict[str, Any] | None = None
 
+    @property
+    def key(self) -> str:
+        """Its name and version, which are unique in an agent."""
+        return f"{self.name} {self.version}"
+
     def __repr__(self) -> str:
         return f"<capability {self.name} {self.version}>"
 
@@ -127,6 +132,7 @@ def capability(
     exclusive: bool = False,
     rate: str | None = None,
     concurrency: int | None = None,
+    max_pending: int | None = None,
     retry: RetryPolicy | None = None,
     **attributes: Value,
 ) -> Callable[[_F], _F]:
@@ -144,7 +150,8 @@ def capability(
     that ends when cancelled. Any other goes on through an outage.
 
     `rate` (``10/s``) and `concurrency` limit its tasks in all agents of the pool together; where agents differ, the
-    strictest counts. `retry` says how its tasks are repeated that do not say it themselves.
+    strictest counts. `max_pending` bounds how many of its tasks may wait: whoever submits one more is refused
+    (`bus.QueueFullError`). `retry` says how its tasks are repeated that do not say it themselves.
     """
 
     def mark(function: _F) -> _F:
@@ -152,7 +159,12 @@ def capability(
             raise AgentDefinitionError(
                 f"@capability({name!r})", f"{function!r} is not a method", "put it directly above `def` or `async def`"
             )
-        policies: dict[str, Any] = {"rate": rate, "concurrency": concurrency, "retry": retry}
+        policies: dict[str, Any] = {
+            "rate": rate,
+            "concurrency": concurrency,
+            "max_pending": max_pending,
+            "retry": retry,
+        }
         made = Capability(function, name, version, exclusive=exclusive, attributes=attributes, policies=policies)
         # Names that are local to where the class stands: without them, agents defined inside a function could
         # not use `from __future__ import annotations`.
@@ -176,7 +188,7 @@ def collect(owner: type) -> dict[str, tuple[str, Capability]]:
             _refuse_bare_override(owner, method, where)
             continue
         made.resolve(where)
-        key = f"{made.name} {made.version}"
+        key = made.key
         if key in found:
             raise AgentDefinitionError(
                 where, f"{key} is also {owner.__qualname__}.{found[key][0]}", "give one another name or version"

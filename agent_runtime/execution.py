@@ -21,6 +21,7 @@ from pydantic_core import to_json
 
 from agent_runtime import outcome
 from agent_runtime.agent import Agent
+from agent_runtime.children import Children, Nursery, Room
 from agent_runtime.context import TaskContext
 from agent_runtime.definition import Capability
 from agent_runtime.inbox import Attempt, AttemptKey
@@ -42,7 +43,7 @@ EAGER: Final = sys.version_info >= (3, 12)
 class Pipeline:
     """What all attempts of one agent share: its methods, its threads, and who is told."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each thing that is to be told
         self,
         agent: Agent,
         *,
@@ -51,6 +52,9 @@ class Pipeline:
         ended: Callable[["Execution"], None],
         progress: Callable[[AttemptKey, float, str | None], None],
         extended: Callable[[AttemptKey, float], None],
+        cancelling: Callable[[AttemptKey, str], None],
+        nursery: Nursery,
+        room: Room,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.loop_thread = threading.get_ident()
@@ -59,6 +63,11 @@ class Pipeline:
         self.ended = ended
         self.progress = progress
         self.extended = extended
+        self.cancelling = cancelling
+        self.nursery = nursery
+        self.room = room
+        self.withdrawn: frozenset[str] = frozenset()
+        """Capabilities that are not offered now, by `name version`: what runs of them goes on."""
         self._known: dict[str, list[Operation]] = {}
         for method, capability in agent.capabilities.values():
             self._known.setdefault(capability.name, []).append(Operation(capability, getattr(agent, method)))
@@ -74,6 +83,8 @@ class Pipeline:
             return None
         if exactly is not None:
             return next((operation for operation in known if operation.capability.version == exactly), None)
+        if self.withdrawn:
+            known = [one for one in known if one.capability.key not in self.withdrawn] or known
         if len(known) == 1:  # the leader has compared the version
             return known[0]
         from packaging.specifiers import SpecifierSet  # noqa: PLC0415 - most agents never need it
@@ -82,6 +93,12 @@ class Pipeline:
         fits = SpecifierSet(versions or "", prereleases=True)
         fitting = [operation for operation in known if Version(operation.capability.version) in fits]
         return max(fitting, key=lambda operation: Version(operation.capability.version), default=None)
+
+    def lacks(self, attempt: Attempt) -> bool:
+        """Tell whether the agent has what `attempt` is for, and offers it no more."""
+        known = self._known.get(attempt.task["capability"], ())
+        meant = [one for one in known if attempt.version in (None, one.capability.version)]
+        return bool(meant) and all(one.capability.key in self.withdrawn for one in meant)
 
 
 class Operation:
@@ -115,6 +132,7 @@ class Execution:
     __slots__ = (
         "_began",
         "_begun",
+        "_children",
         "_context",
         "_extended",
         "_pipeline",
@@ -139,6 +157,7 @@ class Execution:
         self._verdict: Outcome | None = None
         self._settled = False
         self._begun = False
+        self._children: Children | None = None
         self._task: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._timeout: asyncio.TimerHandle | None = None
@@ -147,12 +166,18 @@ class Execution:
         given = attempt.task.get("run_timeout")
         self._run_timeout = None if given is None else float(given)
         metadata: Mapping[str, Any] = attempt.task.get("metadata") or {}
-        self._context = TaskContext(*attempt.key, metadata, None, self._progress, self._extend)
+        run: Mapping[str, Any] | None = attempt.task.get("schedule")
+        self._context = TaskContext(*attempt.key, metadata, None, self._progress, self._extend, self._family, run)
 
     @property
     def exclusive(self) -> bool:
         """True if it must not go on when the lease is in doubt."""
         return self.operation is not None and self.operation.capability.exclusive
+
+    @property
+    def settled(self) -> bool:
+        """True once it is reported how it ended."""
+        return self._settled
 
     def start(self) -> None:
         """Begin; its time runs from here. With eager tasks (Python 3.12 on) it may have ended when this returns."""
@@ -167,13 +192,26 @@ class Execution:
         else:
             self._task = loop.create_task(work)
 
-    def stop(self, verdict: Outcome) -> None:
-        """Stop the code and settle with `verdict`, at the latest after `PATIENCE_S`. The first verdict counts."""
+    def cancel(self, why: str, grace: float | None) -> None:
+        """Stop the code within `grace` seconds, and say when it knows: a thread does when it has asked."""
+        if self._settled or self._verdict is not None:
+            return
+        key, say = self.attempt.key, self._pipeline.cancelling
+        at_once = self.operation is None or self.operation.capability.is_async
+        if not at_once:
+            self._context._seen = lambda: self._in_loop(partial(say, key, "acknowledged"))  # noqa: SLF001 - the two are one
+        say(key, "acknowledged" if at_once else "delivered")
+        self.stop(outcome.cancelled(why), PATIENCE_S if grace is None else max(0.0, grace))
+
+    def stop(self, verdict: Outcome, patience: float = PATIENCE_S) -> None:
+        """Stop the code and settle with `verdict`, at the latest after `patience` (s). The first verdict counts."""
         if self._settled or self._verdict is not None:
             return
         self._verdict = verdict
         self._context._cancel()  # noqa: SLF001 - the two are one
-        self._timers.append(self._pipeline.loop.call_later(PATIENCE_S, self._give_up, verdict))
+        if self._children is not None:
+            self._children.let_go()
+        self._timers.append(self._pipeline.loop.call_later(patience, self._give_up, verdict))
         # A task that is cancelled before its first step never runs any of its code, our `finally` included: the slot
         # would be lost. It finds the verdict by itself.
         if self._begun and self._task is not None:
@@ -262,6 +300,15 @@ class Execution:
                     waiter.exception()  # seen, and of no consequence
             raise
 
+    def _family(self) -> Children:
+        """Return the children of this attempt; most never have any."""
+        if self._children is None:
+            pipeline = self._pipeline
+            self._children = Children(self.attempt, pipeline.nursery, pipeline.room, pipeline.loop)
+            if self._verdict is not None:
+                self._children.let_go()
+        return self._children
+
     def _progress(self, fraction: float, note: str | None) -> None:
         self._in_loop(partial(self._note, fraction, note))
 
@@ -292,6 +339,8 @@ class Execution:
     def _give_up(self, verdict: Outcome) -> None:
         """Report the verdict without the code, which does not stop."""
         self.overdue = not self._settled
+        if verdict.status is TaskStatus.CANCELLED:
+            self._verdict = verdict._replace(abandoned=True)
         self._settle(verdict)
 
     def _settle(self, found: Outcome) -> None:

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
 
@@ -37,6 +37,21 @@ first. So many are unread only when nobody has read for long; and a leader that 
 own coming, up to the oldest entry that it has not read: whoever lives beats again within an interval, and whoever does
 not is rightly lost."""
 _FIELD: Final = DATA_FIELD.encode()
+
+
+LIFE: Final = frozenset({"pause", "resume", "drain", "restart"})
+"""Instructions of which the latest counts."""
+
+
+class Standing(NamedTuple):
+    """What beats tell of the session as a whole; one value, so that no beat tells half of a change."""
+
+    obeys: int = 0
+    """Number of the last instruction that is heeded."""
+    paused: bool = False
+    draining: bool = False
+    updated: int = 0
+    """Number of the last change by operators of what the agent offers."""
 
 
 class Heartbeat:
@@ -75,7 +90,7 @@ class Heartbeat:
         self._stopping = False
         self._due = threading.Event()
         self._thread = threading.Thread(target=self._work, name="callboard-heartbeat", daemon=True)
-        self.draining = False
+        self.standing = Standing()
         self.confirmed_at = time.monotonic()
         """When the last heartbeat that the server has acknowledged was sent, by the monotonic clock."""
 
@@ -112,6 +127,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         self._seq += 1
+        standing = self.standing
         body = to_json(
             {
                 "v": VERSION,
@@ -122,7 +138,10 @@ class Heartbeat:
                 "inbox": self._cursors()[0],
                 "lag": round(self._lag, 4),
                 "occupied": self._occupied(),
-                "draining": self.draining,
+                "draining": standing.draining,
+                "paused": standing.paused,
+                "obeys": standing.obeys,
+                "updated": standing.updated,
             }
         )
         sent = time.monotonic()
@@ -163,13 +182,14 @@ class Heartbeat:
         except SERVER_ERRORS as error:
             self._link.failed("heartbeat", error)
             return
+        told = ""
         for _, fields in entries:
             try:
                 message = from_json(fields[_FIELD])
-                told = message["type"] == "restart" and message["session"] == self._session
+                if message["session"] == self._session and message["type"] in LIFE:
+                    told = message["type"]
             except (ValueError, KeyError, TypeError):
                 continue
-            if told:
-                LOG.error("the event loop is stuck for %.0f s and a restart was asked for: ending now", self._lag)
-                self._exit_process(ExitCode.RESTART)
-                return
+        if told == "restart":
+            LOG.error("the event loop is stuck for %.0f s and a restart was asked for: ending now", self._lag)
+            self._exit_process(ExitCode.RESTART)

@@ -21,7 +21,7 @@ to one agent, and therefore more than a reader that starts over can find."""
 class Attempt:
     """One assignment, as it was read: `task` is the submission's JSON, `version` that of the capability to run."""
 
-    __slots__ = ("begun", "key", "score", "slots", "task", "version")
+    __slots__ = ("assigned_at", "begun", "key", "score", "slots", "task", "version")
 
     def __init__(self, task_id: str, number: int, score: int, task: dict[str, Any], version: str | None = None) -> None:
         self.key: AttemptKey = (task_id, number)
@@ -29,6 +29,7 @@ class Attempt:
         self.task = task
         self.slots = int(task.get("slots", 1))
         self.version = version
+        self.assigned_at = 0
         self.begun = False
         """Taken out of the inbox: to be run, handed back, or because it was cancelled."""
 
@@ -39,7 +40,8 @@ class Inbox:
     def __init__(self, slots: int = 1) -> None:
         self._remember = 2 * slots + REMEMBERED
         self._held: dict[AttemptKey, Attempt] = {}
-        self._past: dict[AttemptKey, None] = {}
+        self._past: dict[tuple[AttemptKey, int], None] = {}
+        """With the instant of their assignment: when a record is gone, its id and attempts may come again."""
         self._heap: list[tuple[int, int, Attempt]] = []
         self._order = count()
         self._waiting = 0
@@ -51,7 +53,7 @@ class Inbox:
     def add(self, attempt: Attempt) -> bool:
         """Take an attempt; False if it is known already, and then nothing changes."""
         key = attempt.key
-        if key in self._held or key in self._past:
+        if key in self._held or (key, attempt.assigned_at) in self._past:
             return False
         self._held[key] = attempt
         heapq.heappush(self._heap, (attempt.score, next(self._order), attempt))
@@ -103,14 +105,22 @@ class Inbox:
             keys.append(attempt.key)
         return keys
 
+    def unbegun(self) -> list[Attempt]:
+        """Return what is not yet begun; it stays where it is."""
+        return [attempt for attempt in self._held.values() if not attempt.begun]
+
+    def resize(self, slots: int) -> None:
+        """Remember as much as an agent of so many slots may be asked about."""
+        self._remember = 2 * slots + REMEMBERED
+
     def release(self, keys: Iterable[AttemptKey]) -> None:
         """Stop holding attempts whose end the server has acknowledged."""
         for key in keys:
-            if self._held.pop(key, None) is not None:
-                self._past[key] = None
+            if (attempt := self._held.pop(key, None)) is not None:
+                self._past[key, attempt.assigned_at] = None
         if (excess := len(self._past) - self._remember) > self._remember // 4:
-            for key in list(islice(self._past, excess)):
-                del self._past[key]
+            for past in list(islice(self._past, excess)):
+                del self._past[past]
 
     def holding(self) -> list[AttemptKey]:
         """Return what is held. Safe from any thread: copying a dict's keys is one step of the interpreter."""

@@ -37,6 +37,8 @@ class Outcome(NamedTuple):
     retryable: bool = True
     retry_after: float | None = None
     """Seconds until the next attempt, where the capability has said so."""
+    abandoned: bool = False
+    """It was told to stop, and its code still runs."""
 
 
 def failed(

@@ -75,26 +75,61 @@ class Registration:
         self._message = message
         self._link = link
         self._wanted = asyncio.Event()
-        self._acknowledged = asyncio.Event()
+        self._news = asyncio.Event()
+        """The leader has answered, or there is something else to say."""
+        self._confirmed = -1
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
-    def acknowledged(self) -> None:
-        """Take note that the leader knows the session."""
-        self._wanted.clear()
-        self._acknowledged.set()
+    def acknowledged(self, revision: int) -> None:
+        """Take note that the leader knows the session as registration `revision` told it."""
+        self._confirmed = max(self._confirmed, revision)
+        for asked, waiter in self._waiting:
+            if asked <= revision and not waiter.done():
+                waiter.set_result(None)
+        if revision >= self._message.revision:
+            self._wanted.clear()
+            self._news.set()
 
     def forgotten(self) -> None:
         """Take note that the leader does not know the session."""
-        self._acknowledged.clear()
         self._wanted.set()
+
+    def say(self, message: Register) -> None:
+        """Sign in anew, with something else to say."""
+        self._message = message
+        self._wanted.set()
+        self._news.set()
+
+    async def confirmed(self, revision: int) -> None:
+        """Return when the leader has confirmed a registration, or a later one.
+
+        Waits for as long as there is no leader. Raises `RuntimeError` when the session ends before.
+        """
+        if self._confirmed >= revision:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (revision, waiter)
+        self._waiting.append(entry)
+        try:
+            await waiter
+        finally:
+            self._waiting.remove(entry)
+
+    def close(self) -> None:
+        """Let nobody wait any more."""
+        for _, waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_exception(RuntimeError("the agent's session has ended: its next one starts afresh"))
 
     async def run(self) -> None:
         """Sign in, at the start and whenever it is needed again, until cancelled."""
-        body = self._message.model_dump_json().encode()
         self._wanted.set()
         backoff = Backoff(base=0.1, cap=2.0)
         wait, unheard = _REPLY_S, 0.0
         while True:
             await self._wanted.wait()
+            self._news.clear()
+            body = self._message.model_dump_json().encode()
             try:
                 await self._redis.xadd(self._stream, {DATA_FIELD: body})
             except SERVER_ERRORS as error:
@@ -123,7 +158,7 @@ class Registration:
     async def _heard(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
-                await self._acknowledged.wait()
+                await self._news.wait()
         except TimeoutError:
             return False
         return True

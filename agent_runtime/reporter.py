@@ -84,6 +84,14 @@ class Reporter:
         """Say that an attempt may run so much longer than its run_timeout, counted together."""
         self._say(key, extend=seconds)
 
+    def cancelling(self, key: AttemptKey, step: str) -> None:
+        """Say how far the cancel of an attempt is: `delivered`, and `acknowledged` when its code has been told."""
+        self._say(key, cancel=step)
+
+    def waiting(self, key: AttemptKey, *, waits: bool) -> None:
+        """Say that an attempt waits for its children without its slots, or that it goes on."""
+        self._say(key, waiting=waits)
+
     def finished(self, key: AttemptKey, found: Outcome, seconds: float) -> None:
         """Say how an attempt ended."""
         self._updates.pop(key, None)
@@ -183,6 +191,7 @@ def _result(key: AttemptKey, found: Outcome, seconds: float) -> bytes:
         "reason": found.reason,
         "retryable": found.retryable,
         "retry_after": found.retry_after,
+        "abandoned": found.abandoned or None,
         "duration": round(seconds, 6),
     }
     return to_json({name: value for name, value in told.items() if value is not None}, inf_nan_mode="constants")

@@ -5,6 +5,7 @@ or to be dropped, by whichever asks first, and never by two of these.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -44,6 +45,10 @@ class Slots:
         self._pipeline: Pipeline
         self._running: dict[AttemptKey, Execution] = {}
         self._used = 0
+        self._away: set[AttemptKey] = set()
+        """Attempts that wait for their children, and do not use their slots."""
+        self._returning: deque[tuple[Execution, asyncio.Future[None]]] = deque()
+        """Attempts that want their slots again, in the order in which they came."""
         self._filling = False
         self._closed = False
         self._empty = asyncio.Event()
@@ -62,8 +67,9 @@ class Slots:
     def receive(self, assignments: Iterable[dict[str, Any]]) -> None:
         """Take what was read: begin what fits, keep the rest. When closed, everything goes back at once."""
         for given in assignments:
-            task_id, number, score = given["task_id"], given["attempt"], given["score"]
-            self._inbox.add(Attempt(task_id, number, score, given["task"], given.get("version")))
+            attempt = Attempt(given["task_id"], given["attempt"], given["score"], given["task"], given.get("version"))
+            attempt.assigned_at = given.get("assigned_at", 0)
+            self._inbox.add(attempt)
         if self._closed:
             self._hand_back()
         else:
@@ -74,18 +80,42 @@ class Slots:
         self._closed = True
         self._hand_back()
 
+    def open(self) -> None:
+        """Begin again what is received, after `close`."""
+        self._closed = False
+        self._fill()
+
+    def resize(self, size: int) -> None:
+        """Run at most so many at once from now on; what runs beyond that is left to end."""
+        self.size = size
+        self._inbox.resize(size)
+        self._observer.slots(self._used, size)
+        if not self._closed:
+            self._fill()
+
+    def hand_back_withdrawn(self) -> None:
+        """Hand back what has not begun and is of a capability that the agent offers no more."""
+        for attempt in self._inbox.unbegun():
+            if self._pipeline.lacks(attempt) and self._inbox.take_back(attempt.key):
+                self._reporter.returned(attempt.key)
+
     def stored(self, keys: Sequence[AttemptKey]) -> None:
         """Stop holding attempts whose end the server has acknowledged; called by the reporter, once for each flush."""
         self._inbox.release(keys)
         self._observer.slots(self._used, self.size)
 
-    def cancel(self, key: AttemptKey, why: str) -> None:
-        """Stop an attempt, or drop it if it has not begun; unknown ones are ended already."""
-        if self._inbox.withdraw(key):
-            return
-        execution = self._running.get(key)
-        if execution is not None:
-            execution.stop(outcome.cancelled(why))
+    def cancel(self, key: AttemptKey, why: str, *, confirm: bool = False, grace: float | None = None) -> None:
+        """Stop an attempt, or drop it if it has not begun; unknown ones are ended already.
+
+        With `confirm` it is reported how far that is and what comes of it; its code may take `grace` seconds to stop.
+        """
+        if not confirm:
+            if not self._inbox.withdraw(key) and (execution := self._running.get(key)) is not None:
+                execution.stop(outcome.cancelled(why))
+        elif self._inbox.take_back(key):
+            self._reporter.finished(key, outcome.cancelled(why), 0.0)
+        elif (execution := self._running.get(key)) is not None:
+            execution.cancel(why, grace)
 
     def recall(self, key: AttemptKey) -> None:
         """Hand back an attempt that has not begun. Any other has been, or will be, reported as begun or ended."""
@@ -99,6 +129,64 @@ class Slots:
     def abandon(self) -> None:
         """Stop everything that runs."""
         self._stop_all(outcome.agent_lost(STOPPED_WHILE_RUNNING), exclusive_only=False)
+
+    # --- waiting for children
+
+    def leave(self, key: AttemptKey) -> None:
+        """Free the slots of an attempt that waits for its children."""
+        execution = self._running.get(key)
+        if execution is None or execution.settled or key in self._away:
+            return
+        self._away.add(key)
+        self._used -= execution.attempt.slots
+        self._reporter.waiting(key, waits=True)
+        self._fill()
+
+    async def come_back(self, key: AttemptKey) -> None:
+        """Give an attempt its slots again, as soon as there are enough: before anything new is begun.
+
+        If it is cancelled meanwhile it has them at once, also beyond the size: its code goes on to clean up.
+        """
+        execution = self._running.get(key)
+        if execution is None or key not in self._away:
+            return
+        self._tell_that_it_goes_on(execution)  # now: the leader shall give nothing new to these slots
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._returning.append((execution, turn))
+        self._fill()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self.come_back_at_once(key)
+            raise
+
+    def come_back_at_once(self, key: AttemptKey) -> None:
+        """Give an attempt its slots again, whether or not they are free."""
+        execution = self._running.get(key)
+        if execution is not None and key in self._away:
+            self._tell_that_it_goes_on(execution)
+            self._have_again(execution)
+
+    def _tell_that_it_goes_on(self, execution: Execution) -> None:
+        if not execution.settled:
+            self._reporter.waiting(execution.attempt.key, waits=False)
+
+    def _have_again(self, execution: Execution) -> None:
+        self._away.discard(execution.attempt.key)
+        self._used += execution.attempt.slots
+
+    def _let_return(self) -> bool:
+        """Let those go on that want their slots again and find them; tell whether none is left."""
+        while self._returning:
+            execution, turn = self._returning[0]
+            wants = not turn.done() and execution.attempt.key in self._away
+            if wants and self._used + execution.attempt.slots > self.size:
+                return False
+            self._returning.popleft()
+            if wants:
+                self._have_again(execution)
+                turn.set_result(None)
+        return True
 
     async def wait_until_empty(self) -> None:
         """Return when no code of any attempt runs."""
@@ -115,22 +203,29 @@ class Slots:
     def ended(self, execution: Execution) -> None:
         """Free a slot; called by the pipeline when no code of the attempt runs any more."""
         del self._running[execution.attempt.key]
-        self._used -= execution.attempt.slots
+        if execution.attempt.key in self._away:
+            self._away.discard(execution.attempt.key)
+        else:
+            self._used -= execution.attempt.slots
         if execution.overdue:
             self._occupy(-execution.attempt.slots)
         if not self._running:
             self._empty.set()
-        if not self._closed:
-            self._fill()
+        self._fill()
 
     def _fill(self) -> None:
         if self._filling:  # an eager task ended while it was begun: the loop below goes on
             return
+        if not self._let_return() or self._closed:
+            return
         self._filling = True
         running, size = self._running, self.size
         # In the order of the scores, strictly: a task of many slots is not starved by small ones behind it.
-        while (attempt := self._inbox.head()) is not None and self._used + attempt.slots <= size:
+        while self._let_return() and (attempt := self._inbox.head()) is not None and self._used + attempt.slots <= size:
             self._inbox.take()
+            if self._pipeline.withdrawn and self._pipeline.lacks(attempt):
+                self._reporter.returned(attempt.key)  # it was assigned before the leader knew
+                continue
             execution = Execution(self._pipeline, attempt)
             if execution.exclusive and self.lease_in_doubt:
                 self._reporter.returned(attempt.key)

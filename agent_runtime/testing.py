@@ -18,10 +18,17 @@ from agent_runtime.agent import Agent
 from agent_runtime.definition import ATTRIBUTE, Capability
 from agent_runtime.execution import Execution, Pipeline
 from agent_runtime.inbox import Attempt, AttemptKey
+from agent_runtime.offer import Offer
 from agent_runtime.outcome import Outcome, cancelled
+from agent_runtime.registration import registration_of
+from agent_runtime.scripted import Child, NoRoom, ScriptedNursery
+from agent_runtime.settings import AgentSettings
 from bus.errors import TaskCancelledError, TaskFailedError, TaskTimeoutError
+from bus.ids import new_session
 from bus.messages import TaskError
 from bus.states import FailureReason, TaskStatus
+
+__all__ = ["AgentKit", "Child", "Progress"]
 
 _POOL: Final = "test"
 
@@ -41,8 +48,14 @@ class AgentKit:
     at once.
     """
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, *, children: Mapping[str, object] | None = None) -> None:
+        """`children` has an answer for each capability of which its tasks start children.
+
+        An answer is the result itself, or a function of the child's payload that returns it, or raises; it may be an
+        `async def`.
+        """
         self.agent = agent
+        self._nursery = ScriptedNursery(children or {})
         self.progress: list[Progress] = []
         """All progress that was reported, in its order."""
         self._ids = count(1)
@@ -51,6 +64,13 @@ class AgentKit:
         self._pipeline: Pipeline | None = None
 
     async def __aenter__(self) -> Self:
+        session, settings = new_session(), AgentSettings(redis_url="redis://localhost")
+        offer = Offer(self.agent, lambda: registration_of(self.agent, "kit", session, settings, {}))
+
+        async def update(changes: Mapping[str, Any]) -> None:
+            offer.change(**changes)
+
+        self.agent._updater = update  # noqa: SLF001 - the kit runs it
         await self.agent.on_start()
         self._threads = ThreadPoolExecutor(max(1, self.agent.slots), thread_name_prefix="callboard-kit")
         self._pipeline = Pipeline(
@@ -60,6 +80,9 @@ class AgentKit:
             ended=self._ended,
             progress=self._progressed,
             extended=lambda _key, _seconds: None,
+            cancelling=lambda _key, _step: None,
+            nursery=self._nursery,
+            room=NoRoom(),
         )
         return self
 
@@ -68,9 +91,15 @@ class AgentKit:
     ) -> None:
         for execution in list(self._running.values()):
             execution.stop(cancelled("the kit was closed"))
+        self._nursery.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._pipeline = None
         await self.agent.on_stop()
+
+    @property
+    def children(self) -> list[Child]:
+        """All children that were started, in their order."""
+        return self._nursery.children
 
     async def run(
         self,

@@ -14,12 +14,15 @@ from typing import Any, Final
 from pydantic import JsonValue
 
 from agent_runtime.agent import Agent
+from agent_runtime.children import BusNursery
 from agent_runtime.execution import PATIENCE_S, Pipeline
 from agent_runtime.exit_codes import ExitCode
-from agent_runtime.heartbeat import Heartbeat
+from agent_runtime.heartbeat import Heartbeat, Standing
 from agent_runtime.inbox import AttemptKey, Inbox
+from agent_runtime.instructions import Instructions
 from agent_runtime.link import Link
 from agent_runtime.observer import SILENT, RuntimeObserver
+from agent_runtime.offer import Offer
 from agent_runtime.reader import Reader
 from agent_runtime.registration import Registration, registration_of
 from agent_runtime.reporter import Reporter
@@ -28,6 +31,7 @@ from agent_runtime.slots import Slots
 from bus.connection import connect
 from bus.ids import check_pool, new_nonce, new_session
 from bus.names import PoolNames
+from bus.overrides import Overrides
 
 LOG: Final = logging.getLogger("callboard.agent")
 
@@ -35,6 +39,8 @@ LEASE_MARGIN_S: Final = 1.5
 """How long before the end of an unconfirmed lease exclusive work is cancelled."""
 FAREWELL_S: Final = 3.0
 """How long a stopping agent tries to deliver its last reports; then the dispatcher learns of its end by the lease."""
+MOST_THREADS: Final = 100_000
+"""As many as there can ever be slots: these are what limits threads, and their number may change."""
 TASK_THREADS: Final = "callboard-task"
 """What the names of the threads begin with in which plain `def` methods run."""
 
@@ -66,8 +72,13 @@ class Worker:
         self._told = asyncio.Event()
         self._hurry = asyncio.Event()
         self._lease_s = settings.lease.total_seconds()
-        self._size = settings.slots or agent.slots
-        self._message = registration_of(agent, self.agent_id, self.session, settings, metadata or {})
+        self._offer = Offer(
+            agent, lambda: registration_of(agent, self.agent_id, self.session, settings, metadata or {})
+        )
+        self._composed = False
+        self._time_is_over = False
+        """Running tasks have had the time that they were given."""
+        agent._updater = self._update_capabilities  # noqa: SLF001 - the two are one
 
     async def run(self, stop: asyncio.Event) -> ExitCode:
         """Work until `stop` is set or the session ends otherwise; return what the supervisor should do.
@@ -77,6 +88,7 @@ class Worker:
         """
         await self.agent.on_start()
         try:
+            self._offer.refresh()
             self._compose()
             try:
                 return await self._session(stop)
@@ -87,11 +99,12 @@ class Worker:
 
     def _compose(self) -> None:
         settings, observer = self._settings, self._observer
-        size = self._size
+        size = self._offer.message.slots
         link = self._link = Link(settings.redis_url, observer)
         self._redis = connect(settings.redis_url, name=f"callboard-agent-{self.agent_id}")
+        self._nursery = BusNursery(settings.redis_url, self._names.pool)
         self._inbox = Inbox(size)
-        self._threads = ThreadPoolExecutor(size, thread_name_prefix=TASK_THREADS)
+        self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix=TASK_THREADS)
         self._reporter = Reporter(
             self._redis,
             self._names.results,
@@ -101,7 +114,7 @@ class Worker:
             link=link,
             observer=observer,
         )
-        self._registration = Registration(self._redis, self._names.registrations, self._message, link)
+        self._registration = Registration(self._redis, self._names.registrations, self._offer.message, link)
         self._heartbeat = Heartbeat(
             settings.redis_url,
             self._names,
@@ -121,15 +134,24 @@ class Worker:
             observer=observer,
             occupied_changed=self._heartbeat.beat_now,
         )
-        self._slots.use(
-            Pipeline(
-                self.agent,
-                threads=self._threads,
-                settled=self._slots.settled,
-                ended=self._slots.ended,
-                progress=self._reporter.progress,
-                extended=self._reporter.extended,
-            )
+        self._pipeline = Pipeline(
+            self.agent,
+            threads=self._threads,
+            settled=self._slots.settled,
+            ended=self._slots.ended,
+            progress=self._reporter.progress,
+            extended=self._reporter.extended,
+            cancelling=self._reporter.cancelling,
+            nursery=self._nursery,
+            room=self._slots,
+        )
+        self._pipeline.withdrawn = self._offer.withdrawn
+        self._slots.use(self._pipeline)
+        self._instructions = Instructions(
+            self._slots,
+            grace=settings.grace.total_seconds(),
+            end=self._left,
+            tell=self._tell,
         )
         self._reader = Reader(
             self._redis,
@@ -140,6 +162,7 @@ class Worker:
             instructed=self._instructed,
             link=link,
         )
+        self._composed = True
 
     # --- the way of a session
 
@@ -178,11 +201,11 @@ class Worker:
     async def _leave(self) -> None:
         """Hand back what has not begun, let the rest finish, say everything, sign out."""
         if self._code is not ExitCode.SUPERSEDED:
-            self._heartbeat.draining = True
-            self._heartbeat.beat_now()
+            self._instructions.leave()
             self._slots.close()
-            await _first(self._slots.wait_until_empty(), self._hurry.wait())
-            await _within(self._settings.grace.total_seconds(), self._slots.wait_until_empty())
+            if not self._time_is_over:
+                await _first(self._slots.wait_until_empty(), self._hurry.wait())
+                await _within(self._settings.grace.total_seconds(), self._slots.wait_until_empty())
         self._slots.close()
         self._slots.abandon()
         await _within(2 * PATIENCE_S, self._slots.wait_until_empty())
@@ -197,9 +220,13 @@ class Worker:
         await self._registration.sign_out(self._code.name.lower())
 
     async def _close(self) -> None:
+        self._composed = False
+        self._instructions.close()
+        self._registration.close()
         self._slots.abandon()
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._heartbeat.stop()
+        await self._nursery.close()
         await self._redis.aclose()
 
     def _stored(self, keys: Sequence[AttemptKey]) -> None:
@@ -210,25 +237,54 @@ class Worker:
     def _instructed(self, message: dict[str, Any]) -> None:
         match message["type"]:
             case "registered":
-                self._registration.acknowledged()
+                self._registration.acknowledged(message.get("revision", 0))
                 if not self.ready.is_set():
                     LOG.info("agent %s is signed in", self.agent_id)
                     self.ready.set()
             case "reregister":
                 self._registration.forgotten()
             case "cancel":
-                self._slots.cancel((message["task_id"], message["attempt"]), message.get("reason") or "cancelled")
+                key = message["task_id"], message["attempt"]
+                why, confirm, grace = message.get("reason"), message.get("confirm"), message.get("grace")
+                self._slots.cancel(key, why or "cancelled", confirm=bool(confirm), grace=grace)
             case "recall":
                 self._slots.recall((message["task_id"], message["attempt"]))
-            case "drain":
-                self._end(ExitCode.STOPPED, hurry=False)
-            case "restart":
-                self._end(ExitCode.RESTART, hurry=True)
+            case "pause" | "resume" | "drain" | "restart":
+                self._instructions.take(message)
+            case "update":
+                self._offer.override(message["number"], Overrides.model_validate(message["overrides"]))
+                self._heartbeat.standing = self._heartbeat.standing._replace(updated=self._offer.update)
+                self._sign_in_anew()
             case "superseded":
                 LOG.error("another process has the agent id %s now: stopping", self.agent_id)
                 self._end(ExitCode.SUPERSEDED, hurry=True)
             case other:
                 LOG.warning("left out an instruction of the unknown type %r", other)
+
+    def _tell(self, standing: Standing) -> None:
+        self._heartbeat.standing = standing._replace(updated=self._offer.update)
+        self._heartbeat.beat_now()
+
+    def _left(self, code: ExitCode) -> None:
+        self._time_is_over = True
+        self._end(code, hurry=True)
+
+    # --- what the agent offers
+
+    async def _update_capabilities(self, changes: Mapping[str, Any]) -> None:
+        """Change what the agent offers; returns when the leader has confirmed it, at once before the first sign-in."""
+        self._offer.change(**changes)
+        if self._composed:
+            self._sign_in_anew()
+            await self._registration.confirmed(self._offer.message.revision)
+
+    def _sign_in_anew(self) -> None:
+        message = self._offer.message
+        self._pipeline.withdrawn = self._offer.withdrawn
+        self._slots.hand_back_withdrawn()
+        if message.slots != self._slots.size:
+            self._slots.resize(message.slots)
+        self._registration.say(message)
 
     def _end(self, code: ExitCode, *, hurry: bool) -> None:
         """Begin to leave; superseded wins over a restart, and that over a stop."""

@@ -8,50 +8,66 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from bus.agent_requests import AgentRequest, RequestKind, RequestState
+    from bus.cancelling import CancelReport
     from bus.client import Client
     from bus.errors import (
+        BusAddressError,
         BusUnavailableError,
         CallboardError,
         ClientClosedError,
         NoLeaderError,
+        NotDeadError,
         PayloadTooLargeError,
+        QueueFullError,
         RequirementSyntaxError,
+        ScheduleError,
         SubmissionError,
         TaskCancelledError,
         TaskFailedError,
         TaskOutcomeError,
         TaskTimeoutError,
         UnknownAgentError,
+        UnknownScheduleError,
         UnknownTaskError,
         UnreadableTaskError,
     )
+    from bus.filters import TaskFilter
     from bus.handle import TaskHandle
-    from bus.messages import TaskError, TaskResult, TaskUpdate
+    from bus.messages import Missed, OfDead, Overlap, ScheduleInfo, TaskError, TaskResult, TaskUpdate
     from bus.records import AgentInfo, AgentWorkload, Task, TaskCreate, TaskInDB, TaskQueueStatus
     from bus.requirement_text import format_requirement, parse_requirement
     from bus.requirements import AnyOf, Condition, Operator, Preference, TaskRequirement
     from bus.states import AgentHealth, AgentStatus, FailureReason, TaskPriority, TaskStatus
 
 _HOMES: Final = {
+    "bus.agent_requests": ("AgentRequest", "RequestKind", "RequestState"),
+    "bus.cancelling": ("CancelReport",),
     "bus.client": ("Client",),
     "bus.errors": (
+        "BusAddressError",
         "BusUnavailableError",
         "CallboardError",
         "ClientClosedError",
         "NoLeaderError",
+        "NotDeadError",
         "PayloadTooLargeError",
+        "QueueFullError",
         "RequirementSyntaxError",
+        "ScheduleError",
         "SubmissionError",
         "TaskCancelledError",
         "TaskFailedError",
         "TaskOutcomeError",
         "TaskTimeoutError",
         "UnknownAgentError",
+        "UnknownScheduleError",
         "UnknownTaskError",
         "UnreadableTaskError",
     ),
+    "bus.filters": ("TaskFilter",),
     "bus.handle": ("TaskHandle",),
-    "bus.messages": ("TaskError", "TaskResult", "TaskUpdate"),
+    "bus.messages": ("Missed", "OfDead", "Overlap", "ScheduleInfo", "TaskError", "TaskResult", "TaskUpdate"),
     "bus.records": ("AgentInfo", "AgentWorkload", "Task", "TaskCreate", "TaskInDB", "TaskQueueStatus"),
     "bus.requirement_text": ("format_requirement", "parse_requirement"),
     "bus.requirements": ("AnyOf", "Condition", "Operator", "Preference", "TaskRequirement"),
@@ -62,26 +78,39 @@ _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in 
 __all__ = [
     "AgentHealth",
     "AgentInfo",
+    "AgentRequest",
     "AgentStatus",
     "AgentWorkload",
     "AnyOf",
+    "BusAddressError",
     "BusUnavailableError",
     "CallboardError",
+    "CancelReport",
     "Client",
     "ClientClosedError",
     "Condition",
     "FailureReason",
+    "Missed",
     "NoLeaderError",
+    "NotDeadError",
+    "OfDead",
     "Operator",
+    "Overlap",
     "PayloadTooLargeError",
     "Preference",
+    "QueueFullError",
+    "RequestKind",
+    "RequestState",
     "RequirementSyntaxError",
+    "ScheduleError",
+    "ScheduleInfo",
     "SubmissionError",
     "Task",
     "TaskCancelledError",
     "TaskCreate",
     "TaskError",
     "TaskFailedError",
+    "TaskFilter",
     "TaskHandle",
     "TaskInDB",
     "TaskOutcomeError",
@@ -93,6 +122,7 @@ __all__ = [
     "TaskTimeoutError",
     "TaskUpdate",
     "UnknownAgentError",
+    "UnknownScheduleError",
     "UnknownTaskError",
     "UnreadableTaskError",
     "format_requirement",

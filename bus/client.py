@@ -6,8 +6,7 @@ loop.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
+from contextlib import aclosing, suppress
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Self, TypedDict, TypeVar, Unpack, overload
@@ -15,9 +14,11 @@ from typing import Any, Final, Self, TypedDict, TypeVar, Unpack, overload
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from bus.agent_operations import AgentOperations
+from bus.cancelling import DONE_S, CancelReport, cancel_and_wait
 from bus.connection import CONNECTION_ERRORS
-from bus.errors import BusUnavailableError, SubmissionError
-from bus.handle import TaskHandle
+from bus.dead_letters import DeadLetters
+from bus.errors import BusUnavailableError, QueueFullError, SubmissionError, first_problem
+from bus.handle import TaskHandle, as_completed
 from bus.ids import DEFAULT_POOL, TaskId
 from bus.limits import Limit
 from bus.link import Link
@@ -25,8 +26,10 @@ from bus.names import PoolNames
 from bus.records import TaskCreate
 from bus.requirements import AnyOf, Condition, Preference
 from bus.retries import RetryPolicy
+from bus.schedule_operations import Schedules
 from bus.states import TaskPriority
-from bus.submission import Submission, in_calls, send, submission_of
+from bus.submission import submission_of
+from bus.submission_batch import Batch, Patience
 from bus.submitter import Submitter
 from bus.task_operations import TaskOperations
 from bus.waiting import Outcomes, Waiter
@@ -41,7 +44,7 @@ class TaskOptions(TypedDict, total=False):
     """Everything else that a task may be given; `bus.TaskCreate` tells what each means."""
 
     version: str | None
-    priority: TaskPriority
+    priority: TaskPriority | str
     requires: Sequence[Condition | AnyOf | str]
     prefers: Sequence[Preference | str]
     run_timeout: float | None
@@ -52,12 +55,15 @@ class TaskOptions(TypedDict, total=False):
     delay: float
     key: str | None
     fairness_key: str | None
+    sticky: str | None
+    fail_fast: bool
     estimated_duration: float | None
     slots: int
     resources: Mapping[str, float]
     limits: Sequence[Limit | Mapping[str, object]]
     metadata: Mapping[str, JsonValue]
     tags: Sequence[str]
+    trace: str | None
     pool: str | None
 
 
@@ -72,9 +78,16 @@ class Client(TaskOperations, AgentOperations):
     def __init__(self, url: str | None = None, *, pool: str = DEFAULT_POOL) -> None:
         self._link = Link(url, pool)
         self._submitter = Submitter(self._link.redis, self._link.url)
+        self.schedules: Final = Schedules(self._link, self.handle)
+        """Tasks that are submitted again and again."""
         self._outcomes: dict[str, Outcomes] = {}
         self._foreign: set[TaskId] = set()
         """Tasks that this client did not submit itself: the leader must be asked to tell of them."""
+
+    @property
+    def dead(self) -> DeadLetters:
+        """The dead letters: to look at, requeue and purge."""
+        return DeadLetters(self._link)
 
     @property
     def url(self) -> str:
@@ -108,25 +121,59 @@ class Client(TaskOperations, AgentOperations):
         with suppress(*CONNECTION_ERRORS):
             await self._link.redis.aclose()
 
+    async def cancel_and_wait(
+        self,
+        task_ids: Iterable[str],
+        reason: str = "",
+        *,
+        by: str | None = None,
+        grace: float | None = None,
+        timeout: float = DONE_S,
+    ) -> CancelReport:
+        """Cancel tasks as `cancel` does; return what has come of each, `timeout` seconds later at the latest.
+
+        Returns as soon as all have ended. Those that are still being stopped then are told as `under_way`: it goes on.
+        Raises `NoLeaderError` when no leader takes the request; it is stored, and the next one will.
+        """
+        by = by or self._link.client_id
+        return await cancel_and_wait(
+            self._link, self.handle, task_ids, reason=reason, by=by, grace=grace, timeout=timeout
+        )
+
     # --- submitting
 
     @overload
     async def submit(
-        self, capability: Callable[..., Coroutine[Any, Any, T]], payload: object = None, **options: Unpack[TaskOptions]
+        self,
+        capability: Callable[..., Coroutine[Any, Any, T]],
+        payload: object = None,
+        *,
+        wait_for_room: float = 0.0,
+        **options: Unpack[TaskOptions],
     ) -> TaskHandle[T]: ...
 
     @overload
     async def submit(
-        self, capability: Callable[..., T], payload: object = None, **options: Unpack[TaskOptions]
+        self,
+        capability: Callable[..., T],
+        payload: object = None,
+        *,
+        wait_for_room: float = 0.0,
+        **options: Unpack[TaskOptions],
     ) -> TaskHandle[T]: ...
 
     @overload
     async def submit(
-        self, capability: str, payload: object = None, **options: Unpack[TaskOptions]
+        self, capability: str, payload: object = None, *, wait_for_room: float = 0.0, **options: Unpack[TaskOptions]
     ) -> TaskHandle[Any]: ...
 
     async def submit(
-        self, capability: str | Callable[..., Any], payload: object = None, **options: Unpack[TaskOptions]
+        self,
+        capability: str | Callable[..., Any],
+        payload: object = None,
+        *,
+        wait_for_room: float = 0.0,
+        **options: Unpack[TaskOptions],
     ) -> TaskHandle[Any]:
         """Publish one task; returns when the server has stored it.
 
@@ -135,53 +182,62 @@ class Client(TaskOperations, AgentOperations):
         method returns. `payload` is JSON or a pydantic model. With a `key` that was used before, nothing is submitted
         and the handle is that of the existing task.
 
-        Raises `SubmissionError` when the task cannot be right (its text says why), `PayloadTooLargeError`, and
+        Raises `SubmissionError` when the task cannot be right (its text says why), `PayloadTooLargeError`,
+        `QueueFullError` when as many tasks wait as may and none has left for `wait_for_room` seconds, and
         `BusUnavailableError` when the server does not answer for five seconds.
         """
-        try:
-            task = TaskCreate.model_validate({"capability": capability, "payload": payload, **options})
-        except ValidationError as error:
-            raise SubmissionError(_first_problem(error)) from error
+        task = task_of(capability, payload, options)
         names, submission = submission_of(task, self.pool, self._link.client_id)
-        known = await self._submitter.submit(names, submission)
-        return self._handle(names, submission.task_id, known=known, output=_output_of(capability))
+        patience = Patience(wait_for_room)
+        while True:
+            try:
+                known = await self._submitter.submit(names, submission)
+            except QueueFullError:
+                if not await patience.again():
+                    raise
+            else:
+                return self._handle(names, submission.task_id, known=known, output=output_of(capability))
 
-    async def submit_many(self, tasks: Iterable[TaskCreate]) -> list[TaskHandle[Any]]:
+    async def submit_many(self, tasks: Iterable[TaskCreate], *, wait_for_room: float = 0.0) -> list[TaskHandle[Any]]:
         """Publish many tasks, hundreds in one round trip; returns their handles, in order, when all are stored.
 
-        The iterable is read as the tasks are sent. When it raises, or the server does not answer, those sent before
-        are submitted; raises as `submit` does.
+        The iterable is read as the tasks are sent, a thousand at a time. When it raises, or the server does not answer,
+        those sent before are submitted; raises as `submit` does. Where there is room for some of a thousand only, the
+        others are tried again for `wait_for_room` seconds; then `QueueFullError` is raised, whose `handles` tell which
+        are stored, and no more are sent.
         """
-        handles: list[TaskHandle[Any]] = []
+        handles: list[TaskHandle[Any] | None] = []
         source = iter(tasks)
-        sending: asyncio.Task[list[TaskHandle[Any]]] | None = None
+        sending: asyncio.Task[list[TaskHandle[Any] | None]] | None = None
         try:
             while chunk := list(islice(source, SUBMIT_AHEAD)):
-                by_pool: dict[PoolNames, list[Submission]] = {}
-                order: list[tuple[PoolNames, TaskId]] = []
-                for task in chunk:
-                    names, submission = submission_of(task, self.pool, self._link.client_id)
-                    by_pool.setdefault(names, []).append(submission)
-                    order.append((names, submission.task_id))
+                batch = Batch(self._link, chunk)
                 if sending is not None:
                     handles += await sending
-                sending = asyncio.create_task(self._send_all(by_pool, order))
+                sending = asyncio.create_task(self._send(batch, wait_for_room))
             if sending is not None:
                 handles += await sending
-        except BaseException:
+        except BaseException as error:
             if sending is not None:
                 sending.cancel()
+            if isinstance(error, QueueFullError):
+                error.handles = [*handles, *error.handles]
             raise
-        return handles
+        return [handle for handle in handles if handle is not None]
 
-    async def _send_all(
-        self, by_pool: dict[PoolNames, list[Submission]], order: list[tuple[PoolNames, TaskId]]
-    ) -> list[TaskHandle[Any]]:
-        known: set[TaskId] = set()
-        for names, submissions in by_pool.items():
-            for part in in_calls(submissions):
-                known |= await send(self._link.redis, self._link.url, names, part)
-        return [self._handle(names, task_id, known=task_id in known) for names, task_id in order]
+    async def _send(self, batch: Batch, wait_for_room: float) -> list[TaskHandle[Any] | None]:
+        patience = Patience(wait_for_room)
+        while (full := await batch.send()) is not None:
+            if not await patience.again():
+                full.handles = self._handles(batch)
+                raise full
+        return self._handles(batch)
+
+    def _handles(self, batch: Batch) -> list[TaskHandle[Any] | None]:
+        return [
+            self._handle(names, submission.task_id, known=submission.task_id in batch.known) if stored else None
+            for names, submission, stored in batch.told()
+        ]
 
     def _handle(
         self, names: PoolNames, task_id: TaskId, *, known: bool, output: TypeAdapter[Any] | None = None
@@ -208,20 +264,9 @@ class Client(TaskOperations, AgentOperations):
 
         However many there are, one blocked read serves them all. Leaving the loop early is harmless.
         """
-        ended: asyncio.Queue[TaskHandle[T]] = asyncio.Queue()
-        waiting = list(handles)
-        hooks: list[tuple[TaskHandle[T], partial[None]]] = []
-        try:
-            for handle in waiting:
-                hook = partial(_note, ended, handle)
-                hooks.append((handle, hook))
-                handle.waiter.outcome.add_done_callback(hook)
-                self._wait_for(handle.waiter)
-            for _ in waiting:
-                yield await ended.get()
-        finally:
-            for handle, hook in hooks:
-                handle.waiter.outcome.remove_done_callback(hook)
+        async with aclosing(as_completed(handles)) as ended:
+            async for handle in ended:
+                yield handle
 
     def handle(self, task_id: str) -> TaskHandle[Any]:
         """Return a handle on a task that somebody submitted. Raises `ValueError` if `task_id` is no task's id."""
@@ -229,18 +274,16 @@ class Client(TaskOperations, AgentOperations):
         return self._handle(names, TaskId(task_id), known=True)
 
 
-def _output_of(capability: object) -> TypeAdapter[Any] | None:
+def task_of(capability: object, payload: object, options: Mapping[str, Any]) -> TaskCreate:
+    """Return the task that `Client.submit` was given. Raises `SubmissionError`."""
+    try:
+        return TaskCreate.model_validate({"capability": capability, "payload": payload, **options})
+    except ValidationError as error:
+        raise SubmissionError(first_problem(error)) from error
+
+
+def output_of(capability: object) -> TypeAdapter[Any] | None:
+    """Return what the method of an agent returns; None for a name."""
     definition = getattr(capability, "__callboard_capability__", None)
     output: TypeAdapter[Any] | None = getattr(definition, "output", None)
     return output
-
-
-def _note(ended: asyncio.Queue[TaskHandle[T]], handle: TaskHandle[T], _: object) -> None:
-    ended.put_nowait(handle)
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    text = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {text}" if where else text

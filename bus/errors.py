@@ -3,20 +3,27 @@
 CallboardError
 ├── BusUnavailableError      the server does not answer
 ├── SubmissionError          a task could not be submitted
-│   └── PayloadTooLargeError
+│   ├── PayloadTooLargeError
+│   └── QueueFullError       as many tasks wait as may
 ├── TaskOutcomeError         a task ended otherwise than with a result
 │   ├── TaskFailedError
 │   ├── TaskCancelledError
 │   └── TaskTimeoutError     it failed by a timeout, or the caller's own wait ran out
+├── BusAddressError          a text is not the address of a Redis server
 ├── RequirementSyntaxError   a requirement that was given as a text cannot be read
 ├── ClientClosedError        its client was closed while somebody waited, or before
 ├── NoLeaderError            a question that only the leader can answer was not answered in time
 ├── UnknownTaskError         the ledger has no such task
+├── NotDeadError             the task is no dead letter
 ├── UnreadableTaskError      the ledger has the task, and this program cannot read its record
-└── UnknownAgentError        the pool knows no such agent
+├── UnknownAgentError        the pool knows no such agent
+├── ScheduleError            a schedule cannot be, or cannot do what it was asked for
+└── UnknownScheduleError     the pool has no such schedule
 """
 
-from typing import Final
+from typing import Any, Final, Self
+
+from pydantic import ValidationError
 
 from bus.messages import TaskError
 
@@ -51,6 +58,40 @@ class PayloadTooLargeError(SubmissionError):
         self.limit = limit
         super().__init__(
             f"the task takes {size:,} bytes and the limit is {limit:,}: pass a reference to the data instead"
+        )
+
+
+class QueueFullError(SubmissionError):
+    """As many tasks of a pool, or of one capability, wait as may: nothing of the refused one is kept.
+
+    `capability` is None if the bound is the pool's; `pending` is how many waited. Of a `submit_many`, `handles` are
+    those of the tasks that were sent, in order: None in the place of each that was refused; the others are stored.
+    """
+
+    retry_after: Final = 1.0
+    """Seconds after which it may be worth another try; `wait_for_room` tries by itself."""
+
+    def __init__(self, pool: str, capability: str | None, *, bound: int, pending: int) -> None:
+        self.pool = pool
+        self.capability = capability
+        self.bound = bound
+        self.pending = pending
+        self.handles: list[Any] = []
+        what = f"pool {pool!r}" if capability is None else f"{capability} in pool {pool!r}"
+        super().__init__(
+            f"{pending:,} tasks of {what} wait, and no more than {bound:,} may: submit it again later, or let "
+            "`wait_for_room` seconds do that"
+        )
+
+
+class BusAddressError(CallboardError, ValueError):
+    """A text is not the address of a Redis server."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(
+            f"{url!r} is not where a Redis server can be: write redis://host:port/0, rediss://… or unix:///path, as "
+            "the `url` or in CALLBOARD_REDIS_URL"
         )
 
 
@@ -105,6 +146,15 @@ class UnknownTaskError(CallboardError):
         super().__init__(f"no task {task_id}: {words}")
 
 
+class NotDeadError(CallboardError):
+    """The task is live, or has ended otherwise than FAILED."""
+
+    def __init__(self, task_id: str, status: str) -> None:
+        self.task_id = task_id
+        self.status = status
+        super().__init__(f"task {task_id} is {status}, and no dead letter: `callboard tasks get` shows it")
+
+
 class UnreadableTaskError(CallboardError):
     """The record of a task cannot be read: written by a newer version, damaged, or not permitted to this client."""
 
@@ -124,6 +174,18 @@ class UnknownAgentError(CallboardError):
         super().__init__(f"no agent {agent_id} in pool {pool!r}: `callboard agents list` shows those it knows")
 
 
+class ScheduleError(CallboardError):
+    """A schedule cannot be so, or cannot do now what it was asked for; the text says why."""
+
+
+class UnknownScheduleError(CallboardError):
+    """The pool has no schedule of this id."""
+
+    def __init__(self, schedule_id: str, pool: str) -> None:
+        self.schedule_id = schedule_id
+        super().__init__(f"no schedule {schedule_id} in pool {pool!r}: `callboard schedules list` shows those it has")
+
+
 class TaskOutcomeError(CallboardError):
     """A task ended without a result."""
 
@@ -141,8 +203,33 @@ class TaskFailedError(TaskOutcomeError):
 
 
 class TaskCancelledError(TaskOutcomeError):
-    """The task was cancelled; `reason` says what for."""
+    """The task was cancelled; `reason` says what for, `by` who did it.
+
+    With `given_up` its code may still run: it did not stop in time, or its agent was lost.
+    """
+
+    by: str | None = None
+    given_up: bool = False
+
+    @classmethod
+    def of(
+        cls, task_id: str, reason: str | None, *, by: str | None, given_up: bool, error: TaskError | None = None
+    ) -> Self:
+        """Make the error of a cancelled task."""
+        because = f": {reason}" if reason else ""
+        doubt = " (it did not stop in time, and may still run)" if given_up else ""
+        made = cls(task_id, f"was cancelled{because}{doubt}", reason=reason, error=error)
+        made.by, made.given_up = by, given_up
+        return made
 
 
 class TaskTimeoutError(TaskOutcomeError):
     """The task failed by a timeout, or the caller's own `timeout` ran out (`reason` is None: the task goes on)."""
+
+
+def first_problem(error: ValidationError) -> str:
+    """Say in one line what is wrong with what was given, and where."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    text = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {text}" if where else text

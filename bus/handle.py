@@ -1,7 +1,8 @@
 """A handle on one task: wait for its result, look at it, cancel it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -27,7 +28,9 @@ class Owner(Protocol):
     async def get(self, task_id: str, *, patience: float = 0.0) -> TaskInDB:
         """Return the stored record, waiting so many seconds for it to appear."""
 
-    async def cancel(self, task_ids: list[str], reason: str = "") -> None:
+    async def cancel(
+        self, task_ids: list[str], reason: str = "", *, by: str | None = None, grace: float | None = None
+    ) -> None:
         """Ask the leader to cancel tasks."""
 
 
@@ -58,6 +61,10 @@ class TaskHandle(Generic[T]):
     def waiter(self) -> Waiter:
         """Where the outcome arrives; for `Client.as_completed`."""
         return self._waiter
+
+    def listen(self) -> None:
+        """Begin to look out for the outcome."""
+        self._wait_for(self._waiter)
 
     async def result(self, timeout: float | None = None) -> T:
         """Wait until the task has ended, and return its output.
@@ -98,15 +105,38 @@ class TaskHandle(Generic[T]):
         """Return the task's present status. Raises as `get` does."""
         return (await self.get()).status
 
-    async def cancel(self, reason: str = "") -> None:
+    async def cancel(self, reason: str = "", *, by: str | None = None, grace: float | None = None) -> None:
         """Ask that the task be cancelled, whatever its status; returns when the request is stored, not when it is done.
 
-        A task that ends before the request is read keeps its outcome. `result` tells which it was.
+        A task that ends before the request is read keeps its outcome. `result` tells which it was: it raises when the
+        task has ended, which its agent may delay by `grace` (see `Client.cancel`).
         """
-        await self._owner.cancel([self.id], reason)
+        await self._owner.cancel([self.id], reason, by=by, grace=grace)
 
     def __repr__(self) -> str:
         return f"<TaskHandle {self.id}>"
+
+
+async def as_completed(handles: Iterable[TaskHandle[T]]) -> AsyncGenerator[TaskHandle[T], None]:
+    """Yield handles in the order in which their tasks end; leaving early is harmless."""
+    ended: asyncio.Queue[TaskHandle[T]] = asyncio.Queue()
+    waiting = list(handles)
+    hooks: list[tuple[TaskHandle[T], partial[None]]] = []
+    try:
+        for handle in waiting:
+            hook = partial(_note, ended, handle)
+            hooks.append((handle, hook))
+            handle.waiter.outcome.add_done_callback(hook)
+            handle.listen()
+        for _ in waiting:
+            yield await ended.get()
+    finally:
+        for handle, hook in hooks:
+            handle.waiter.outcome.remove_done_callback(hook)
+
+
+def _note(ended: asyncio.Queue[TaskHandle[T]], handle: TaskHandle[T], _: object) -> None:
+    ended.put_nowait(handle)
 
 
 def error_of(outcome: Outcome) -> TaskOutcomeError:
@@ -114,7 +144,6 @@ def error_of(outcome: Outcome) -> TaskOutcomeError:
     reason, error = outcome.reason, outcome.error
     words = f": {error.type}: {error.message}" if error is not None else ""
     if outcome.status is TaskStatus.CANCELLED:
-        because = f": {reason}" if reason else ""
-        return TaskCancelledError(outcome.task_id, f"was cancelled{because}", reason=reason, error=error)
+        return TaskCancelledError.of(outcome.task_id, reason, by=outcome.by, given_up=outcome.given_up, error=error)
     kind = TaskTimeoutError if reason in _TIMEOUTS else TaskFailedError
     return kind(outcome.task_id, f"failed ({reason}){words}", reason=reason, error=error)

@@ -22,6 +22,7 @@ POOL_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
 TASK_ID_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,31}\.[A-Za-z0-9_-]{1,64}$"
 AGENT_ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$"
 SESSION_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
+SCHEDULE_ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 CAPABILITY_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_./-]{0,127}$"
 
 _KEYED_RE: Final = re.compile(r"\.k[0-9a-f]{32}$")
@@ -29,6 +30,7 @@ _KEYED_RE: Final = re.compile(r"\.k[0-9a-f]{32}$")
 _POOL_RE: Final = re.compile(POOL_PATTERN)
 _TASK_ID_RE: Final = re.compile(TASK_ID_PATTERN)
 _AGENT_ID_RE: Final = re.compile(AGENT_ID_PATTERN)
+_SCHEDULE_ID_RE: Final = re.compile(SCHEDULE_ID_PATTERN)
 DEFAULT_POOL: Final = Pool("default")
 
 
@@ -67,6 +69,14 @@ def check_agent_id(agent_id: str) -> AgentId:
     return AgentId(agent_id)
 
 
+def check_schedule_id(schedule_id: str) -> str:
+    """Return `schedule_id` if it may be a schedule's id, else raise `ValueError` with the rule."""
+    if not _SCHEDULE_ID_RE.fullmatch(schedule_id):
+        msg = f"schedule id {schedule_id!r}: use 1-64 letters, digits and . _ -, beginning with a letter or digit"
+        raise ValueError(msg)
+    return schedule_id
+
+
 def new_task_id(pool: Pool) -> TaskId:
     """Make a new task id in `pool`; ids made later by one process sort later."""
     return TaskId(f"{pool}.{_new()}")
@@ -81,6 +91,15 @@ def keyed_task_id(pool: Pool, key: str) -> TaskId:
 def is_keyed(task_id: str) -> bool:
     """Tell whether `keyed_task_id` may have made this id."""
     return _KEYED_RE.search(task_id) is not None
+
+
+def scheduled_task_id(pool: Pool, schedule_id: str, occasion: int | str) -> TaskId:
+    """Derive the id of the task that a schedule submits on an occasion: an instant, or a request.
+
+    Whoever leads derives the same id, so that one occasion is one task, however often it is decided.
+    """
+    digest = hashlib.blake2b(f"{schedule_id} {occasion}".encode(), digest_size=16).hexdigest()
+    return TaskId(f"{pool}.s{digest}")
 
 
 def entry_task_id(pool: Pool, level: str, entry_id: str) -> TaskId:

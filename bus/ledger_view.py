@@ -3,18 +3,28 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import from_json
 
 from bus.connection import Redis
-from bus.messages import SubmitTask
-from bus.names import PoolNames
+from bus.errors import ScheduleError, first_problem
+from bus.filters import TaskFacts, TaskFilter
+from bus.messages import ScheduleInfo, ScheduleProgress, ScheduleRun, ScheduleSpec, SubmitTask
+from bus.messages.schedules import AS_STORED
+from bus.names import SCHEDULE_PROGRESS_NOTE, SCHEDULES_NOTE, PoolNames
+from bus.placement import placed_because
 from bus.records import AgentInfo, AgentWorkload, Guard, Run, Task, TaskInDB, TaskQueueStatus
-from bus.states import TaskPriority, TaskStatus
+from bus.states import TERMINAL, TaskPriority, TaskStatus
 
 PAGE: Final = 200
 
-_ACTIVE: Final = (TaskStatus.ASSIGNED, TaskStatus.RUNNING)
+_ACTIVE: Final = frozenset({TaskStatus.ASSIGNED, TaskStatus.RUNNING})
+
+
+class TaskList(list[Task]):
+    """Tasks that were found; `complete` is False if there may be others beyond those that were looked at."""
+
+    complete: bool = True
 
 
 class LedgerView:
@@ -49,44 +59,93 @@ class LedgerView:
             return f"{what} may not start for another {(task.not_before - now) / 1000:.1f} s"
         return None if why is None else why.decode()
 
-    async def tasks(self, status: TaskStatus | None, limit: int) -> list[Task]:
-        """Return at most `limit` tasks: in agents' hands first, then waiting by order, then ended, latest first."""
-        found: list[Task] = []
-        async for task_id, row in self._rows(status):
+    async def tasks(self, where: TaskFilter, limit: int, look_at: int) -> TaskList:
+        """Return at most `limit` tasks that match: in agents' hands, then waiting by order, then ended, latest first.
+
+        Records are read page by page until so many are found or `look_at` were read, whichever comes first.
+        """
+        found = TaskList()
+        async for task_id, row in self._rows(where):
+            if not look_at or len(found) == limit:
+                found.complete = False
+                break
+            look_at -= 1
             if row[0] is None:
                 continue
-            task = listed_task(self._names.pool, task_id, row)
-            if status is None or task.status is status:
+            task, facts = _listed(self._names.pool, task_id, row)
+            if where.matches(facts):
                 found.append(task)
+        return found
+
+    async def dead_ids(self, where: TaskFilter) -> AsyncIterator[str]:
+        """Yield the ids of all dead letters that match, the oldest first; those that come meanwhile may be missing.
+
+        The index is read to its end before the first is told, for it changes under whoever acts on what is told.
+        """
+        scan = self._redis.zscan_iter(self._names.dead, count=PAGE)
+        failed_at: dict[str, float] = {raw.decode(): score async for raw, score in scan}
+        ids = sorted(failed_at, key=failed_at.__getitem__)
+        for start in range(0, len(ids), PAGE):
+            page = ids[start : start + PAGE]
+            if where.empty:
+                for task_id in page:
+                    yield task_id
+                continue
+            for task_id, row in zip(page, await self._read(page), strict=True):
+                if row[0] is not None and where.matches(_listed(self._names.pool, task_id, row)[1]):
+                    yield task_id
+
+    async def _rows(self, where: TaskFilter) -> AsyncIterator[tuple[str, Any]]:
+        for index, backwards in self._indexes(where):
+            async for found in self._rows_of(index, backwards=backwards):
+                yield found
+
+    async def _rows_of(self, index: str, *, backwards: bool) -> AsyncIterator[tuple[str, Any]]:
+        start = 0
+        while True:
+            ids: Any = await self._redis.zrange(index, start, start + PAGE - 1, desc=backwards)
+            if not ids:
+                break
+            start += len(ids)
+            page = [raw.decode() for raw in ids]
+            for task_id, row in zip(page, await self._read(page), strict=True):
+                yield task_id, row
+
+    async def _read(self, page: Sequence[str]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for task_id in page:
+                pipe.hmget(self._names.task(task_id), ["state", "spec", "run"])
+            return await pipe.execute()
+
+    def _indexes(self, where: TaskFilter) -> Sequence[tuple[str, bool]]:
+        """Return the indexes in which matching tasks may stand, each with whether it is read backwards."""
+        names = self._names
+        asked = set(where.status or TaskStatus)
+        if where.reason:
+            asked &= {TaskStatus.FAILED}
+        if where.ended_after is not None or where.ended_before is not None:
+            asked &= TERMINAL
+        ended = asked & TERMINAL
+        return [
+            *([(names.leases, False)] if asked & _ACTIVE else []),
+            *([(names.pending, False), (names.delayed, False)] if TaskStatus.PENDING in asked else []),
+            *([(names.dead if ended == {TaskStatus.FAILED} else names.finished, True)] if ended else []),
+        ]
+
+    async def status(self, task_id: str) -> TaskStatus | None:
+        """Return a task's status; None if the ledger has no such task."""
+        guard: Any = await self._redis.hget(self._names.task(task_id), "state")
+        return None if guard is None else Guard.parse(guard.decode()).status
+
+    async def children(self, task_id: str, limit: int) -> list[Task]:
+        """Return at most `limit` children of a task, in the order of their submission."""
+        found: list[Task] = []
+        async for child_id, row in self._rows_of(self._names.children(task_id), backwards=False):
+            if row[0] is not None:
+                found.append(listed_task(self._names.pool, child_id, row))
                 if len(found) >= limit:
                     break
         return found
-
-    async def _rows(self, status: TaskStatus | None) -> AsyncIterator[tuple[str, Any]]:
-        for index, backwards in self._indexes(status):
-            start = 0
-            while True:
-                ids: Any = await self._redis.zrange(index, start, start + PAGE - 1, desc=backwards)
-                if not ids:
-                    break
-                start += len(ids)
-                async with self._redis.pipeline(transaction=False) as pipe:
-                    for raw in ids:
-                        pipe.hmget(self._names.task(raw.decode()), ["state", "spec", "run"])
-                    rows: list[Any] = await pipe.execute()
-                for raw, row in zip(ids, rows, strict=True):
-                    yield raw.decode(), row
-
-    def _indexes(self, status: TaskStatus | None) -> Sequence[tuple[str, bool]]:
-        names = self._names
-        live = [(names.pending, False), (names.delayed, False)]
-        if status is None:
-            return [(names.leases, False), *live, (names.finished, True)]
-        if status is TaskStatus.PENDING:
-            return live
-        if status in _ACTIVE:
-            return [(names.leases, False)]
-        return [(names.dead if status is TaskStatus.FAILED else names.finished, True)]
 
     async def queue_status(self) -> TaskQueueStatus:
         """Return how much waits and runs."""
@@ -118,14 +177,53 @@ class LedgerView:
             for agent_id in ids:
                 pipe.hget(self._names.agent(agent_id), "record")
             pipe.hmget(self._names.load, ids)
-            *records, loads = await pipe.execute()
+            pipe.time()
+            *records, loads, (seconds, micros) = await pipe.execute()
+        now = int(seconds) * 1000 + int(micros) // 1000
         return [
             AgentInfo.model_validate(
                 {**from_json(record), "workload": None if load is None else AgentWorkload.model_validate_json(load)}
-            )
+            ).seen_at(now)
             for record, load in zip(records, loads, strict=True)
             if record is not None
         ]
+
+    async def schedules(self) -> list[ScheduleInfo]:
+        """Return every schedule, by id."""
+        ids: Any = await self._redis.hkeys(self._names.notes(SCHEDULES_NOTE))
+        found: list[ScheduleInfo] = []
+        for start in range(0, len(ids), PAGE):
+            found += await self._schedules([raw.decode() for raw in ids[start : start + PAGE]])
+        return sorted(found, key=lambda info: info.spec.id)
+
+    async def schedule(self, schedule_id: str) -> ScheduleInfo | None:
+        """Return one schedule, or None."""
+        found = await self._schedules([schedule_id])
+        return found[0] if found else None
+
+    async def _schedules(self, ids: list[str]) -> list[ScheduleInfo]:
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hmget(self._names.notes(SCHEDULES_NOTE), ids)
+            pipe.hmget(self._names.notes(SCHEDULE_PROGRESS_NOTE), ids)
+            specs, progress = await pipe.execute()
+        return [
+            _schedule(schedule_id, spec, how_far)
+            for schedule_id, spec, how_far in zip(ids, specs, progress, strict=True)
+            if spec is not None and how_far is not None
+        ]
+
+
+def _schedule(schedule_id: str, spec: bytes, progress: bytes) -> ScheduleInfo:
+    try:
+        return ScheduleInfo(
+            spec=ScheduleSpec.model_validate_json(spec, context=AS_STORED),
+            progress=ScheduleProgress.model_validate_json(progress),
+        )
+    except ValidationError as error:
+        raise ScheduleError(
+            f"schedule {schedule_id} cannot be read ({first_problem(error)}): is this program older than the "
+            f"dispatcher? If not, `callboard schedules delete {schedule_id}`"
+        ) from error
 
 
 def record_of(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
@@ -141,6 +239,9 @@ def record_of(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
         spec=spec,
         output=None if result is None else from_json(result),
         attempts=run.attempts,
+        cancellation=run.cancellation,
+        requeues=run.requeues,
+        placed_because=placed_because(run.why, spec.prefers, spec.sticky) if run.why else None,
     )
 
 
@@ -154,15 +255,38 @@ class ListedSpec(BaseModel):
     max_attempts: int = 3
     tags: tuple[str, ...] = ()
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
+    fairness_key: str | None = None
+    schedule: ScheduleRun | None = None
+    parent: str | None = None
+    depth: int = 0
+    trace: str | None = None
 
 
 def listed_task(pool: str, task_id: str, row: Sequence[bytes | None]) -> Task:
     """Make the view of a record's fields state, spec and run, of which a list shows thousands."""
+    return _listed(pool, task_id, row)[0]
+
+
+def _listed(pool: str, task_id: str, row: Sequence[bytes | None]) -> tuple[Task, TaskFacts]:
+    """Return the view of a record, and what a filter may ask of it."""
     state, spec_json, run_json = row
     guard = Guard.parse((state or b"").decode())
     spec = ListedSpec.model_validate_json(spec_json or b"{}")
     run = Run.model_validate_json(run_json or b"{}")
-    return Task.model_validate(task_fields(pool, task_id, guard, spec, run))
+    task = Task.model_validate(task_fields(pool, task_id, guard, spec, run))
+    facts = TaskFacts(
+        status=task.status,
+        capability=task.capability,
+        priority=task.priority,
+        tags=task.tags,
+        fairness_key=spec.fairness_key,
+        agent_id=task.agent_id,
+        enqueued_at=task.enqueued_at,
+        ended_at=task.finished_at,
+        reason=task.reason,
+        error_type=None if task.error is None else task.error.type,
+    )
+    return task, facts
 
 
 def task_fields(pool: str, task_id: str, guard: Guard, spec: SubmitTask | ListedSpec, run: Run) -> dict[str, Any]:
@@ -186,6 +310,12 @@ def task_fields(pool: str, task_id: str, guard: Guard, spec: SubmitTask | Listed
         "note": run.note,
         "reason": run.reason,
         "error": run.error,
+        "schedule": spec.schedule,
         "tags": spec.tags,
         "metadata": spec.metadata,
+        "parent": spec.parent,
+        "depth": spec.depth,
+        "trace": spec.trace or (task_id if run.children and spec.parent is None else None),
+        "children": run.children,
+        "waiting": run.waiting and guard.status is TaskStatus.RUNNING,
     }

@@ -1,13 +1,16 @@
 """A client's way to the bus: its connections, whose names, and how it asks the server and the leader."""
 
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator
+from contextlib import aclosing
 from time import monotonic
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
+from bus.clock import wall_ms
 from bus.connection import BLOCK_MS, CONNECTION_ERRORS, Redis, connect, resolve_url
-from bus.errors import BusUnavailableError, NoLeaderError
+from bus.errors import BusAddressError, BusUnavailableError, NoLeaderError
+from bus.filters import TaskFilter
 from bus.ids import ClientId, TaskId, check_pool, new_client_id, task_pool
 from bus.ledger_view import LedgerView
 from bus.messages import Reply
@@ -23,15 +26,18 @@ IDS_PER_MESSAGE: Final = 1000
 
 
 class Link:
-    """The connections of one client. Raises `ValueError` for a pool that cannot be one."""
+    """The connections of one client. Raises `ValueError` for a pool that cannot be one, and `BusAddressError`."""
 
     def __init__(self, url: str | None, pool: str, *, max_connections: int = MAX_CONNECTIONS) -> None:
         self.url = resolve_url(url)
         self.pool = check_pool(pool)
         self.client_id: ClientId = new_client_id()
-        self.redis: Redis = connect(
-            self.url, name=f"callboard-client-{self.client_id}", max_connections=max_connections
-        )
+        try:
+            self.redis: Redis = connect(
+                self.url, name=f"callboard-client-{self.client_id}", max_connections=max_connections
+            )
+        except ValueError as error:
+            raise BusAddressError(self.url) from error
 
     def names(self, pool: str | None) -> PoolNames:
         """Return the names of a pool, the client's own for None."""
@@ -45,6 +51,11 @@ class Link:
     def view(self, pool: str | None) -> LedgerView:
         """Return a reader of a pool's ledger."""
         return LedgerView(self.redis, self.names(pool))
+
+    @staticmethod
+    def filter(where: TaskFilter | str | None) -> TaskFilter:
+        """Return the filter that is meant; in a text, "ago" counts from this machine's clock. Raises `ValueError`."""
+        return TaskFilter.parse(where or "", wall_ms()) if not isinstance(where, TaskFilter) else where
 
     def parts(self, task_ids: Iterable[str]) -> Iterator[tuple[PoolNames, tuple[TaskId, ...]]]:
         """Sort ids by pool, and cut them into what one message may hold."""
@@ -67,17 +78,25 @@ class Link:
         await self.ask(self.redis.xadd(names.commands, {DATA_FIELD: message.model_dump_json()}))
 
     async def question(self, names: PoolNames, asked: BaseModel, me: ClientId, timeout: float) -> Reply:
-        """Write a command that `reply_to` `me` is answered, and read the one answer.
+        """Write a command that `reply_to` `me` is answered, and return the one answer; as `answers` otherwise."""
+        async with aclosing(self.answers(names, asked, me, timeout)) as answers:
+            return await anext(answers)
 
-        `me` is made for this question; its stream is gone in a minute. Raises `NoLeaderError` when nobody answers
-        within `timeout` seconds.
+    async def answers(self, names: PoolNames, asked: BaseModel, me: str, timeout: float) -> AsyncGenerator[Reply, None]:
+        """Write a command that `reply_to` `me` is answered, and yield the answers; who has the last one stops.
+
+        `me` is made for this question; its stream is gone in a minute. Raises `NoLeaderError` when no further answer
+        comes within `timeout` seconds.
         """
         await self.command(names, asked)
         stream = names.replies(me)
+        cursor: Any = "0-0"
         until = monotonic() + timeout
         while (left := until - monotonic()) > 0:
-            read = self.redis.xread({stream: "0-0"}, count=1, block=max(1, min(BLOCK_MS, int(left * 1000))))
+            read = self.redis.xread({stream: cursor}, block=max(1, min(BLOCK_MS, int(left * 1000))))
             reply: Any = await self.ask(read)
             for _, entries in reply or ():
-                return Reply.model_validate_json(entries[0][1][DATA_FIELD.encode()])
+                for cursor, fields in entries:  # noqa: B007 - it is where the next read begins
+                    yield Reply.model_validate_json(fields[DATA_FIELD.encode()])
+                until = monotonic() + timeout
         raise NoLeaderError(names.pool, timeout)

@@ -19,6 +19,10 @@ TOKENS_KEY: Final = f"{PREFIX}:tokens"
 DISPATCHERS_GROUP: Final = "dispatchers"
 """The consumer group through which the leader reads every inbound stream."""
 
+SCHEDULES_NOTE: Final = "schedules"
+SCHEDULE_PROGRESS_NOTE: Final = "schedule-progress"
+"""Kinds of notes that clients read, see `PoolNames.notes`."""
+
 DATA_FIELD: Final = "__data__"
 """The stream field that carries a message's body."""
 
@@ -83,6 +87,10 @@ class PoolNames:
         """Hash: the record of one task."""
         return f"{self.root}task:{task_id}"
 
+    def children(self, task_id: str) -> str:
+        """Sorted set of the ids of a task's children by the time of their submission."""
+        return f"{self.root}children:{task_id}"
+
     def submitted(self, task_id: str) -> str:
         """Short-lived marker: a keyed task was submitted and may not be in the ledger yet."""
         return f"{self.root}submitted:{task_id}"
@@ -130,6 +138,19 @@ class PoolNames:
     def load(self) -> str:
         """Hash: `AgentWorkload` of each agent; refreshed by the leader, short-lived."""
         return f"{self.root}load"
+
+    @property
+    def bounds(self) -> str:
+        """Hash: how many tasks may wait, by capability; `*` is the pool. A note, which submissions look at."""
+        return self.notes("bounds")
+
+    def queue(self, scope: str) -> str:
+        """Set of the ids of all tasks of a bounded capability, or of the pool (`*`), that wait, unread ones too."""
+        return f"{self.root}queue:{scope}"
+
+    def offer(self, nonce: str) -> str:
+        """Short-lived string: what one call of the submit script decided; a repetition of it is told the same."""
+        return f"{self.root}offer:{nonce}"
 
     @property
     def leader(self) -> str:

@@ -11,13 +11,26 @@ The record of a task is one hash of five fields (few fields keep a million waiti
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails
 
+from bus.agent_requests import AgentRequest, Pause
 from bus.ids import POOL_PATTERN
-from bus.messages import CapabilitySpec, SubmitTask, TaskError, TaskFields
+from bus.messages import CapabilitySpec, ScheduleRun, SubmitTask, TaskError, TaskFields
+from bus.overrides import Overrides
 from bus.requirement_text import parse_requirement
 from bus.requirements import CapabilityField, Clause, TaskRequirement, Value, capability_name, is_capability_name
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
@@ -59,6 +72,47 @@ class AttemptRecord:
     error: TaskError | None = None
 
 
+class CancelOutcome(StrEnum):
+    """What came of a cancel."""
+
+    FINISHED = "finished"  # the attempt has ended, or there was none
+    GIVEN_UP = "given_up"  # nobody knows whether its code has stopped
+    TOO_LATE = "too_late"  # its result was on its way
+
+
+@dataclass(slots=True)
+class Cancellation:
+    """The cancel of a task, as far as it is. Instants as in `Run`."""
+
+    requested_at: int
+    reason: str = ""
+    by: str = ""
+    grace_ms: int = 0
+    """How long its agent has to stop it."""
+    delivered_at: int | None = None
+    """Its agent has been told."""
+    acknowledged_at: int | None = None
+    """Its code has been told."""
+    outcome: CancelOutcome | None = None
+    """None while it is under way; it ended when the task did."""
+
+
+@dataclass(slots=True)
+class Requeued:
+    """A life of a task that is over: how it ended, and who gave the task another. Instants as in `Run`."""
+
+    at: int
+    by: str
+    why: str
+    """What the operator gave as the reason."""
+    ended_at: int
+    reason: str | None = None
+    """What it had failed as: a `FailureReason`."""
+    error: TaskError | None = None
+    attempt: int = 0
+    """The latest attempt of that life."""
+
+
 class Run(BaseModel):
     """The changing part of a task's record. Instants are ms since the epoch by the server's clock."""
 
@@ -70,14 +124,19 @@ class Run(BaseModel):
     assigned_at: int | None = None
     started_at: int | None = None
     extended_ms: int = Field(0, description="What its attempt may run beyond run_timeout.")
+    waiting: Annotated[bool, Field(description="Its attempt waits for its children, without its slots.")] = False
+    children: int = Field(0, description="Children that were accepted.")
     finished_at: int | None = None
     progress: float | None = None
     note: str | None = None
+    why: tuple[int, ...] = Field((), description="Why its attempt went to its agent, see `bus.placement`.")
     reason: str | None = None
     error: TaskError | None = None
     failures: int = Field(0, description="Attempts that count against max_attempts.")
     watchers: tuple[str, ...] = ()
     attempts: tuple[AttemptRecord, ...] = ()
+    cancellation: Annotated[Cancellation | None, Field(description="Who cancelled it, and how far that is.")] = None
+    requeues: tuple[Requeued, ...] = Field((), description="Earlier lives, the latest last.")
 
 
 class TaskCreate(TaskFields):
@@ -94,6 +153,13 @@ class TaskCreate(TaskFields):
     capability: Annotated[CapabilityField, BeforeValidator(capability_name)]
     payload: Any = Field(None, description="JSON, or a pydantic model.")
     pool: Annotated[str, Field(pattern=POOL_PATTERN)] | None = Field(None, description="The client's pool if absent.")
+
+    @field_validator("run_timeout", "queue_timeout", "progress_timeout")
+    @classmethod
+    def _lets_it_begin(cls, seconds: float | None, info: ValidationInfo) -> float | None:
+        if seconds == 0:
+            raise ValueError(f"a {info.field_name} of 0 would end it before it begins: leave it out for no limit")
+        return seconds
 
     @model_validator(mode="before")
     @classmethod
@@ -146,8 +212,14 @@ class Task(BaseModel):
     note: str | None = None
     reason: str | None = None
     error: TaskError | None = None
+    schedule: ScheduleRun | None = Field(None, description="Where a schedule has submitted it: which firing it is.")
     tags: tuple[str, ...] = ()
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
+    parent: str | None = Field(None, description="Task that has submitted it.")
+    depth: int = Field(0, description="How many ancestors it has.")
+    trace: str | None = Field(None, description="What it has in common with its whole tree.")
+    children: int = Field(0, description="How many tasks it has submitted itself.")
+    waiting: Annotated[bool, Field(description="It waits for its children, without its slots.")] = False
 
 
 class TaskInDB(Task):
@@ -157,7 +229,10 @@ class TaskInDB(Task):
     spec: SubmitTask
     output: JsonValue = None
     attempts: tuple[AttemptRecord, ...] = ()
+    cancellation: Cancellation | None = Field(None, description="Who cancelled it, and how far that is.")
+    requeues: tuple[Requeued, ...] = ()
     waiting_because: str | None = Field(None, description="Why a PENDING task has no agent yet.")
+    placed_because: str | None = Field(None, description="Why its latest attempt went to its agent.")
 
 
 class TaskQueueStatus(BaseModel):
@@ -206,6 +281,16 @@ class AgentRecord(BaseModel):
     registered_at: int = 0
     retired: tuple[str, ...] = Field((), description="Past sessions, which may not come back.")
     reason: str | None = None
+    pause: Pause | None = Field(None, description="It gets nothing new, whatever its status.")
+    request: AgentRequest | None = Field(None, description="The last one to pause, resume, drain or restart it.")
+    update: AgentRequest | None = Field(None, description="The last one to change what it offers.")
+    overrides: Overrides | None = Field(None, description="What operators have changed of what it offers.")
+    wanted: Overrides | None = Field(None, description="What they shall be when the agent has confirmed the update.")
+
+    def seen_at(self, now: int) -> Self:
+        """Return it with how far its requests are at `now`."""
+        seen = {name: one.seen_at(now) for name in ("request", "update") if (one := getattr(self, name)) is not None}
+        return self.model_copy(update=seen) if seen else self
 
 
 class AgentInfo(AgentRecord):

@@ -10,7 +10,7 @@ from typing import Final
 
 
 class TaskStatus(StrEnum):
-    """Where a task is in its life. A terminal status never changes."""
+    """Where a task is in its life. A terminal status changes by `TASK_REVIVALS` alone."""
 
     PENDING = "PENDING"
     ASSIGNED = "ASSIGNED"
@@ -33,6 +33,11 @@ class TaskPriority(StrEnum):
     HIGH = "HIGH"
     URGENT = "URGENT"
 
+    @classmethod
+    def _missing_(cls, value: object) -> "TaskPriority | None":
+        """Read a level in lower case, too."""
+        return cls.__members__.get(value.upper()) if isinstance(value, str) else None
+
     @property
     def level(self) -> str:
         """The lower-case name that stream names carry."""
@@ -48,6 +53,7 @@ class FailureReason(StrEnum):
     EXPIRED = "expired"  # no agent took it within queue_timeout
     REJECTED = "rejected"  # the task itself is wrong: bad payload, bad id, refused by the agent
     POISON = "poison"  # attempt after attempt killed its agent
+    IMPOSSIBLE = "impossible"  # it was to fail fast, and no agent that is known could ever run it
 
 
 class AgentStatus(StrEnum):
@@ -95,12 +101,27 @@ AGENT_TRANSITIONS: Final = MappingProxyType(
         None: frozenset({_A.IDLE}),
         _A.IDLE: frozenset({_A.RUNNING, _A.DRAINING, _A.ERROR, _A.STOPPED}),
         _A.RUNNING: frozenset({_A.IDLE, _A.DRAINING, _A.ERROR, _A.STOPPED}),
-        _A.DRAINING: frozenset({_A.STOPPED, _A.ERROR, _A.IDLE}),
+        _A.DRAINING: frozenset({_A.STOPPED, _A.ERROR, _A.IDLE, _A.RUNNING}),
         _A.ERROR: frozenset({_A.IDLE, _A.RUNNING, _A.DRAINING, _A.STOPPED}),
         _A.STOPPED: frozenset({_A.IDLE}),
     }
 )
-"""From each agent status to those it may become next; STOPPED → IDLE and DRAINING → IDLE are new sessions."""
+"""From each agent status to those it may become next; STOPPED → IDLE is a new session.
+
+DRAINING → IDLE and DRAINING → RUNNING are a new session, or a resume that came before the process had ended.
+"""
+
+
+TASK_REVIVALS: Final = MappingProxyType({_T.FAILED: _T.PENDING})
+"""The one way out of a terminal status: an operator requeues a dead letter, which begins a new life of the same task.
+
+Not among `TASK_TRANSITIONS`, so that nothing else can take it.
+"""
+
+
+def task_may_be_revived(before: TaskStatus, after: TaskStatus) -> bool:
+    """Tell whether a requeue may make the move `before → after`."""
+    return TASK_REVIVALS.get(before) is after
 
 
 def task_may_become(before: TaskStatus | None, after: TaskStatus) -> bool:

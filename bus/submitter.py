@@ -11,7 +11,7 @@ from collections import deque
 from bus.connection import Redis
 from bus.errors import BusUnavailableError
 from bus.names import PoolNames
-from bus.submission import Submission, in_calls, send
+from bus.submission import Sent, Submission, in_calls, send
 
 
 class Submitter:
@@ -25,8 +25,8 @@ class Submitter:
     async def submit(self, names: PoolNames, submission: Submission) -> bool:
         """Store one submission; tell whether it was submitted before. Returns when the server has it.
 
-        Raises as `bus.submission.send` does. A cancelled caller gives up its own submission only, which may have been
-        stored; one that was not under way yet never is.
+        Raises `QueueFullError` if there is no room for this one, and as `bus.submission.send` does. A cancelled caller
+        gives up its own submission only, which may have been stored; one that was not under way yet never is.
         """
         lane = self._lanes.get(names.pool)
         if lane is None:
@@ -58,7 +58,10 @@ class _Lane:
         # No task of its own for the one that finds nothing under way: it is the usual case, and pays for nobody else.
         self._under_way = True
         try:
-            return bool(await send(self._redis, self._url, self._names, [submission]))
+            known, refused = await send(self._redis, self._url, self._names, [submission])
+            if refused:
+                raise refused[0].error(self._names, submission)
+            return bool(known)
         except BusUnavailableError as error:
             self._fail(error)
             raise
@@ -91,7 +94,7 @@ class _Lane:
         if not part:
             return
         try:
-            known = await send(self._redis, self._url, self._names, part)
+            outcome = await send(self._redis, self._url, self._names, part)
         except Exception as error:  # noqa: BLE001 - it belongs to the callers, all of them
             for _, stored in sent:
                 _refuse(stored, error)
@@ -102,9 +105,15 @@ class _Lane:
                 stored.cancel()
             raise
         else:
-            for submission, stored in sent:
-                if not stored.done():
-                    stored.set_result(submission.task_id in known)
+            self._tell(sent, outcome)
+
+    def _tell(self, sent: list[tuple[Submission, asyncio.Future[bool]]], outcome: Sent) -> None:
+        """Tell each caller what became of its own submission."""
+        for n, (submission, stored) in enumerate(sent):
+            if n in outcome.refused:
+                _refuse(stored, outcome.refused[n].error(self._names, submission))
+            elif not stored.done():
+                stored.set_result(submission.task_id in outcome.known)
 
     def _fail(self, error: Exception) -> None:
         """Refuse what was collected while the server did not answer: it would not be told so any sooner alone."""

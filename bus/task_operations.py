@@ -2,18 +2,32 @@
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import aclosing
 from time import monotonic
 from typing import Final
 
 from bus.errors import UnknownTaskError
 from bus.explanations import Explanation
+from bus.filters import TaskFilter
 from bus.ids import TaskId, new_client_id, task_pool
+from bus.ledger_view import TaskList
 from bus.link import ANSWER_S, Link
-from bus.messages import CancelTasks, Explain, Plan, Reprioritise, TaskFields
+from bus.messages import (
+    CancelMatching,
+    CancelTasks,
+    Explain,
+    Plan,
+    Reprioritise,
+    ReprioritiseMatching,
+    TaskFields,
+)
 from bus.records import Task, TaskCreate, TaskInDB, TaskQueueStatus
 from bus.states import TaskPriority, TaskStatus
 
 ACCEPTED_POLL_S: Final = 0.02
+SWEEP_S: Final = 10.0
+"""How long the leader may be silent about a command that speaks of all tasks of a kind; it says each second or so how
+far it is."""
 
 
 class TaskOperations:
@@ -38,10 +52,54 @@ class TaskOperations:
             raise UnknownTaskError(task_id, unread)
         return record
 
-    async def cancel(self, task_ids: Iterable[str], reason: str = "") -> None:
-        """Ask that tasks be cancelled; returns when the request is stored. Ended ones are left as they are."""
+    async def cancel(
+        self, task_ids: Iterable[str], reason: str = "", *, by: str | None = None, grace: float | None = None
+    ) -> None:
+        """Ask that tasks be cancelled; returns when the request is stored. Ended ones are left as they are.
+
+        What no agent has is CANCELLED as soon as the leader reads it. What an agent has is stopped by it: its code may
+        take `grace` seconds (the pool's 5 s if None) to clean up, then the task is given up: CANCELLED all the same,
+        and its slot taken until the code has stopped. `by` is who wants it, this client if None, as the record tells.
+        """
         for names, part in self._link.parts(task_ids):
-            await self._link.command(names, CancelTasks(task_ids=part, reason=reason, by=self._link.client_id))
+            asked = CancelTasks(task_ids=part, reason=reason, by=by or self._link.client_id, grace=grace)
+            await self._link.command(names, asked)
+
+    async def cancel_matching(
+        self, where: TaskFilter | str, reason: str = "", *, pool: str | None = None, timeout: float = SWEEP_S
+    ) -> int:
+        """Cancel every live task that matches and was submitted before; return how many that were.
+
+        The leader looks at each live task, a few thousand at a time between its other work. Those whose submission it
+        has not read yet when it is through are cancelled as it reads them, and are not counted.
+
+        Raises `ValueError` for a filter that cannot be read, and `NoLeaderError` when nothing was heard for `timeout`
+        seconds: the command is stored all the same, and will be done.
+        """
+        asked = CancelMatching(
+            where=self._link.filter(where), reason=reason, by=self._link.client_id, reply_to=new_client_id()
+        )
+        return await self._sweep(asked, pool, timeout)
+
+    async def reprioritise_matching(
+        self, where: TaskFilter | str, priority: TaskPriority, *, pool: str | None = None, timeout: float = SWEEP_S
+    ) -> int:
+        """Give every live task that matches another priority; return how many. Otherwise as `cancel_matching`."""
+        asked = ReprioritiseMatching(
+            where=self._link.filter(where), priority=priority, by=self._link.client_id, reply_to=new_client_id()
+        )
+        return await self._sweep(asked, pool, timeout)
+
+    async def _sweep(self, asked: CancelMatching | ReprioritiseMatching, pool: str | None, timeout: float) -> int:
+        count = 0
+        answers = self._link.answers(self._link.names(pool), asked, asked.reply_to or "", timeout)
+        async with aclosing(answers):
+            async for reply in answers:
+                if reply.swept is not None:
+                    count = reply.swept.count
+                    if reply.swept.finished:
+                        break
+        return count
 
     async def reprioritise(self, task_ids: Iterable[str], priority: TaskPriority) -> None:
         """Ask that tasks have another priority; returns when the request is stored. Ended ones stay as they are."""
@@ -75,10 +133,33 @@ class TaskOperations:
         return found
 
     async def list_tasks(
-        self, status: TaskStatus | None = None, *, limit: int = 100, pool: str | None = None
-    ) -> list[Task]:
-        """Return at most `limit` tasks: those in agents' hands, then waiting ones in their order, then ended ones."""
-        return await self._link.ask(self._link.view(pool).tasks(status, limit))
+        self,
+        status: TaskStatus | None = None,
+        *,
+        where: TaskFilter | str = "",
+        limit: int = 100,
+        pool: str | None = None,
+        look_at: int = 100_000,
+    ) -> TaskList:
+        """Return at most `limit` tasks that match: in agents' hands, then waiting in their order, then ended ones.
+
+        At most `look_at` records are read for it, of ended tasks the latest; `complete` of the list tells whether that
+        was all there are. A status narrows what is read, and so do a reason and an instant of the end. Raises
+        `ValueError` for a filter that cannot be read.
+        """
+        asked = self._link.filter(where)
+        if status is not None:
+            if asked.status and status not in asked.status:
+                return TaskList()
+            asked = asked.model_copy(update={"status": (status,)})
+        return await self._link.ask(self._link.view(pool).tasks(asked, limit, look_at))
+
+    async def children(self, task_id: str, *, limit: int = 100) -> list[Task]:
+        """Return at most `limit` children of a task, the oldest first; they are listed as long as it is kept.
+
+        `get` tells how many there are.
+        """
+        return await self._link.ask(self._link.view(task_pool(task_id)).children(task_id, limit))
 
     async def queue_status(self, pool: str | None = None) -> TaskQueueStatus:
         """Return how much waits and runs in a pool."""

@@ -26,8 +26,8 @@ from bus.ids import ClientId, TaskId
 from bus.messages import VERSION, Outcome, WatchTasks
 from bus.names import DATA_FIELD, PoolNames
 from bus.outage import is_refusal
-from bus.records import Guard, Run
-from bus.states import TaskPriority
+from bus.records import CancelOutcome, Guard, Run
+from bus.states import TaskPriority, TaskStatus
 
 LOG = logging.getLogger("callboard.client")
 
@@ -56,6 +56,17 @@ class Waiter:
         self.look_at = 0.0
         self.waited_for = False
 
+    @property
+    def has_failed(self) -> bool:
+        """True if the outcome is known, and is one that an operator may undo."""
+        outcome = self.outcome
+        return (
+            outcome.done()
+            and not outcome.cancelled()
+            and outcome.exception() is None
+            and outcome.result().status is TaskStatus.FAILED
+        )
+
 
 class Outcomes:
     """The outcomes of one client's tasks in one pool. Its loops run from the first `wait_for` to `close`."""
@@ -72,9 +83,12 @@ class Outcomes:
         self._loops: list[asyncio.Task[None]] = []
 
     def waiter(self, task_id: TaskId) -> Waiter:
-        """Return the waiter of a task; it lives as long as somebody holds it."""
+        """Return the waiter of a task; it lives as long as somebody holds it.
+
+        One that was told of a failure is not handed out again: the task may have been requeued since.
+        """
         waiter = self._waiters.get(task_id)
-        if waiter is None:
+        if waiter is None or waiter.has_failed:
             waiter = self._waiters[task_id] = Waiter(task_id)
         return waiter
 
@@ -265,4 +279,6 @@ def _outcome(task_id: TaskId, row: Any) -> Outcome | None:  # noqa: ANN401 - wha
         output=None if result is None else from_json(result),
         error=told.error,
         reason=told.reason,
+        by=told.cancellation.by or None if told.cancellation and guard.status is TaskStatus.CANCELLED else None,
+        given_up=told.cancellation is not None and told.cancellation.outcome is CancelOutcome.GIVEN_UP,
     )

@@ -21,7 +21,9 @@ _COMMANDS: Final = (
     ("token", "Make, list and revoke tokens of the REST API."),
     ("submit", "Submit a task, or many; print ids, or wait for results."),
     ("tasks", "Look at tasks, fetch their results, cancel them."),
-    ("agents", "Look at agents, drain and restart them."),
+    ("dead", "Look at tasks that have failed, requeue and purge them."),
+    ("agents", "Look at agents, pause, drain, restart and change them."),
+    ("schedules", "Look at schedules, make, pause, trigger and delete them."),
     ("asyncapi", "Print the AsyncAPI document of everything that is said on the bus."),
     ("version", "Print the versions of Callboard and of what it runs on."),
 )

@@ -87,12 +87,19 @@ def _explain(error: BaseException) -> tuple[int, str]:
     from cyclopts import CycloptsError  # noqa: PLC0415 - child processes do without it
 
     from bus.embedded import EmbeddedServerError  # noqa: PLC0415 - slow, and only a failure needs it
-    from bus.errors import CallboardError, RequirementSyntaxError, SubmissionError  # noqa: PLC0415 - the same
+    from bus.errors import (  # noqa: PLC0415 - the same
+        CallboardError,
+        QueueFullError,
+        RequirementSyntaxError,
+        ScheduleError,
+        SubmissionError,
+    )
     from metrics.exposition import PortTakenError  # noqa: PLC0415 - the same
 
     if isinstance(error, CycloptsError):
         return USAGE, _words_of_wrong_argument(error)
-    if isinstance(error, UsageError | SubmissionError | RequirementSyntaxError):
+    wrong = isinstance(error, UsageError | SubmissionError | ScheduleError | RequirementSyntaxError)
+    if wrong and not isinstance(error, QueueFullError):
         return USAGE, str(error)
     if isinstance(error, EmbeddedServerError):
         return FAILED, _words_of_embedded_server(error)

@@ -5,8 +5,9 @@ stores decisions in their order. They overlap by one pass, so that the server st
 Nothing waits for a timer: a single task is decided and stored at once, and under load passes grow by themselves.
 
 The scheduler's memory runs ahead of the ledger by at most three passes: one that is stored, one that waits for it, and
-one that is decided. Whatever leaves it in doubt (a fence, a conflict, a lost lease) ends the engine with
-`LeadLostError`; its memory is thrown away and the next leader, perhaps the same process, loads the ledger.
+one that is decided. (A pass that is about dead letters waits until there are none: `revival` says why.) Whatever leaves
+it in doubt (a fence, a conflict, a lost lease) ends the engine with `LeadLostError`; its memory is thrown away and the
+next leader, perhaps the same process, loads the ledger.
 
 A pass that raises is a defect, and ends the engine with `DefectError`. The entries that it worked on are its suspects:
 when the next term meets one of them it takes the entries one at a time, each after a pass without any, so that the one
@@ -16,11 +17,12 @@ that raises again is known for certain and can be set aside.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -28,16 +30,19 @@ from bus.clock import monotonic_ms
 from bus.connection import CONNECTION_ERRORS, Redis
 from bus.names import PoolNames
 from dispatcher.core.decisions import Decisions
-from dispatcher.core.events import Blind, Duplicate, Event, Horizon
+from dispatcher.core.events import Blind, Duplicate, Event, Found, Horizon
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.inbox import Inbox, Portion
 from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import ConflictError, FencedError, Inputs, Ledger
+from dispatcher.loading import load_guards
 from dispatcher.observer import DispatcherObserver
 from dispatcher.reporting import report_pass
+from dispatcher.revival import speaks_of_the_dead, with_records
 from dispatcher.translate import entry_ms
 
 LOG = logging.getLogger("callboard.dispatcher")
+T = TypeVar("T")
 
 RENEW_EVERY_S: Final = 1.0
 HORIZON_EVERY_S: Final = 0.25
@@ -132,6 +137,11 @@ class Engine:
         """The scheduler at work; read-only for everybody else."""
         return self._scheduler
 
+    def add(self, event: Event) -> None:
+        """Let the next pass take an event that is of no stream."""
+        self._extra.append(event)
+        self._inbox.wake()
+
     async def run(self) -> None:
         """Lead until cancelled. Raises `LeadLostError`, `DefectError`, or what the server answered; one of them."""
         try:
@@ -161,6 +171,8 @@ class Engine:
 
     async def _pass(self, portions: Sequence[Portion], *, alone: bool = False) -> None:
         """Decide one pass and hand it on to be stored; `alone`, its one entry and nothing else."""
+        if speaks_of_the_dead(piece.event for portion in portions for piece in portion.pieces if piece.event):
+            await self._decided.join()
         events: list[Event] = []
         if not alone:
             events, self._extra = self._extra, events
@@ -171,15 +183,27 @@ class Engine:
                     events.append(piece.event)
                 inputs.rejected += piece.rejected
             inputs.acks[portion.stream] = portion.consumed
-        now = self._leadership.clock.now_ms()
-        began = time.perf_counter()
         try:
+            if speaks_of_the_dead(events):
+                events = await self._with_records(events)
+            now = self._leadership.clock.now_ms()
+            began = time.perf_counter()
             decisions = self._scheduler.step(events, now)
+        except (LeadLostError, RedisError):
+            raise
         except Exception as error:
             raise DefectError(_refs(portions), certain=alone) from error
         if len(decisions) or portions:
             self._observer.decided(len(decisions), time.perf_counter() - began)
             await self._decided.put(_Pass(decisions, inputs, portions, now, alone))
+
+    async def _with_records(self, events: list[Event]) -> list[Event]:
+        """Read what events on dead letters are about; waits for the server as long as the lease is ours."""
+        while True:
+            try:
+                return await with_records(self._redis, self._names, events)
+            except CONNECTION_ERRORS as error:
+                await self._pause(error)
 
     def _idle_for(self) -> float | None:
         due = self._scheduler.next_due  # in the past if the last pass has left some for the next
@@ -201,27 +225,41 @@ class Engine:
             if known:
                 self._extra += [Duplicate(task_id) for task_id in known]
                 self._inbox.wake()
+            if asked := work.decisions.inquiries:
+                guards = await self._insist(partial(load_guards, self._redis, self._names, asked))
+                self._extra += [Found(task_id, guard) for task_id, guard in zip(asked, guards, strict=True)]
+                self._inbox.wake()
+            self._decided.task_done()
+
+    async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask the server, again and again while the lease is ours and it does not answer."""
+        while True:
+            try:
+                return await ask()
+            except CONNECTION_ERRORS as error:
+                await self._pause(error)
 
     async def _store(self, work: _Pass) -> list[str]:
         """Commit one pass, repeating it while its outcome is unknown and the lease is ours."""
-        while True:
-            try:
-                return await self._ledger.commit(self._lead, work.decisions, work.inputs, work.now)
-            except FencedError as error:
-                msg = f"another leader or none has the lease now ({error})"
-                raise LeadLostError(msg) from error
-            except ConflictError as error:
-                LOG.warning("the ledger differs from memory, loading it anew: %s", error)
-                raise LeadLostError(str(error)) from error
-            except CONNECTION_ERRORS as error:
-                if not self._leadership.trusted:
-                    msg = f"the server does not answer ({error})"
-                    raise LeadLostError(msg) from error
-                await asyncio.sleep(COMMIT_RETRY_S)
-            except RedisError:
-                raise
-            except Exception as error:
-                raise DefectError(_refs(work.portions), certain=work.alone) from error
+        try:
+            return await self._insist(lambda: self._ledger.commit(self._lead, work.decisions, work.inputs, work.now))
+        except FencedError as error:
+            msg = f"another leader or none has the lease now ({error})"
+            raise LeadLostError(msg) from error
+        except ConflictError as error:
+            LOG.warning("the ledger differs from memory, loading it anew: %s", error)
+            raise LeadLostError(str(error)) from error
+        except (RedisError, LeadLostError):
+            raise
+        except Exception as error:
+            raise DefectError(_refs(work.portions), certain=work.alone) from error
+
+    async def _pause(self, error: BaseException) -> None:
+        """Wait before the server is asked again; raise `LeadLostError` when the lease may have ended meanwhile."""
+        if not self._leadership.trusted:
+            msg = f"the server does not answer ({error})"
+            raise LeadLostError(msg) from error
+        await asyncio.sleep(COMMIT_RETRY_S)
 
     # --- keeping the lead
 

@@ -12,8 +12,9 @@ conflict) is answered by loading the ledger anew, never by guessing.
 """
 
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 from pydantic_core import to_json
@@ -23,7 +24,16 @@ from bus.ids import is_keyed
 from bus.messages import VERSION
 from bus.names import DISPATCHERS_GROUP, PoolNames
 from bus.script import Arg, Script
-from dispatcher.core.decisions import AgentChange, Answer, Decisions, Instruct, TaskChange, TaskTransition
+from dispatcher.core.decisions import (
+    AgentChange,
+    Answer,
+    Decisions,
+    Instruct,
+    Place,
+    QueueChange,
+    TaskChange,
+    TaskTransition,
+)
 from dispatcher.leadership import Lead
 
 COMMIT: Final = Script("dispatcher.scripts", "commit")
@@ -86,9 +96,12 @@ class _Part:
     changes: list[TaskChange]
     transitions: list[TaskTransition]
     answers: list[Answer]
+    void: list[TaskChange] = field(default_factory=list)
+    """Changes that were left out: of tasks that were to be new and exist."""
 
     def drop(self, known: Container[str]) -> None:
         """Leave out all that concerns the tasks `known`."""
+        self.void += [one for one in self.changes if one.task_id in known]
         self.changes = [one for one in self.changes if one.task_id not in known]
         self.transitions = [one for one in self.transitions if one.task_id not in known]
         self.answers = [one for one in self.answers if one.task_id not in known]
@@ -148,8 +161,10 @@ class _Call:
         "n_agents",
         "n_messages",
         "n_notes",
+        "n_queues",
         "n_tasks",
         "notes",
+        "queues",
         "tasks",
     )
 
@@ -161,7 +176,8 @@ class _Call:
         self.messages: list[Arg] = []
         self.agents: list[Arg] = []
         self.notes: list[Arg] = []
-        self.n_tasks = self.n_acks = self.n_messages = self.n_agents = self.n_notes = 0
+        self.queues: list[Arg] = []
+        self.n_tasks = self.n_acks = self.n_messages = self.n_agents = self.n_notes = self.n_queues = 0
         self.events: bytes = b""
         self.id = ""
 
@@ -231,11 +247,13 @@ class Ledger:
             call.n_messages,
             call.n_agents,
             call.n_notes,
+            call.n_queues,
             *call.tasks,
             *call.acks,
             *call.messages,
             *call.agents,
             *call.notes,
+            *call.queues,
         ]
 
     def _render(self, part: _Part, rest: Decisions | None, inputs: Inputs | None, lead: Lead, now: int) -> _Call:
@@ -243,6 +261,8 @@ class Ledger:
         call = _Call(self._fixed)
         for change in part.changes:
             self._task(call, change)
+        for queue in queue_changes(part.changes, part.void):
+            self._queue(call, queue)
         outputs = {c.task_id: c.output for c in part.changes if c.output is not None and len(c.output) > LARGE_OUTPUT}
         self._answers(call, part.answers, outputs)
         if rest is not None:
@@ -250,9 +270,7 @@ class Ledger:
             for reply in rest.replies:
                 self._message(call, self._names.replies(reply.client_id), REPLY_TTL_MS, 0, reply.body)
             self._agents(call, rest.agents, now)
-            for note in rest.notes:
-                call.n_notes += 1
-                call.notes += (call.key(self._names.notes(note.kind)), note.field, note.value or b"")
+            self._notes(call, rest)
         if inputs is not None:
             limits = self._limits
             for body in inputs.rejected:
@@ -282,8 +300,13 @@ class Ledger:
                 f'{{"v":{VERSION},"task_id":"{change.task_id}","attempt":{handover.attempt},"session":"{handover.session}",'
                 f'"score":{handover.score},"assigned_at":{handover.at},{version}"task":'
             )
-        marker = call.key(names.submitted(change.task_id)) if not change.before and is_keyed(change.task_id) else 0
+        ends_here = not change.before or change.place is Place.GONE
+        marker = call.key(names.submitted(change.task_id)) if ends_here and is_keyed(change.task_id) else 0
         release = 0 if change.release is None else call.key(names.assignments(change.release))
+        joined = 0 if change.parent is None else call.key(names.children(change.parent))
+        ended = 0
+        if change.last_of_kin:
+            ended = call.key(names.children(change.task_id if change.parent is None else change.parent))
         call.n_tasks += 1
         call.tasks += (
             call.key(names.task(change.task_id)),
@@ -299,6 +322,8 @@ class Ledger:
             target,
             head,
             marker,
+            joined,
+            ended,
         )
 
     def _instructions(self, call: _Call, instructions: Sequence[Instruct]) -> None:
@@ -336,6 +361,23 @@ class Ledger:
                 cap = bounded(limits.replies_cap, limits.replies_bytes, len(body))
                 self._message(call, stream, limits.replies_ttl_ms, cap, body)
 
+    def _notes(self, call: _Call, rest: Decisions) -> None:
+        for note in rest.notes:
+            call.n_notes += 1
+            call.notes += (call.key(self._names.notes(note.kind)), note.field, note.value or b"")
+        for queue in rest.queues:
+            self._queue(call, queue)
+
+    def _queue(self, call: _Call, change: QueueChange) -> None:
+        key = call.key(self._names.queue(change.scope))
+        if not change.add and not change.remove:
+            call.n_queues += 1
+            call.queues += (key, "0", 0)
+        for sign, ids in (("+", change.add), ("-", change.remove)):
+            if ids:
+                call.n_queues += 1
+                call.queues += (key, sign, len(ids), *ids)
+
     @staticmethod
     def _message(call: _Call, stream: str, ttl_ms: int, cap: int, body: bytes) -> None:
         call.n_messages += 1
@@ -362,6 +404,17 @@ class Ledger:
                 pipe.hset(key, mapping=fields)
                 pipe.pexpire(key, STANDING_TTL_MS)
             await pipe.execute()
+
+
+def queue_changes(changes: Sequence[TaskChange], void: Sequence[TaskChange]) -> Iterable[QueueChange]:
+    """Return what changes in the sets of bounded scopes; what was submitted again and is `void` does not wait."""
+    found: dict[str, QueueChange] = {}
+    for change, queued in chain(((one, one.queued) for one in changes if one.queues), ((one, False) for one in void)):
+        if queued is not None:
+            for scope in change.queues:
+                queue = found.setdefault(scope, QueueChange(scope))
+                (queue.add if queued else queue.remove).append(change.task_id)
+    return found.values()
 
 
 def bounded(cap: int, budget: int, size: int) -> int:

@@ -55,21 +55,27 @@ async def load_tasks(redis: Redis, names: PoolNames) -> AsyncIterator[list[Store
                 for raw in ids:
                     pipe.hmget(names.task(raw.decode()), ["state", "spec", "run"])
                 rows: list[Any] = await pipe.execute()
-            yield [
-                loaded for raw, row in zip(ids, rows, strict=True) if (loaded := _read(raw.decode(), row)) is not None
-            ]
+            read = [read_task(raw.decode(), row) for raw, row in zip(ids, rows, strict=True)]
+            yield [loaded for loaded in read if loaded is not None and not loaded.guard.status.terminal]
 
 
-def _read(task_id: str, row: Sequence[bytes | None]) -> StoredTask | None:
-    """Return the record of a live task; None for what is not live, not there, or not readable."""
+async def load_guards(redis: Redis, names: PoolNames, task_ids: Sequence[str]) -> list[str]:
+    """Return the guards of tasks as they are stored, empty for those without a record."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for task_id in task_ids:
+            pipe.hget(names.task(task_id), "state")
+        rows: list[bytes | None] = await pipe.execute()
+    return ["" if row is None else row.decode() for row in rows]
+
+
+def read_task(task_id: str, row: Sequence[bytes | None]) -> StoredTask | None:
+    """Return the record of a task by its fields state, spec and run; None for what is not there, or not readable."""
     state, spec, run = row
     if state is None:
         LOG.error("task %s: it stands in an index and has no record", task_id)
         return None
     try:
         guard = Guard.parse(state.decode())
-        if guard.status.terminal:
-            return None
         header = TaskHeader.model_validate_json(spec or b"")
         return StoredTask(task_id, guard, header, Run.model_validate_json(run or b""))
     except ValueError as error:

@@ -13,6 +13,9 @@ class AgentGauge(NamedTuple):
     slots: int
     used: int
     heartbeat_age: float
+    paused: bool = False
+    requests: tuple[tuple[str, str], ...] = ()
+    """(kind, state) of what it was asked and has not done."""
 
 
 class QueueGauge(NamedTuple):
@@ -37,8 +40,17 @@ class DispatcherObserver(Protocol):
     ) -> None:
         """Tasks became terminal: their last attempt's run time and their time since submission."""
 
+    def firings(self, schedule: str, outcome: str, count: int) -> None:
+        """`count` instants of a schedule were fired, triggered, skipped or missed, or earlier tasks of it replaced."""
+
     def retried(self, capability: str, reason: str, count: int) -> None:
         """Tasks went back to PENDING after an attempt: error, timeout, agent_lost, returned."""
+
+    def requeued(self, capability: str, count: int) -> None:
+        """Dead letters were given a new life."""
+
+    def purged(self, count: int) -> None:
+        """Dead letters were deleted for good."""
 
     def stale(self, kind: str, count: int) -> None:
         """Late or foreign reports were refused."""
@@ -67,6 +79,9 @@ class DispatcherObserver(Protocol):
     def backlog(self, topic: str, entries: int) -> None:
         """Entries of an inbound stream that are not yet consumed, about once a second."""
 
+    def dead_letters(self, count: int) -> None:
+        """FAILED tasks that are kept, about once a second."""
+
 
 class Silent:
     """A `DispatcherObserver` that tells nobody."""
@@ -82,7 +97,16 @@ class Silent:
     ) -> None:
         """Ignore it."""
 
+    def firings(self, schedule: str, outcome: str, count: int) -> None:
+        """Ignore it."""
+
     def retried(self, capability: str, reason: str, count: int) -> None:
+        """Ignore it."""
+
+    def requeued(self, capability: str, count: int) -> None:
+        """Ignore it."""
+
+    def purged(self, count: int) -> None:
         """Ignore it."""
 
     def stale(self, kind: str, count: int) -> None:
@@ -110,6 +134,9 @@ class Silent:
         """Ignore it."""
 
     def backlog(self, topic: str, entries: int) -> None:
+        """Ignore it."""
+
+    def dead_letters(self, count: int) -> None:
         """Ignore it."""
 
 

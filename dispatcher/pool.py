@@ -35,6 +35,7 @@ from dispatcher.loading import load_agents, load_notes, load_tasks
 from dispatcher.observer import DispatcherObserver
 from dispatcher.reporting import reasons, report_standing, workloads
 from dispatcher.salvage import salvage_report
+from dispatcher.strays import StraySearch
 from dispatcher.translate import arrival_of
 
 LOG = logging.getLogger("callboard.dispatcher")
@@ -199,7 +200,7 @@ class PoolDispatcher:
     async def _take_over(self, lead: Lead) -> Engine:
         """Load the ledger, renewing the lease meanwhile, and make the engine of this term."""
         clock = self._leadership.clock
-        scheduler = Scheduler(self._config, seed=lead.epoch)
+        scheduler = Scheduler(self._config, seed=lead.epoch, pool=self.pool)
         notes = await load_notes(self._redis, self._names)
         agents = await load_agents(self._redis, self._names, clock.now_ms())
         scheduler.load(agents, (), clock.now_ms(), notes)
@@ -276,12 +277,16 @@ class PoolDispatcher:
     async def _stand(self, engine: Engine) -> None:
         """Publish, for people and for Prometheus, how things stand."""
         turn = 0
+        strays = StraySearch(self._redis, self._names)
         while True:
             await asyncio.sleep(STANDING_EVERY_S)
             turn += 1
             self._ailment = None
             try:
                 await self._stand_once(engine, prune=turn % PRUNE_EVERY == 0)
+                if turn % PRUNE_EVERY == 0:
+                    async for found in strays.look(engine.scheduler):
+                        engine.add(found)
             except (*CONNECTION_ERRORS, RedisError):
                 continue  # whether the server serves is for the engine to say
             except Exception:
@@ -295,6 +300,7 @@ class PoolDispatcher:
         await self._ledger.publish(self._names.waiting, await reasons(scheduler))
         for topic in self._topics:
             self._observer.backlog(topic.name, await self._redis.xlen(topic.stream))
+        self._observer.dead_letters(await self._redis.zcard(self._names.dead))
         if prune:
             await self._ledger.prune(self._leadership.clock.now_ms())
 

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from heapq import nlargest
 from typing import Final
 
 from bus.records import AgentWorkload
 from bus.states import AgentStatus, TaskStatus
-from dispatcher.core.decisions import Decisions
+from dispatcher.core.decisions import Decisions, Ended
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.observer import AgentGauge, DispatcherObserver, QueueGauge
 
@@ -20,6 +20,8 @@ def report_pass(observer: DispatcherObserver, decisions: Decisions) -> None:
     """Tell `observer` of a pass that was stored; grouped, so that its cost does not grow with every task."""
     for (capability, priority), count in Counter((one.capability, one.priority) for one in decisions.accepted).items():
         observer.accepted(capability, priority, count)
+    for firing in decisions.firings:
+        observer.firings(firing.schedule, firing.outcome, firing.count)
     if decisions.placed:
         waits: dict[str, list[float]] = defaultdict(list)
         for placed in decisions.placed:
@@ -27,17 +29,29 @@ def report_pass(observer: DispatcherObserver, decisions: Decisions) -> None:
         for capability, seconds in waits.items():
             observer.placed(capability, seconds)
     if decisions.ended:
-        ends: dict[tuple[str, str, str], tuple[list[float], list[float]]] = {}
-        for ended in decisions.ended:
-            runs, totals = ends.setdefault((ended.capability, ended.status, ended.reason), ([], []))
-            runs.append(ended.run_ms / 1000)
-            totals.append(ended.total_ms / 1000)
-        for (capability, status, reason), (runs, totals) in ends.items():
-            observer.finished(capability, status, reason, runs, totals)
+        _report_ends(observer, decisions.ended)
     for (capability, reason), count in Counter(decisions.retried).items():
         observer.retried(capability, reason, count)
     for kind, count in Counter(decisions.stale).items():
         observer.stale(kind, count)
+    _report_dead_letters(observer, decisions)
+
+
+def _report_dead_letters(observer: DispatcherObserver, decisions: Decisions) -> None:
+    for capability, count in Counter(decisions.requeued).items():
+        observer.requeued(capability, count)
+    if decisions.purged:
+        observer.purged(decisions.purged)
+
+
+def _report_ends(observer: DispatcherObserver, ended: Sequence[Ended]) -> None:
+    ends: dict[tuple[str, str, str], tuple[list[float], list[float]]] = {}
+    for one in ended:
+        runs, totals = ends.setdefault((one.capability, one.status, one.reason), ([], []))
+        runs.append(one.run_ms / 1000)
+        totals.append(one.total_ms / 1000)
+    for (capability, status, reason), (runs, totals) in ends.items():
+        observer.finished(capability, status, reason, runs, totals)
 
 
 def report_standing(observer: DispatcherObserver, scheduler: Scheduler) -> None:
@@ -58,6 +72,12 @@ def report_standing(observer: DispatcherObserver, scheduler: Scheduler) -> None:
                 agent.slots,
                 len(agent.tasks),
                 max(0.0, (now - agent.last_beat) / 1000),
+                agent.pause is not None,
+                tuple(
+                    (one.kind.value, one.state_at(now).value)
+                    for one in (agent.request, agent.update)
+                    if one is not None and one.open
+                ),
             )
             for agent in fleet.agents.values()
         ]

@@ -16,12 +16,31 @@ from dispatcher.decoding import Batch, Topic
 from dispatcher.intake import Intake
 from dispatcher.ledger import LedgerLimits
 from dispatcher.observer import DispatcherObserver
+from dispatcher.placement_settings import fairness_weights, head_starts, max_pending
 from dispatcher.pool import PoolDispatcher
 from dispatcher.settings import DispatcherSettings
 
 
 def _ms(duration: timedelta) -> int:
     return int(duration.total_seconds() * 1000)
+
+
+def config_of(settings: DispatcherSettings, pool: str) -> SchedulerConfig:
+    """Return the policy of one of the pools that are served."""
+    pools = settings.pools
+    of_pool, of_capabilities = max_pending(settings.max_pending, pools, pool)
+    return SchedulerConfig(
+        head_start_ms=head_starts(settings.head_starts, pools, pool),
+        fairness_weights=fairness_weights(settings.fairness_weights, pools, pool),
+        max_pending=of_pool,
+        capability_max_pending=of_capabilities,
+        fail_fast_grace_ms=_ms(settings.fail_fast_grace),
+        breaker_failures=settings.breaker_failures,
+        breaker_cooldown_ms=_ms(settings.breaker_cooldown),
+        recall_after_ms=_ms(settings.recall_after),
+        prefetch_ms=_ms(settings.prefetch),
+        retry=RetryPolicy(base=settings.retry_base.total_seconds(), cap=settings.retry_cap.total_seconds()),
+    )
 
 
 class Dispatcher:
@@ -36,10 +55,6 @@ class Dispatcher:
         self._broker = make_broker(settings.redis_url, max_connections=10 * len(settings.pools) + 6)
         self._waiting = set(settings.pools)
         self._ready: asyncio.Event | None = None
-        config = SchedulerConfig(
-            prefetch_ms=_ms(settings.prefetch),
-            retry=RetryPolicy(base=settings.retry_base.total_seconds(), cap=settings.retry_cap.total_seconds()),
-        )
         self._pools = [
             PoolDispatcher(
                 redis=self._redis,
@@ -47,7 +62,7 @@ class Dispatcher:
                 pool=check_pool(pool),
                 dispatcher_id=settings.dispatcher_id,
                 lease_ms=_ms(settings.leader_lease),
-                config=config,
+                config=config_of(settings, pool),
                 limits=LedgerLimits(
                     retention_ms=_ms(settings.retention), events_retention_ms=_ms(settings.events_retention)
                 ),

@@ -5,12 +5,15 @@ import socket
 from datetime import timedelta
 from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bus.connection import resolve_url
 from bus.durations import Duration
 from bus.ids import AGENT_ID_PATTERN, DEFAULT_POOL, check_pool
+from dispatcher.placement_settings import fairness_weights, head_starts, max_pending, split
+
+Items = Annotated[tuple[str, ...], NoDecode]
 
 
 class DispatcherSettings(BaseSettings):
@@ -34,10 +37,40 @@ class DispatcherSettings(BaseSettings):
     retry_base: Duration = Field(timedelta(seconds=1), description="Upper bound of the first retry's backoff.")
     retry_cap: Duration = Field(timedelta(minutes=5), description="Upper bound of any retry's backoff.")
 
+    head_starts: Items = Field((), description="Head starts of priorities: `HIGH=10m`, of one pool `reports:HIGH=1h`.")
+    fairness_weights: Items = Field((), description="Shares of fairness keys that are not 1: `tenant-a=3`.")
+    max_pending: Items = Field(
+        (), description="Most tasks that may wait: `10000` of the pool, `text.count=500` of a capability."
+    )
+    fail_fast_grace: Duration = Field(
+        timedelta(seconds=10), description="How long tasks that fail fast wait for agents that may be starting."
+    )
+    breaker_failures: int = Field(
+        20, ge=0, description="Failures in a row that shut a capability off at an agent; 0 is never."
+    )
+    breaker_cooldown: Duration = Field(timedelta(seconds=5), description="How long that lasts at first.")
+    recall_after: Duration = Field(
+        timedelta(milliseconds=100), description="How long work ahead of slots waits before others may have it."
+    )
+
     @field_validator("pools", mode="before")
     @classmethod
     def _split_pools(cls, pools: object) -> object:
         return [pool.strip() for pool in pools.split(",")] if isinstance(pools, str) else pools
+
+    @field_validator("head_starts", "fairness_weights", "max_pending", mode="before")
+    @classmethod
+    def _split_items(cls, given: object) -> object:
+        return split(given)
+
+    @field_validator("head_starts", "fairness_weights", "max_pending")
+    @classmethod
+    def _policies_can_be_read(cls, items: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        check = {"head_starts": head_starts, "fairness_weights": fairness_weights, "max_pending": max_pending}
+        pools = info.data.get("pools", ())
+        for pool in pools:
+            check[info.field_name or ""](items, pools, pool)
+        return items
 
     @field_validator("pools")
     @classmethod

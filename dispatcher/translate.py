@@ -21,9 +21,12 @@ from bus.messages import (
     CancelTasks,
     Command,
     Heartbeat,
+    PurgeDead,
     Register,
     Registration,
     Report,
+    Reprioritise,
+    RequeueDead,
     TaskError,
     TaskHeader,
     WatchTasks,
@@ -95,7 +98,9 @@ def pieces(event: Event | None, size: int) -> Iterator[tuple[Event | None, int]]
                 yield Reported(part, event.at), max(ITEMS_PER_PIECE, weight * ITEMS_PER_PIECE // items)
             return
         weight = max(weight, items)
-    elif isinstance(event, Commanded) and isinstance(event.command, CancelTasks | WatchTasks):
+    elif isinstance(event, Commanded) and isinstance(
+        event.command, CancelTasks | Reprioritise | RequeueDead | PurgeDead | WatchTasks
+    ):
         ids = event.command.task_ids
         if len(ids) > ITEMS_PER_PIECE:
             for some in _chunks(ids):

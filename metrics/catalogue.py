@@ -63,9 +63,19 @@ TASKS_ACCEPTED: Final = _counter(
 TASKS_FINISHED: Final = _counter(
     "tasks_finished", "Tasks that became terminal.", "pool", "capability", "status", "reason"
 )
+FIRINGS: Final = _counter(
+    "schedule_firings",
+    "What became of schedules: instants fired, triggered, skipped or missed; tasks replaced.",
+    *("pool", "schedule", "outcome"),
+)
 TASK_RETRIES: Final = _counter(
     "task_retries", "Tasks that went back to PENDING after an attempt.", "pool", "capability", "reason"
 )
+DEAD_REQUEUED: Final = _counter(
+    "dead_letters_requeued", "Dead letters that were given a new life.", "pool", "capability"
+)
+DEAD_PURGED: Final = _counter("dead_letters_purged", "Dead letters that were deleted before their time.", "pool")
+DEAD_LETTERS: Final = _gauge("dead_letters", "FAILED tasks that are kept, to be looked at, requeued or purged.", "pool")
 ATTEMPTS_PLACED: Final = _counter("attempts_placed", "Attempts given to agents.", "pool", "capability")
 QUEUE_WAIT: Final = _histogram(
     "task_queue_wait_seconds",
@@ -84,6 +94,12 @@ TASKS_WAITING: Final = _gauge(
     "tasks_waiting", "Tasks that may start and have no agent.", "pool", "capability", "priority"
 )
 AGENTS: Final = _gauge("agents", "Known agents.", "pool", "status", "health")
+AGENTS_PAUSED: Final = _gauge("agents_paused", "Agents that get nothing new because somebody has paused them.", "pool")
+AGENT_REQUESTS: Final = _gauge(
+    "agent_requests",
+    "What agents were asked and have not done: `requested`, `confirmed` or `overdue`.",
+    *("pool", "kind", "state"),
+)
 AGENT_SLOTS: Final = _gauge("agent_slots", "Tasks an agent runs at once.", "pool", "agent")
 AGENT_SLOTS_USED: Final = _gauge("agent_slots_used", "Tasks in an agent's hands, running or about to.", "pool", "agent")
 HEARTBEAT_AGE: Final = _gauge("agent_heartbeat_age_seconds", "Time since an agent was last heard of.", "pool", "agent")
@@ -106,9 +122,11 @@ LEADER_EPOCH: Final = _gauge("leader_epoch", "The epoch this process leads the p
 BACKLOG: Final = _gauge("stream_backlog", "Entries of an inbound stream that are not consumed yet.", "pool", "topic")
 
 DISPATCHER: Final = (
-    *(TASKS_ACCEPTED, TASKS_FINISHED, TASK_RETRIES, ATTEMPTS_PLACED, QUEUE_WAIT, TASK_RUN, END_TO_END, TASKS_WAITING),
-    *(AGENTS, AGENT_SLOTS, AGENT_SLOTS_USED, HEARTBEAT_AGE, STALE_REPORTS, UNREADABLE, DECISIONS, PASS_SECONDS),
-    *(DEFECTS, COMMIT_SECONDS, LEADER, LEADER_EPOCH, BACKLOG),
+    *(TASKS_ACCEPTED, TASKS_FINISHED, TASK_RETRIES, DEAD_REQUEUED, DEAD_PURGED, DEAD_LETTERS),
+    *(ATTEMPTS_PLACED, QUEUE_WAIT, TASK_RUN, END_TO_END, TASKS_WAITING),
+    *(AGENTS, AGENTS_PAUSED, AGENT_REQUESTS, AGENT_SLOTS, AGENT_SLOTS_USED),
+    *(HEARTBEAT_AGE, STALE_REPORTS, UNREADABLE, DECISIONS, PASS_SECONDS),
+    *(FIRINGS, DEFECTS, COMMIT_SECONDS, LEADER, LEADER_EPOCH, BACKLOG),
 )
 """What a dispatcher exposes."""
 
@@ -156,8 +174,8 @@ _HEAD: Final = """\
 
 Every process serves `/metrics` for Prometheus and `/healthz` (200, or 503 with the reason). This page is printed by
 `python -m metrics.catalogue`; a test keeps it true. Beside these there are prometheus-client's own metrics of the
-process (`process_*`, `python_*`). Of capabilities and agents the first 200 and 500 names are told apart, all others are
-summed up as `other`.
+process (`process_*`, `python_*`). The first 200 names
+of capabilities and of schedules and 500 of agents are told apart, all others are summed up as `other`.
 """
 
 

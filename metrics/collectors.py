@@ -22,6 +22,7 @@ from metrics.catalogue import Kind, Metric
 
 OTHER: Final = "other"
 CAPABILITIES_TOLD_APART: Final = 200
+SCHEDULES_TOLD_APART: Final = 200
 AGENTS_TOLD_APART: Final = 500
 
 Labels = tuple[str, ...]

@@ -10,6 +10,7 @@ from metrics import catalogue
 from metrics.collectors import (
     AGENTS_TOLD_APART,
     CAPABILITIES_TOLD_APART,
+    SCHEDULES_TOLD_APART,
     BatchHistogram,
     Bounded,
     SnapshotGauge,
@@ -61,6 +62,14 @@ class Agent(Protocol):
     def heartbeat_age(self) -> float:
         """Seconds since it was heard of."""
 
+    @property
+    def paused(self) -> bool:
+        """True if somebody has paused it."""
+
+    @property
+    def requests(self) -> Sequence[tuple[str, str]]:
+        """Kind and state of what it was asked and has not done."""
+
 
 class DispatcherMetrics:
     """The collectors of one dispatcher process; `of(pool)` is the observer of one of its pools."""
@@ -68,13 +77,19 @@ class DispatcherMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.accepted = counter(catalogue.TASKS_ACCEPTED, registry)
         self.finished = counter(catalogue.TASKS_FINISHED, registry)
+        self.firings = counter(catalogue.FIRINGS, registry)
         self.retries = counter(catalogue.TASK_RETRIES, registry)
+        self.requeued = counter(catalogue.DEAD_REQUEUED, registry)
+        self.purged = counter(catalogue.DEAD_PURGED, registry)
+        self.dead_letters = gauge(catalogue.DEAD_LETTERS, registry)
         self.placed = counter(catalogue.ATTEMPTS_PLACED, registry)
         self.wait = BatchHistogram(catalogue.QUEUE_WAIT, registry)
         self.run = BatchHistogram(catalogue.TASK_RUN, registry)
         self.end_to_end = BatchHistogram(catalogue.END_TO_END, registry)
         self.waiting = SnapshotGauge(catalogue.TASKS_WAITING, registry)
         self.agents = SnapshotGauge(catalogue.AGENTS, registry)
+        self.paused = SnapshotGauge(catalogue.AGENTS_PAUSED, registry)
+        self.requests = SnapshotGauge(catalogue.AGENT_REQUESTS, registry)
         self.slots = SnapshotGauge(catalogue.AGENT_SLOTS, registry)
         self.used = SnapshotGauge(catalogue.AGENT_SLOTS_USED, registry)
         self.heartbeat_age = SnapshotGauge(catalogue.HEARTBEAT_AGE, registry)
@@ -88,6 +103,7 @@ class DispatcherMetrics:
         self.epoch = gauge(catalogue.LEADER_EPOCH, registry)
         self.backlog = gauge(catalogue.BACKLOG, registry)
         self.capability = Bounded(CAPABILITIES_TOLD_APART)
+        self.schedule = Bounded(SCHEDULES_TOLD_APART)
         self.agent = Bounded(AGENTS_TOLD_APART)
         self.snapshots: dict[str, tuple[Sequence[Queue], Sequence[Agent]]] = {}
         """What each pool last told of its queues and agents."""
@@ -103,6 +119,10 @@ class DispatcherMetrics:
         self.waiting.replace(((pool, self.capability(q.capability), q.priority), q.waiting) for pool, q in queues)
         states = Tally((pool, a.status, a.health) for pool, a in agents)
         self.agents.replace((labels, float(number)) for labels, number in states.items())
+        paused = Tally((pool,) for pool, a in agents if a.paused)
+        self.paused.replace(((pool,), float(paused[pool,])) for pool in self.snapshots)
+        requests = Tally((pool, *request) for pool, a in agents for request in a.requests)
+        self.requests.replace((labels, float(number)) for labels, number in requests.items())
         self.slots.replace(((pool, self.agent(a.agent_id)), a.slots) for pool, a in agents)
         self.used.replace(((pool, self.agent(a.agent_id)), a.used) for pool, a in agents)
         self.heartbeat_age.replace(((pool, self.agent(a.agent_id)), a.heartbeat_age) for pool, a in agents)
@@ -137,9 +157,25 @@ class PoolMetrics:
         self._m.run.observe((self._pool, name), runs)
         self._m.end_to_end.observe((self._pool, name), totals)
 
+    def firings(self, schedule: str, outcome: str, count: int) -> None:
+        """Count what became of a schedule's instants."""
+        self._m.firings.labels(self._pool, self._m.schedule(schedule), outcome).inc(count)
+
     def retried(self, capability: str, reason: str, count: int) -> None:
         """Count tasks that went back to PENDING."""
         self._m.retries.labels(self._pool, self._m.capability(capability), reason).inc(count)
+
+    def requeued(self, capability: str, count: int) -> None:
+        """Count dead letters that live again."""
+        self._m.requeued.labels(self._pool, self._m.capability(capability)).inc(count)
+
+    def purged(self, count: int) -> None:
+        """Count dead letters that were deleted."""
+        self._m.purged.labels(self._pool).inc(count)
+
+    def dead_letters(self, count: int) -> None:
+        """Show how many dead letters there are."""
+        self._m.dead_letters.labels(self._pool).set(count)
 
     def stale(self, kind: str, count: int) -> None:
         """Count reports that were refused."""

@@ -23,6 +23,9 @@ class CapabilitySpec(BaseModel):
     output_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the output.")
     rate: Rate | None = Field(None, description="Most starts per time, of all agents together: `10/s`.")
     concurrency: int | None = Field(None, ge=1, description="Most tasks at once, of all agents together.")
+    max_pending: int | None = Field(
+        None, ge=1, le=10_000_000, description="Most tasks of it that may wait; more are refused to their submitters."
+    )
     retry: RetryPolicy | None = Field(None, description="How its tasks are repeated that do not say it themselves.")
     exclusive: bool = Field(
         default=False, description="Must never run twice at once: cancelled when the lease is unsure."
@@ -44,6 +47,9 @@ class Register(Message):
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     heartbeat_interval: Seconds = 1.0
     lease: Seconds = Field(5.0, ge=0.1)
+    revision: int = Field(0, ge=0, description="Counts the registrations of a session that say something new.")
+    update: int = Field(0, ge=0, description="Number of the last `update` that it was told of.")
+    update_error: str | None = Field(None, max_length=1000, description="Why that could not be done.")
 
 
 class Unregister(Message):
@@ -73,4 +79,7 @@ class Heartbeat(Message):
     inbox: str = Field("0-0", description="Last entry of its assignments stream that it has read.")
     lag: Seconds = Field(0.0, description="How late its event loop is.")
     occupied: int = Field(0, ge=0, description="Slots in which code of attempts that are over still runs.")
-    draining: bool = False
+    draining: bool = Field(default=False, description="It takes nothing new and will end.")
+    paused: bool = False
+    obeys: int | None = Field(None, ge=0, description="Number of the last instruction that it heeds; 0: of none.")
+    updated: int | None = Field(None, ge=0, description="Number of the last `update` that it was told of; 0: of none.")

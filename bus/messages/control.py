@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, RootModel
 
-from bus.messages.message import Message, TaskIdField
+from bus.messages.message import Message, Seconds, TaskIdField
 from bus.messages.tasks import SubmitTask
+from bus.overrides import Overrides
 
 
 class Assignment(Message):
@@ -25,6 +26,7 @@ class Registered(Message):
 
     type: Literal["registered"] = "registered"
     session: str
+    revision: int = Field(0, description="That of the registration which is meant.")
 
 
 class Reregister(Message):
@@ -50,6 +52,10 @@ class CancelAttempt(Message):
     task_id: TaskIdField
     attempt: int
     reason: str = ""
+    grace: float | None = Field(None, description="Seconds that its code may take to stop; the agent's own if absent.")
+    confirm: bool = Field(
+        default=False, description="The attempt is still current: say how far it is (`cancel`), and how it ends."
+    )
 
 
 class RecallAttempt(Message):
@@ -62,17 +68,28 @@ class RecallAttempt(Message):
 
 
 class Instruction(Message):
-    """Drain or restart."""
+    """Pause, resume, drain or restart. May come again; one that is not newer than the last one heeded is none."""
 
-    type: Literal["drain", "restart"]
+    type: Literal["pause", "resume", "drain", "restart"]
     session: str
+    number: int = Field(0, description="Later instructions have higher numbers; heartbeats confirm it in `obeys`.")
     reason: str = ""
+    within: Seconds | None = Field(None, description="When tasks that still run are stopped; None: the agent's choice.")
+
+
+class ChangeOffer(Message):
+    """Register anew with these changes made to what the agent says of itself, instead of earlier ones."""
+
+    type: Literal["update"] = "update"
+    session: str
+    number: int = Field(description="The registration confirms it in `update`.")
+    overrides: Overrides
 
 
 class Control(
     RootModel[
         Annotated[
-            Registered | Reregister | Superseded | CancelAttempt | RecallAttempt | Instruction,
+            Registered | Reregister | Superseded | CancelAttempt | RecallAttempt | Instruction | ChangeOffer,
             Field(discriminator="type"),
         ]
     ]

@@ -30,6 +30,12 @@ class TaskUpdate(BaseModel):
     progress: float | None = Field(None, ge=0, le=1)
     note: str | None = Field(None, max_length=1000)
     extend: Seconds | None = Field(None, description="So much longer than run_timeout it may run, counted together.")
+    waiting: bool | None = Field(
+        None, description="It waits for its children, and does not use its slots and resources; false: it goes on."
+    )
+    cancel: Literal["delivered", "acknowledged"] | None = Field(
+        None, description="How far its cancel is: its agent has been told, or its code has."
+    )
     started_at: float | None = Field(None, description="Seconds since the epoch by the agent's clock; shown, not used.")
     retry_count: int = Field(0, ge=0)
 
@@ -45,6 +51,7 @@ class TaskResult(BaseModel):
     output: JsonValue = None
     error: TaskError | None = None
     reason: FailureReason | None = Field(None, description="Why it FAILED; `error` if absent.")
+    abandoned: bool = Field(default=False, description="CANCELLED, and its code still runs: it did not stop in time.")
     retryable: bool = True
     retry_after: Seconds | None = Field(None, description="Earliest next attempt, instead of the backoff.")
     duration: Seconds | None = Field(

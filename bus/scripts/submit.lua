@@ -1,23 +1,82 @@
--- Purpose: store submissions in the intake streams of one pool, and tell at once which of them were submitted before.
+-- Purpose: store submissions in the intake streams of one pool, and tell at once which of them were submitted before, and
+-- which there is no room for.
 --
--- Guarantee: all or nothing, and safe to repeat. A keyed task whose record exists, or whose submission still waits to be
--- read, is not stored again. An unkeyed one is stored each time: its id is new, and a repetition of it (the reply was
--- lost) is dropped by the leader, which knows the id by then.
+-- Guarantee: atomic, and safe to repeat. Each submission is judged by itself, in their order: a keyed task whose record
+-- exists, or whose submission still waits to be read, is not stored again and never refused; where a bound is in force for
+-- the pool or for its capability and so many tasks wait already, it is refused, and nothing of it is kept. No bound is ever
+-- exceeded, and nothing is refused below it. A repetition of a call (its reply was lost) stores nothing where there are
+-- bounds, and is told the same. Without bounds an unkeyed task is stored each time: its id is new, and the leader, which
+-- knows the id by then, drops the repetition.
 --
--- KEYS  1.. streams, and for each keyed task its record and its marker; referred to by their position
--- ARGV  1 time to live of a marker (ms)
---       then per task, 4 values:
---         stream, record (0 = no key), marker (0 = no key), body
--- Returns the positions (1..) of the tasks that were known
+-- The sets hold the ids of all tasks that wait, unread ones from here on; the commit script takes out what waits no longer.
+-- An id is in a set once, so nothing is counted twice. Scopes without a bound have none.
+--
+-- KEYS  1-4 streams  5 bounds  6 what this call has decided  7 set of all waiting tasks of the pool
+--       8.. for each capability its set of waiting tasks
+--       then for each keyed task its record and its marker; referred to by their position
+-- ARGV  1 time to live of a marker (ms)  2 time to live of what this call has decided (ms)
+--       3 number of capabilities, then their names
+--       then per task, 6 values:
+--         stream, record (0 = no key), marker (0 = no key), number of its capability, id, body
+-- Returns {positions (1..) of the tasks that were known, refusals: position, bounded by ('pool' or 'capability'), bound,
+--         number that waits, of each}
 
-local known = {}
-for i = 2, #ARGV, 4 do
-  local record, marker = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  if record > 0 and (redis.call('EXISTS', KEYS[record]) == 1
-      or not redis.call('SET', KEYS[marker], '1', 'NX', 'PX', ARGV[1])) then
-    known[#known + 1] = (i + 2) / 4
-  else
-    redis.call('XADD', KEYS[tonumber(ARGV[i])], '*', '__data__', ARGV[i + 3])
+local n = tonumber(ARGV[3])
+local bounded = redis.call('HLEN', KEYS[5]) > 0
+local scopes = {}
+if bounded then
+  local decided = redis.call('GET', KEYS[6])
+  if decided then
+    return cjson.decode(decided)
+  end
+  local most = redis.call('HMGET', KEYS[5], '*', unpack(ARGV, 4, 3 + n))
+  for i = 0, n do
+    local bound = tonumber(most[i + 1] or nil)
+    if bound then
+      scopes[i] = { key = KEYS[7 + i], bound = bound, waiting = redis.call('SCARD', KEYS[7 + i]) }
+    end
   end
 end
-return known
+
+local function full(capability)
+  for _, i in ipairs({ 0, capability }) do
+    local scope = scopes[i]
+    if scope and scope.waiting >= scope.bound then
+      return i == 0 and 'pool' or 'capability', scope
+    end
+  end
+end
+
+local known, refused = {}, {}
+local position = 0
+for i = 4 + n, #ARGV, 6 do
+  position = position + 1
+  local record, marker, capability = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+  local by, scope
+  if bounded then
+    by, scope = full(capability)
+  end
+  if record > 0 and redis.call('EXISTS', KEYS[record], KEYS[marker]) > 0 then
+    known[#known + 1] = position
+  elseif by then
+    for _, said in ipairs({ position, by, scope.bound, scope.waiting }) do
+      refused[#refused + 1] = said
+    end
+  else
+    if marker > 0 then
+      redis.call('SET', KEYS[marker], '1', 'PX', ARGV[1])
+    end
+    redis.call('XADD', KEYS[tonumber(ARGV[i])], '*', '__data__', ARGV[i + 5])
+    if bounded then
+      for _, s in ipairs({ 0, capability }) do
+        if scopes[s] then
+          scopes[s].waiting = scopes[s].waiting + redis.call('SADD', scopes[s].key, ARGV[i + 4])
+        end
+      end
+    end
+  end
+end
+if bounded then
+  redis.call('SET', KEYS[6], cjson.encode({ known, refused }), 'PX', ARGV[2])
+end
+return { known, refused }

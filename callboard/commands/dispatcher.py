@@ -35,6 +35,38 @@ def dispatcher(  # noqa: PLR0913 - one per option
     prefetch: Annotated[Duration | None, Parameter(help="Work an agent may have ahead of its slots.")] = None,
     retry_base: Annotated[Duration | None, Parameter(help="Upper bound of the first retry's backoff.")] = None,
     retry_cap: Annotated[Duration | None, Parameter(help="Upper bound of any retry's backoff.")] = None,
+    head_starts: Annotated[
+        list[str] | None,
+        Parameter(
+            metavar="LEVEL=DURATION",
+            negative="",
+            help="Head start of a priority, e.g. HIGH=10m, of one pool reports:HIGH=1h; may be repeated.",
+        ),
+    ] = None,
+    fairness_weights: Annotated[
+        list[str] | None,
+        Parameter(
+            metavar="KEY=NUMBER", negative="", help="Share of a fairness key, else 1, e.g. tenant-a=3; may be repeated."
+        ),
+    ] = None,
+    max_pending: Annotated[
+        list[str] | None,
+        Parameter(
+            metavar="BOUND",
+            negative="",
+            help="Most tasks that may wait: 10000 of the pool, text.count=500 of a capability; may be repeated.",
+        ),
+    ] = None,
+    fail_fast_grace: Annotated[
+        Duration | None, Parameter(help="How long tasks that fail fast wait for agents that may be starting.")
+    ] = None,
+    breaker_failures: Annotated[
+        int | None, Parameter(help="Failures in a row that shut a capability off at an agent; 0 is never.")
+    ] = None,
+    breaker_cooldown: Annotated[Duration | None, Parameter(help="How long that lasts at first.")] = None,
+    recall_after: Annotated[
+        Duration | None, Parameter(help="How long work ahead of slots waits before others may have it.")
+    ] = None,
     metrics_host: Annotated[str, Parameter(help="Address of /metrics and /healthz.")] = "127.0.0.1",
     metrics_port: Annotated[
         int | None,
@@ -59,6 +91,13 @@ def dispatcher(  # noqa: PLR0913 - one per option
             prefetch=prefetch,
             retry_base=retry_base,
             retry_cap=retry_cap,
+            head_starts=None if head_starts is None else tuple(head_starts),
+            fairness_weights=None if fairness_weights is None else tuple(fairness_weights),
+            max_pending=None if max_pending is None else tuple(max_pending),
+            fail_fast_grace=fail_fast_grace,
+            breaker_failures=breaker_failures,
+            breaker_cooldown=breaker_cooldown,
+            recall_after=recall_after,
         )
     )
     # Not cyclopts' own loop: this one is worth a faster one.

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from pydantic import ValidationError
 
 from bus.client import Client
+from bus.errors import QueueFullError
 from bus.handle import TaskHandle
 from bus.records import TaskCreate
 from bus.states import TaskPriority
@@ -51,6 +52,8 @@ async def submit(  # noqa: PLR0913 - one per option
     ] = None,
     key: Annotated[str | None, Parameter(help="A second task with this key is not submitted.")] = None,
     fairness_key: Annotated[str | None, Parameter(help="Tasks of different keys take turns.")] = None,
+    sticky: Annotated[str | None, Parameter(help="Prefer the agent that had the last task of this key.")] = None,
+    fail_fast: Annotated[Flag, Parameter(help="Fail at once if no agent that is known could ever run it.")] = False,
     delay: Annotated[Seconds | None, Parameter(help="Not to be started before this is over.")] = None,
     run_timeout: Annotated[Seconds | None, Parameter(help="How long one attempt may run.")] = None,
     queue_timeout: Annotated[Seconds | None, Parameter(help="How long it may wait for an agent.")] = None,
@@ -76,8 +79,12 @@ async def submit(  # noqa: PLR0913 - one per option
     estimated_duration: Annotated[Seconds | None, Parameter(help="How long it will probably run.")] = None,
     tag: Annotated[_Texts, Parameter(metavar="WORD", help="Kept with the task; may be repeated.")] = None,
     metadata: Annotated[_Texts, Parameter(metavar="NAME=VALUE", help="Kept with the task; may be repeated.")] = None,
+    trace: Annotated[str | None, Parameter(help="What its children inherit, e.g. a W3C traceparent.")] = None,
     pool: Annotated[str | None, Parameter(help="Pool that is to do it.")] = None,
     wait: Annotated[Flag, Parameter(help="Wait for the result and print it.")] = False,
+    wait_for_room: Annotated[
+        Seconds | None, Parameter(help="How long to wait for room where as many tasks wait as may.")
+    ] = None,
     timeout: Annotated[Seconds | None, Parameter(help="How long to wait; the task goes on after that.")] = None,
     redis_url: RedisUrl = None,
     json: AsJson = False,
@@ -96,6 +103,8 @@ async def submit(  # noqa: PLR0913 - one per option
         prefers=prefers,
         key=key,
         fairness_key=fairness_key,
+        sticky=sticky,
+        fail_fast=fail_fast or None,
         delay=delay,
         run_timeout=run_timeout,
         queue_timeout=queue_timeout,
@@ -107,13 +116,14 @@ async def submit(  # noqa: PLR0913 - one per option
         limits=None if limit is None else task_options.limits(limit),
         estimated_duration=estimated_duration,
         tags=tag,
+        trace=trace,
         metadata=None if metadata is None else dict(name_and_value(item) for item in metadata),
     )
     source = _Source(payload, file, ndjson=ndjson)
     if not source.many:
         task = _task(capability, await source.one(), options)
         async with connected(redis_url, pool) as bus:
-            (handle,) = await bus.submit_many([task])
+            (handle,) = await bus.submit_many([task], wait_for_room=wait_for_room or 0.0)
             if wait:
                 return await show_outcome(handle, timeout=timeout, as_json=json)
             _show_id(handle, as_json=json, lines=False)
@@ -123,7 +133,9 @@ async def submit(  # noqa: PLR0913 - one per option
     _task(capability, None, options)
     payloads = source.lines()
     async with connected(redis_url, pool) as bus:
-        return await _Many(bus, wait=wait, timeout=timeout, as_json=json).run(capability, payloads, options)
+        return await _Many(bus, wait=wait, room_s=wait_for_room or 0.0, timeout=timeout, as_json=json).run(
+            capability, payloads, options
+        )
 
 
 class _Source:
@@ -182,8 +194,9 @@ def _show_id(handle: TaskHandle[Any], *, as_json: bool, lines: bool) -> None:
 class _Many:
     """The submission of many tasks, as their payloads arrive."""
 
-    def __init__(self, bus: Client, *, wait: bool, timeout: float | None, as_json: bool) -> None:
+    def __init__(self, bus: Client, *, wait: bool, room_s: float, timeout: float | None, as_json: bool) -> None:
         self._bus = bus
+        self._room_s = room_s
         self._wait = wait
         self._timeout = timeout
         self._as_json = as_json
@@ -195,22 +208,30 @@ class _Many:
 
         A line that is wrong stops it; results of the tasks before it are still printed.
         """
-        problem: UsageError | None = None
+        problem: UsageError | QueueFullError | None = None
         async with asyncio.TaskGroup() as waits:
             try:
                 async for payloads in chunks:
-                    handles = await self._bus.submit_many(_task(capability, payload, options) for payload in payloads)
-                    self._submitted += len(handles)
-                    if self._wait:
-                        waits.create_task(self._show_ends(handles))
-                    else:
-                        for handle in handles:
-                            _show_id(handle, as_json=self._as_json, lines=True)
+                    tasks = (_task(capability, payload, options) for payload in payloads)
+                    self._take(waits, await self._bus.submit_many(tasks, wait_for_room=self._room_s))
+            except QueueFullError as error:
+                self._take(waits, [handle for handle in error.handles if handle is not None])
+                problem = error
             except UsageError as error:
                 problem = error
+        if isinstance(problem, QueueFullError):
+            raise CommandError(f"{problem}; {self._submitted:,} are submitted") from None
         if problem is not None:
             raise UsageError(f"{problem}; the {self._submitted:,} before it are submitted") from None
         return self._code
+
+    def _take(self, waits: asyncio.TaskGroup, handles: list[TaskHandle[Any]]) -> None:
+        self._submitted += len(handles)
+        if self._wait:
+            waits.create_task(self._show_ends(handles))
+        else:
+            for handle in handles:
+                _show_id(handle, as_json=self._as_json, lines=True)
 
     async def _show_ends(self, handles: list[TaskHandle[Any]]) -> None:
         left = len(handles)

@@ -6,15 +6,19 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 from pydantic import ValidationError
 
+from bus.cancelling import DONE_S, CancelReport
 from bus.explanations import Explanation
-from bus.records import Task, TaskCreate, TaskInDB
+from bus.ids import task_pool
+from bus.records import Cancellation, Task, TaskCreate, TaskInDB
 from bus.states import TaskPriority, TaskStatus
 from callboard.connecting import check_task_id, connected
-from callboard.failures import UsageError
+from callboard.failures import FAILED, UsageError
+from callboard.filter_options import NO_ENDED_FILTER, NO_FILTER, All, EndedFilterOptions, FilterOptions, which
 from callboard.moments import ago, moment
-from callboard.options import AsJson, RedisUrl, Seconds
+from callboard.options import AsJson, Flag, RedisUrl, Seconds
 from callboard.outcomes import show_outcome
 from callboard.output import json_text, print_json, print_line, print_rows, print_table
+from callboard.user import user
 
 tasks = App(name="tasks", help="Look at tasks, fetch their results, cancel them.", result_action="return_value")
 
@@ -26,16 +30,31 @@ _TaskId = Annotated[str, Parameter(help="Id of the task.")]
 async def list_tasks(
     *,
     status: Annotated[TaskStatus | None, Parameter(help="Only tasks of this status.")] = None,
+    where: EndedFilterOptions = NO_ENDED_FILTER,
+    parent: Annotated[str | None, Parameter(help="Only children of this task, the oldest first.")] = None,
     limit: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000), help="At most so many.")] = 20,
     pool: _Pool = None,
     redis_url: RedisUrl = None,
     json: AsJson = False,
 ) -> int:
-    """List tasks: those in agents' hands, then those that wait, in their order, then those that have ended."""
+    """List tasks: those in agents' hands, then those that wait, in their order, then those that have ended.
+
+    Of all that meet the conditions. At most 100,000 tasks are looked at, of those that have ended the latest.
+    """
+    asked = where.filter()
+    if parent is not None:
+        check_task_id(parent)
+        if status is not None or not asked.empty:
+            raise UsageError("--parent lists all children: leave out --status and the other conditions")
+        pool = task_pool(parent)
     async with connected(redis_url, pool) as bus:
-        found = await bus.list_tasks(status, limit=limit)
+        found = (
+            await bus.list_tasks(status, where=asked, limit=limit)
+            if parent is None
+            else await bus.children(parent, limit=limit)
+        )
         if json:
-            print_json(found)
+            print_json(list(found))
             return 0
         queue = await bus.queue_status()
     waiting = f"{queue.waiting:,} waiting, {queue.delayed:,} delayed, {queue.unread:,} unread"
@@ -77,8 +96,10 @@ def _rows(task: TaskInDB) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [
         ("status", task.status),
         ("waits because", task.waiting_because),
+        ("placed because", task.placed_because),
         ("reason", task.reason),
         ("error", f"{task.error.type}: {task.error.message}" if task.error else None),
+        ("cancel", _cancel(task.cancellation)),
         ("capability", " ".join(part for part in (task.capability, task.spec.version) if part)),
         ("priority", task.priority),
         ("attempt", f"{task.attempt} of {task.max_attempts}" if task.attempt else None),
@@ -90,6 +111,12 @@ def _rows(task: TaskInDB) -> list[tuple[str, object]]:
         ("assigned", moment(task.assigned_at)),
         ("started", moment(task.started_at)),
         ("finished", moment(task.finished_at)),
+        ("parent", task.parent),
+        ("depth", task.depth or None),
+        ("trace", task.trace),
+        ("children", task.children or None),
+        ("waits", "for its children, without its slots" if task.waiting else None),
+        ("schedule", task.schedule and f"{task.schedule.id}, due {moment(task.schedule.due)}"),
         ("tags", ", ".join(task.tags)),
         ("metadata", json_text(task.metadata) if task.metadata else None),
         ("payload", json_text(task.spec.payload)),
@@ -99,6 +126,20 @@ def _rows(task: TaskInDB) -> list[tuple[str, object]]:
         error = f", {past.error.type}: {past.error.message}" if past.error else ""
         rows.append((f"attempt {past.attempt}", f"{past.outcome} on {past.agent_id}{error}"))
     return rows
+
+
+def _cancel(cancel: Cancellation | None) -> str | None:
+    """Say how far a cancel is, step by step, with the time each took from its request on."""
+    if cancel is None:
+        return None
+    by = f" by {cancel.by}" if cancel.by else ""
+    steps = [f"requested {moment(cancel.requested_at)}{by}{f' ({cancel.reason})' if cancel.reason else ''}"]
+    for what, at in (("delivered", cancel.delivered_at), ("acknowledged", cancel.acknowledged_at)):
+        if at is not None:
+            steps.append(f"{what} after {(at - cancel.requested_at) / 1000:.1f} s")
+    if cancel.outcome is not None:
+        steps.append(cancel.outcome.replace("_", " "))
+    return "; ".join(steps)
 
 
 @tasks.command
@@ -117,19 +158,42 @@ async def result(
 
 
 @tasks.command
-async def cancel(
-    task_ids: Annotated[list[str], Parameter(help="Ids of the tasks.")],
+async def cancel(  # noqa: PLR0913 - one per option
+    task_ids: Annotated[list[str] | None, Parameter(help="Ids of the tasks; else conditions say which.")] = None,
     /,
     *,
+    status: Annotated[TaskStatus | None, Parameter(help="Only tasks of this status.")] = None,
+    where: FilterOptions = NO_FILTER,
+    everything: All = False,
     reason: Annotated[str, Parameter(help="Kept with the tasks.")] = "",
+    by: Annotated[str | None, Parameter(help="Who wants it; else your name on this machine.")] = None,
+    grace: Annotated[Seconds | None, Parameter(help="How long their code may take to stop; else 5 s.")] = None,
+    wait: Annotated[Flag, Parameter(help="Wait until they have stopped, and say what has come of each.")] = False,
+    timeout: Annotated[Seconds, Parameter(help="How long to wait.")] = DONE_S,
+    pool: _Pool = None,
     redis_url: RedisUrl = None,
     json: AsJson = False,
 ) -> int:
-    """Ask that tasks be cancelled. Those that have ended stay as they are."""
-    for task_id in task_ids:
+    """Ask that tasks be cancelled. Those that have ended stay as they are.
+
+    Some by their ids, or all that meet the conditions and were submitted before: then it is waited until all are told.
+    With --wait the exit code is 1 unless all of them have stopped.
+    """
+    asked = which(task_ids, where.filter(status), everything=everything, command="cancel")
+    for task_id in task_ids or ():
         check_task_id(task_id)
-    async with connected(redis_url) as bus:
-        await bus.cancel(task_ids, reason)
+    async with connected(redis_url, pool) as bus:
+        if asked is not None:
+            number = await bus.cancel_matching(asked, reason)
+            _tell_number("cancel", "cancelled", number, as_json=json)
+            return 0
+        by = by or user()
+        if wait:
+            return _show_cancelled(
+                await bus.cancel_and_wait(task_ids or (), reason, by=by, grace=grace, timeout=timeout), as_json=json
+            )
+        await bus.cancel(task_ids or (), reason, by=by, grace=grace)
+    task_ids = task_ids or []
     if json:
         print_json({"requested": "cancel", "ids": task_ids})
     else:
@@ -137,25 +201,62 @@ async def cancel(
     return 0
 
 
+def _show_cancelled(report: CancelReport, *, as_json: bool) -> int:
+    """Print what has come of a cancel; return the exit code."""
+    if as_json:
+        print_json(report)
+    else:
+        words = [
+            *((task_id, "cancelled") for task_id in report.cancelled),
+            *((task_id, f"had ended as {status}") for task_id, status in report.over.items()),
+            *((task_id, "given up: it did not stop, and may still run") for task_id in report.given_up),
+            *((task_id, "is not stopped yet") for task_id in report.under_way),
+            *((task_id, "is not known, and will be cancelled if it is still unread") for task_id in report.unknown),
+        ]
+        for task_id, what in words:
+            print_line(f"{task_id} {what}")
+    return FAILED if report.given_up or report.under_way else 0
+
+
 @tasks.command
 async def reprioritise(
     priority: Annotated[TaskPriority, Parameter(help="How urgent they are now.")],
-    task_ids: Annotated[list[str], Parameter(help="Ids of the tasks.")],
+    task_ids: Annotated[list[str] | None, Parameter(help="Ids of the tasks; else conditions say which.")] = None,
     /,
     *,
+    status: Annotated[TaskStatus | None, Parameter(help="Only tasks of this status.")] = None,
+    where: FilterOptions = NO_FILTER,
+    everything: All = False,
+    pool: _Pool = None,
     redis_url: RedisUrl = None,
     json: AsJson = False,
 ) -> int:
-    """Ask that tasks have another priority. Those that have ended stay as they are."""
-    for task_id in task_ids:
+    """Ask that tasks have another priority. Those that have ended stay as they are.
+
+    Some by their ids, or all that meet the conditions and were submitted before: then it is waited until they all have.
+    """
+    asked = which(task_ids, where.filter(status), everything=everything, command="reprioritise")
+    for task_id in task_ids or ():
         check_task_id(task_id)
-    async with connected(redis_url) as bus:
-        await bus.reprioritise(task_ids, priority)
+    async with connected(redis_url, pool) as bus:
+        if asked is not None:
+            number = await bus.reprioritise_matching(asked, priority)
+            _tell_number("reprioritise", f"made {priority}", number, as_json=json)
+            return 0
+        await bus.reprioritise(task_ids or (), priority)
+    task_ids = task_ids or []
     if json:
         print_json({"requested": "reprioritise", "priority": priority, "ids": task_ids})
     else:
         print_line(f"asked for {len(task_ids)} task{'s' * (len(task_ids) != 1)} to be {priority}")
     return 0
+
+
+def _tell_number(command: str, done: str, number: int, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"requested": command, "count": number})
+    else:
+        print_line(f"{number:,} task{'s' * (number != 1)} {done}")
 
 
 @tasks.command

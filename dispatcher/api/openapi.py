@@ -11,6 +11,19 @@ from fastapi import FastAPI
 from dispatcher.api.problems import Problem
 
 _FIELDS: Final[dict[str, str]] = {
+    "acknowledged_at": "When its code was told; ms since the epoch.",
+    "by": "Who wanted it.",
+    "confirmed_at": "When the agent said that it does so; ms since the epoch.",
+    "delivered_at": "When its agent was told; ms since the epoch.",
+    "done_at": "When it was done; ms since the epoch.",
+    "grace_ms": "How long its agent has to stop it, in milliseconds.",
+    "kind": "What is asked for.",
+    "outcome": "What came of it; none while it is under way.",
+    "at": "When; ms since the epoch.",
+    "requested_at": "When it was asked for; ms since the epoch.",
+    "requeues": "Earlier lives, the latest last.",
+    "since": "Since when; ms since the epoch.",
+    "why": "What the operator gave as the reason.",
     "accepts": "Conditions on tasks: it gets only those that meet all of them.",
     "agent_id": "The agent's id.",
     "agents": "The agents.",

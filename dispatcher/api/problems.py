@@ -18,6 +18,7 @@ from bus.errors import (
     BusUnavailableError,
     NoLeaderError,
     PayloadTooLargeError,
+    QueueFullError,
     SubmissionError,
     UnknownAgentError,
     UnknownTaskError,
@@ -60,6 +61,7 @@ WRONG_HOST: Final = Kind("wrong-host", 421, "The Host header is not one of this 
 INVALID: Final = Kind("invalid", 422, "Something in the request is wrong")
 INVALID_CURSOR: Final = Kind("invalid-cursor", 422, "The cursor does not belong to this list")
 TOO_MANY_REQUESTS: Final = Kind("too-many-requests", 429, "The token makes too many requests", 1)
+QUEUE_FULL: Final = Kind("queue-full", 429, "As many tasks wait as may", 1)
 INTERNAL: Final = Kind("internal", 500, "A defect of the API")
 UNREADABLE_TASK: Final = Kind("unreadable-task", 500, "The record of the task cannot be read")
 SERVER_UNAVAILABLE: Final = Kind("server-unavailable", 503, "The Redis server does not answer", 2)
@@ -149,6 +151,8 @@ def as_problem(error: BaseException) -> ProblemError | None:  # noqa: C901, PLR0
             return ProblemError(UNKNOWN_AGENT, "it never signed in, or has been away for long: GET /api/v1/agents")
         case PayloadTooLargeError():
             return ProblemError(BODY_TOO_LARGE, str(error))
+        case QueueFullError():
+            return ProblemError(QUEUE_FULL, "nothing was stored: submit it again later")
         case SubmissionError():
             return field_problem("body", str(error))
         case UnreadableTaskError():

@@ -8,7 +8,6 @@ from bus.messages import (
     CancelAttempt,
     Control,
     Heartbeat,
-    Instruction,
     Register,
     Registered,
     Reregister,
@@ -16,7 +15,7 @@ from bus.messages import (
     Unregister,
 )
 from bus.states import AgentHealth, AgentStatus, FailureReason, TaskStatus
-from dispatcher.core import breaker, lifecycle
+from dispatcher.core import breaker, cancellation, fail_fast, lifecycle, steering
 from dispatcher.core.board import Board
 from dispatcher.core.model import AgentState, TaskState, session_of
 from dispatcher.core.record import thousandths
@@ -69,17 +68,20 @@ def sign_in(board: Board, message: Register, at: int) -> None:
         fresh.occupied = agent.occupied
         if agent.health in (AgentHealth.BLOCKED, AgentHealth.DEAF):
             fresh.health, fresh.deaf_until, fresh.blocked_since = agent.health, agent.deaf_until, agent.blocked_since
-        if agent.status is AgentStatus.DRAINING:
-            fresh.status = AgentStatus.DRAINING
     elif agent is not None:
         breaker.forget(board, agent)
+    if agent is not None:
+        steering.carry_over(agent, fresh, message, at)
     board.add_agent(fresh)
+    if agent is not None:
+        fail_fast.review(board)
     board.throttle(fresh)
     _hand_over(board, fresh, tasks)
     board.horizon_timers.set(at + fresh.lease_ms, TimerKind.LEASE, fresh.id, fresh.life)
     board.touch_agent(fresh)
     board.announce(fresh)
-    board.instruct(fresh.id, Control(Registered(session=fresh.session)))
+    board.instruct(fresh.id, Control(Registered(session=fresh.session, revision=message.revision)))
+    steering.welcome(board, fresh)
 
 
 def _replace(board: Board, agent: AgentState, session: str) -> tuple[list[TaskState], tuple[str, ...]]:
@@ -105,10 +107,12 @@ def sign_out(board: Board, message: Unregister, at: int) -> None:
     agent = board.fleet.agents.get(message.agent_id)
     if agent is None or agent.session != message.session:
         return
+    steering.signed_out(board, agent, at)
     board.set_agent(agent, AgentStatus.STOPPED, message.reason or None)
     board.fleet.refresh(agent)
     board.horizon_timers.set(at, TimerKind.SESSION, agent.id)
     board.clock_timers.set(at + board.config.forget_agent_ms, TimerKind.FORGET, agent.id)
+    fail_fast.review(board)
 
 
 def beat(board: Board, message: Heartbeat, at: int) -> None:
@@ -132,6 +136,7 @@ def beat(board: Board, message: Heartbeat, at: int) -> None:
         return  # only a stand-in: its record could not be read, and only the agent can say what it is
     agent.last_beat = max(agent.last_beat, at)
     _judge(board, agent, message, at)
+    steering.heard(board, agent, message, at)
     _reconcile(board, agent, message, at)
 
 
@@ -157,6 +162,8 @@ def _set_health(board: Board, agent: AgentState, health: AgentHealth) -> None:
         return
     if agent.health is AgentHealth.LOST and agent.status is AgentStatus.ERROR:
         board.set_agent(agent, AgentStatus.RUNNING if agent.tasks else AgentStatus.IDLE)
+        if steering.leaves(agent):
+            board.set_agent(agent, AgentStatus.DRAINING, agent.request.reason if agent.request else None)
         board.horizon_timers.set(agent.last_beat + agent.lease_ms, TimerKind.LEASE, agent.id, agent.life)
     agent.health = health
     agent.blocked_since = board.now if health is AgentHealth.BLOCKED else None
@@ -185,6 +192,7 @@ def _reconcile(board: Board, agent: AgentState, message: Heartbeat, at: int) -> 
             continue
         if task.id in held:
             current.missing_since = None
+            cancellation.remind(board, task, at)
         elif current.missing_since is None:
             if at - current.assigned_at > MISSED_DELIVERY_MS:
                 current.missing_since = at
@@ -252,20 +260,6 @@ def release_all(board: Board, agent: AgentState, at: int, *, keep: str | None = 
             lifecycle.requeue(board, task, FailureReason.AGENT_LOST.value, at)
 
 
-def command(board: Board, agent_id: str, kind: str, reason: str) -> None:
-    """Tell an agent to drain or restart; it gets nothing new from now on."""
-    agent = board.fleet.agents.get(agent_id)
-    if agent is None or agent.status is AgentStatus.STOPPED:
-        return
-    if agent.status in (AgentStatus.IDLE, AgentStatus.RUNNING):
-        board.set_agent(agent, AgentStatus.DRAINING, reason or f"{kind} was asked for")
-        board.fleet.refresh(agent)
-    board.instruct(
-        agent_id,
-        Control(Instruction.model_validate({"type": kind, "session": agent.session, "reason": reason})),
-    )
-
-
 def unknown(board: Board, agent_id: str, session: str) -> AgentState:
     """Return a stand-in for an agent that the ledger names but does not know; nothing of it is ever stored.
 
@@ -311,5 +305,6 @@ def forget(board: Board, agent_id: str, at: int) -> None:
     due = agent.last_beat + board.config.forget_agent_ms
     if not agent.tasks and due <= at:
         board.forget_agent(agent)
+        fail_fast.review(board)
     else:
         board.clock_timers.set(max(due, at + 1_000), TimerKind.FORGET, agent_id)

@@ -6,11 +6,14 @@ present one, however many transitions lie between.
 
 from collections.abc import Iterable
 from random import Random
+from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
+from bus.ids import DEFAULT_POOL, Pool
 from bus.messages import Control
 from bus.states import AgentStatus, agent_may_become
+from dispatcher.core.bounds import Bounds
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.decisions import (
     AgentChange,
@@ -20,25 +23,33 @@ from dispatcher.core.decisions import (
     Instruct,
     Note,
     NoteKind,
+    Place,
     TaskChange,
     TaskTransition,
 )
 from dispatcher.core.fleet import Fleet, RequirementClass
+from dispatcher.core.kin import Family
 from dispatcher.core.limits import Closed, Limits
 from dispatcher.core.match import find_capability
 from dispatcher.core.model import AgentState, TaskState
 from dispatcher.core.order import Order
 from dispatcher.core.record import agent_record, encode_run, place_of
 from dispatcher.core.reservations import Reservations
+from dispatcher.core.schedules import Schedules
+from dispatcher.core.sticky import Sticky
 from dispatcher.core.terms import TermsBook
 from dispatcher.core.timers import TimerKind, Timers
+
+if TYPE_CHECKING:
+    from dispatcher.core.sweeps import Sweep
 
 
 class Board:
     """State of one pool, and the draft of the pass under way."""
 
-    def __init__(self, config: SchedulerConfig, seed: int) -> None:
+    def __init__(self, config: SchedulerConfig, seed: int, pool: Pool = DEFAULT_POOL) -> None:
         self.config = config
+        self.pool = pool
         self.rng = Random(seed)
         self.now = 0
         self.horizon = 0
@@ -49,10 +60,29 @@ class Board:
         self.order = Order(config)
         self.reservations = Reservations()
         self.limits = Limits()
+        self.family = Family()
+        self.bounds = Bounds(config)
         self.clock_timers = Timers(self._means_something)
         self.horizon_timers = Timers(self._means_something)
-        self.tombstones: dict[str, str] = {}
-        """Reasons of cancels that found no task, by the task's id."""
+        self.sticky = Sticky()
+        self.hasty: dict[str, None] = {}
+        """Tasks that wait and are to fail fast."""
+        self.review: list[str] = []
+        """Those of them that are still to be looked at, see `fail_fast`."""
+        self.review_due = False
+        """A timer will look at them."""
+        self.began = 0
+        """When this leader began; 0: it has not."""
+        self.tombstones: dict[str, tuple[str, str]] = {}
+        """Reason and author of cancels that found no task, by the task's id."""
+        self.sweeps: dict[str, Sweep] = {}
+        """Commands that speak of all tasks of a kind, by their number; kept for a while when they are through."""
+        self.sweeps_until = 0
+        """Instant of the latest of them."""
+        self.sweeps_begun = 0
+        self.purged: dict[str, str] = {}
+        """Dead letters that this pass deletes: the guard that the ledger has, by the task's id."""
+        self.schedules = Schedules()
         self._lives = 0
         self.draft = Decisions()
         self._touched: dict[str, TaskState] = {}
@@ -69,7 +99,7 @@ class Board:
     def _means_something(self, kind: TimerKind, subject: str, mark: int) -> bool:
         """Tell whether a timer may still do anything when it rings; in doubt it may."""
         match kind:
-            case TimerKind.READY | TimerKind.RUN_TIMEOUT | TimerKind.PROGRESS:
+            case TimerKind.READY | TimerKind.RUN_TIMEOUT | TimerKind.PROGRESS | TimerKind.CANCEL:
                 task = self.tasks.get(subject)
                 return task is not None and task.attempt == mark
             case TimerKind.EXPIRE:
@@ -77,6 +107,9 @@ class Board:
             case TimerKind.LEASE:
                 agent = self.fleet.agents.get(subject)
                 return agent is not None and agent.life == mark
+            case TimerKind.SCHEDULE:
+                schedule = self.schedules.by_id.get(subject)
+                return schedule is not None and schedule.mark == mark
             case _:
                 return True
 
@@ -110,22 +143,24 @@ class Board:
             agent.watched = True
             self.clock_timers.set(self.now + self.config.recall_after_ms, TimerKind.RECALL, agent.id)
 
-    def bury(self, task_id: str, reason: str) -> None:
+    def bury(self, task_id: str, reason: str, by: str) -> None:
         """Remember a cancel that found no task; the next leader shall know it, too."""
-        self.tombstones[task_id] = reason
-        self.draft.notes.append(Note(NoteKind.TOMBSTONE, task_id, to_json({"reason": reason, "at": self.now})))
+        self.tombstones[task_id] = reason, by
+        said = to_json({"reason": reason, "by": by, "at": self.now})
+        self.draft.notes.append(Note(NoteKind.TOMBSTONE, task_id, said))
 
-    def unbury(self, task_id: str) -> str | None:
-        """Forget a tombstone; return the reason of its cancel, None if there is none."""
-        reason = self.tombstones.pop(task_id, None)
-        if reason is not None:
+    def unbury(self, task_id: str) -> tuple[str, str] | None:
+        """Forget a tombstone; return the reason and the author of its cancel, None if there is none."""
+        found = self.tombstones.pop(task_id, None)
+        if found is not None:
             self.draft.notes.append(Note(NoteKind.TOMBSTONE, task_id, None))
-        return reason
+        return found
 
     def add_agent(self, agent: AgentState) -> None:
         """Let `agent` be considered; if it asks of tasks what nobody has asked, those that wait are sorted anew."""
         asked = self.fleet.asked
         self.fleet.add(agent)
+        self._count_running()
         if self.fleet.asked == asked:
             return
         waiting = [task for task in self.tasks.values() if task.line is not None]
@@ -133,6 +168,20 @@ class Board:
             self.order.leave(task)
         for task in waiting:
             self.enqueue(task)
+
+    def _count_running(self) -> None:
+        """Let what runs already count for the limits that its capability has got."""
+        fleet, names = self.fleet, self.fleet.newly_limited
+        if not names:
+            return
+        fleet.newly_limited = set()
+        for task in (task for agent in fleet.agents.values() for task in agent.tasks.values()):
+            capability, current = task.terms.requirement.capability, task.current
+            if current is not None and capability in names:
+                counted = {gate.key for gate in current.gates}
+                more = tuple(gate for gate in fleet.gates_of(capability) if gate.key not in counted)
+                current.gates += more
+                self.limits.hold(more)
 
     def live(self, task_id: str) -> TaskState | None:
         """Return a task that has not ended, not even in this pass; None otherwise."""
@@ -154,7 +203,8 @@ class Board:
 
     def drop(self, task: TaskState) -> None:
         """Forget a task that the ledger had already; nothing is written."""
-        self.tasks.pop(task.id, None)
+        self.family.leave(task)
+        self._forget(task.id)
         self._touched.pop(task.id, None)
 
     def set_agent(self, agent: AgentState, status: AgentStatus, reason: str | None = None) -> None:
@@ -193,9 +243,13 @@ class Board:
 
     def close(self) -> Decisions:
         """End the pass: return its decisions and start a new draft."""
+        self.bounds.settle(self)
         draft, self.draft = self.draft, Decisions()
         for task in self._touched.values():
             draft.changes.append(self._change(task))
+        for task_id, guard in self.purged.items():
+            draft.changes.append(TaskChange(task_id, guard, "", Place.GONE, 0, b""))
+        self.purged = {}
         draft.agents = [
             AgentChange(agent_id, None if agent is None else agent_record(agent))
             for agent_id, agent in self._touched_agents.items()
@@ -211,9 +265,11 @@ class Board:
         old = before.split("/") if before else None
         if old is not None and old[2] and old[0] == "ASSIGNED" and before != after:
             release = old[2]
-        if agent is not None and (old is None or old[1] != str(task.attempt)) and not task.status.terminal:
+        another = old is None or old[1] != str(task.attempt) or old[0] == "FAILED"
+        if agent is not None and another and not task.status.terminal:
             handover = self._handover(task, agent)
         place, score = place_of(task, self.now)
+        kin = task.kin
         change = TaskChange(
             task_id=task.id,
             before=before,
@@ -225,11 +281,28 @@ class Board:
             output=task.output,
             release=release,
             handover=handover,
+            parent=None if before or kin is None else kin.parent,
+            last_of_kin=kin is not None and self._last_of_kin(task),
+            queues=self.bounds.scopes(task.terms.requirement.capability),
         )
         task.stored, task.spec, task.output = after, None, None
         if task.status.terminal:
-            self.tasks.pop(task.id, None)
+            self._forget(task.id)
         return change
+
+    def _last_of_kin(self, task: TaskState) -> bool:
+        """Tell whether the list of children that the change of `task` concerns is kept only for the retention now."""
+        kin = task.kin
+        if not task.stored:
+            return kin is not None and kin.parent is not None and self.live(kin.parent) is None
+        return kin is not None and kin.children > 0 and task.status.terminal
+
+    def _forget(self, task_id: str) -> None:
+        self.tasks.pop(task_id, None)
+        if self.hasty:
+            self.hasty.pop(task_id, None)
+        if self.sticky.wanted:
+            self.sticky.wanted.pop(task_id, None)
 
     def _handover(self, task: TaskState, agent: AgentState) -> Handover:
         version = None

@@ -30,6 +30,8 @@ class SchedulerConfig:
     """Most tasks ahead of its slots, however short they are."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     """How tasks are repeated that do not say it themselves, nor their capability."""
+    cancel_grace_ms: int = 5_000
+    """How long an agent has to stop what is cancelled, where the cancel does not say it."""
     timeout_grace_ms: int = 5_000
     """How long after run_timeout the agent may still report its own verdict."""
     breaker_failures: int = 20
@@ -45,11 +47,23 @@ class SchedulerConfig:
     """How long an agent whose event loop is blocked keeps what it has not begun."""
     deaf_probation_ms: int = 10_000
     """How long an agent that did not read its assignments goes without."""
+    fail_fast_grace_ms: int = 10_000
+    """How long after a leader's start, or an agent's farewell, a task that is to fail fast waits for one to sign in."""
+    max_pending: int | None = None
+    """Most tasks of the pool that may wait; more are refused to their submitters."""
+    capability_max_pending: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """The same of single capabilities; where agents state less, that counts."""
     forget_agent_ms: int = 3_600_000
     """How long a stopped or lost agent stays listed."""
     placements_per_pass: int = 2_000
     """Most tasks placed in one pass, for the same reason as below."""
     timers_per_pass: int = 500
     """Most timers that ring in one pass: a pass must be over long before the leader's lease."""
+    children_per_pass: int = 500
+    """Most children that are cancelled with their parents in one pass, for the same reason."""
+    schedule_grace_ms: int = 60_000
+    """How late a schedule may fire before its firing counts as missed: a change of leader fits into it."""
+    schedule_looks_per_pass: int = 500
+    """Most instants of schedules that are looked at in one pass, for the same reason as above."""
     tombstone_ms: int = 60_000
     """How long a cancel waits for a submission that it has overtaken."""

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Self
 
 from bus.messages import Control
+from bus.names import SCHEDULE_PROGRESS_NOTE, SCHEDULES_NOTE
 from bus.records import AgentRecord
 from bus.states import AgentHealth, AgentStatus, TaskStatus
 
@@ -26,6 +27,7 @@ class Place(StrEnum):
     ACTIVE = "a"  # leases, by time of assignment
     DONE = "f"  # finished, by time
     DEAD = "x"  # finished and dead letters, by time
+    GONE = "g"  # none: the record is deleted
 
 
 class NoteKind(StrEnum):
@@ -33,7 +35,12 @@ class NoteKind(StrEnum):
 
     BREAKER = "breakers"  # one that is not closed, by agent and capability
     RATE = "rates"  # theoretical arrival time of the next start, by the limit's key
+    STICKY = "sticky"  # the agent that had the last task of a sticky key, by the key
+    BOUND = "bounds"  # most tasks that may wait, by capability; `*` is the pool
     TOMBSTONE = "tombstones"  # a cancel that found no task, by the task's id
+    SWEEP = "sweeps"  # what is to be done to all tasks of a kind, by a number
+    SCHEDULE = SCHEDULES_NOTE  # what is to be submitted again and again, by the schedule's id
+    SCHEDULE_PROGRESS = SCHEDULE_PROGRESS_NOTE  # how far it is
 
 
 @dataclass(slots=True)
@@ -65,6 +72,22 @@ class TaskChange:
     release: str | None = None
     """Agent in whose assignments stream an entry of the old attempt may stand."""
     handover: Handover | None = None
+    parent: str | None = None
+    """Task in whose list of children a new one is entered."""
+    last_of_kin: bool = False
+    """The parent has ended: that list, or of an ended parent its own, is kept for the retention only."""
+    queues: tuple[str, ...] = ()
+    """The bounds that it counts for while it waits, see `dispatcher.core.bounds`."""
+
+    @property
+    def queued(self) -> bool | None:
+        """True if it begins to wait with this change, False if it waits no longer, None if neither.
+
+        One that is accepted and placed in one pass waits no longer: it was unread, which is waiting, too.
+        """
+        if self.place in (Place.WAITING, Place.DELAYED):
+            return None if self.before.startswith("PENDING") else True
+        return None if self.before and not self.before.startswith("PENDING") else False
 
 
 @dataclass(slots=True)
@@ -83,6 +106,15 @@ class Note:
     field: str
     value: bytes | None
     """JSON; None forgets it."""
+
+
+@dataclass(slots=True)
+class QueueChange:
+    """Tasks that begin, or cease, to count for a bound; both empty: nothing counts for it any more."""
+
+    scope: str
+    add: list[str] = field(default_factory=list)
+    remove: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -164,12 +196,23 @@ class Ended:
 
 
 @dataclass(slots=True)
+class Firing:
+    """For the observer: what became of instants at which a schedule was due, or of its earlier tasks."""
+
+    schedule: str
+    outcome: str
+    """`fired`, `triggered`, `skipped`, `replaced` or `missed`."""
+    count: int
+
+
+@dataclass(slots=True)
 class Decisions:
     """All that one pass decided, in order."""
 
     changes: list[TaskChange] = field(default_factory=list)
     agents: list[AgentChange] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    queues: list[QueueChange] = field(default_factory=list)
     instructions: list[Instruct] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
@@ -180,6 +223,13 @@ class Decisions:
     ended: list[Ended] = field(default_factory=list)
     retried: list[tuple[str, str]] = field(default_factory=list)
     """(capability, reason) of each task that went back to PENDING."""
+    requeued: list[str] = field(default_factory=list)
+    """Capability of each dead letter that was given a new life."""
+    purged: int = 0
+    """Dead letters that were deleted."""
+    inquiries: list[str] = field(default_factory=list)
+    """Tasks whose guards the scheduler wants to be told, by `events.Found`, when these decisions are stored."""
+    firings: list[Firing] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     """Kind of each report that was refused."""
 
@@ -200,7 +250,9 @@ class Decisions:
             len(self.changes)
             + len(self.agents)
             + len(self.notes)
+            + len(self.queues)
             + len(self.instructions)
             + len(self.answers)
             + len(self.replies)
+            + len(self.inquiries)
         )

@@ -4,22 +4,30 @@
 changed once it is made; why they are not `frozen` is said in `decisions`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bus.messages import (
     AgentCommand,
+    CancelMatching,
     CancelTasks,
     Explain,
     Heartbeat,
     Plan,
+    PurgeDead,
     Register,
     Report,
     Reprioritise,
+    ReprioritiseMatching,
+    RequeueDead,
+    ScheduleCommand,
     TaskError,
     TaskHeader,
     Unregister,
+    UpdateAgent,
     WatchTasks,
 )
+from dispatcher.core.record import StoredTask
 
 
 @dataclass(slots=True)
@@ -54,7 +62,31 @@ class Duplicate:
 class Commanded:
     """A client or operator wants something."""
 
-    command: CancelTasks | Reprioritise | Explain | Plan | WatchTasks | AgentCommand
+    command: (
+        CancelTasks
+        | CancelMatching
+        | Reprioritise
+        | ReprioritiseMatching
+        | RequeueDead
+        | PurgeDead
+        | Explain
+        | Plan
+        | WatchTasks
+        | AgentCommand
+        | UpdateAgent
+        | ScheduleCommand
+    )
+    """`RequeueDead` and `PurgeDead` mean nothing to the scheduler before they have become `OfDeadLetters`."""
+    at: int
+
+
+@dataclass(slots=True)
+class OfDeadLetters:
+    """An operator wants something of tasks that have ended; it comes with what the ledger has of them."""
+
+    command: RequeueDead | PurgeDead
+    found: Mapping[str, StoredTask]
+    """By their ids; who is missing has no record, or none that can be read."""
     at: int
 
 
@@ -108,4 +140,34 @@ class Blind:
     duration_ms: int
 
 
-Event = Submitted | Refused | Duplicate | Commanded | SignedIn | SignedOut | Beat | Reported | Horizon | Blind
+@dataclass(slots=True)
+class Found:
+    """What the ledger has of a task that was asked for: its guard, empty if there is no record."""
+
+    task_id: str
+    guard: str
+
+
+@dataclass(slots=True)
+class Strays:
+    """These tasks count for the bound of `scope` and are not known to wait: their submissions are not unread."""
+
+    scope: str
+    task_ids: tuple[str, ...]
+
+
+Event = (
+    Submitted
+    | Refused
+    | Duplicate
+    | Found
+    | Strays
+    | Commanded
+    | OfDeadLetters
+    | SignedIn
+    | SignedOut
+    | Beat
+    | Reported
+    | Horizon
+    | Blind
+)

@@ -7,9 +7,11 @@ whether it has room is `AgentState.fits`, whether a limit holds the task up is `
 
 from collections import Counter
 
-from bus.explanations import AgentGroup, Explanation, LimitWait, NearestMiss
+from bus.explanations import AgentGroup, Explanation, LimitWait
 from bus.messages import TaskFields, TaskHeader
+from bus.placement import placed_because
 from bus.states import AgentHealth, AgentStatus, TaskStatus
+from dispatcher.core import cancellation, fail_fast
 from dispatcher.core.board import Board
 from dispatcher.core.limits import Closed
 from dispatcher.core.match import accepts, failing
@@ -28,7 +30,12 @@ def explain(board: Board, task: TaskState) -> Explanation:
     if current is not None and current.agent is not None:
         agent = current.agent
         verb = "runs on" if task.status is TaskStatus.RUNNING else "is assigned to"
-        text = f"{verb} {agent.id} since {_seconds(board.now - current.assigned_at)}: {current.why}"
+        why = placed_because(current.why, task.terms.requirement.preferences, board.sticky.wanted.get(task.id))
+        text = f"{verb} {agent.id} since {_seconds(board.now - current.assigned_at)}: {why}"
+        if current.waiting:
+            text += f"; waits for its children, {board.family.live(task.id)} live, without its slots"
+        if (cancel := cancellation.explain(task, board.now)) is not None:
+            text = f"{text}; {cancel}"
         fleet = board.fleet
         return Explanation(
             task_id=task.id,
@@ -49,7 +56,7 @@ def plan(board: Board, fields: TaskFields) -> Explanation:
 
 def _look(board: Board, terms: Terms, *, task: TaskState | None, starts_in: float | None) -> Explanation:
     fleet = board.fleet
-    requirement, cls = terms.requirement, fleet.class_of(terms)
+    cls = fleet.class_of(terms)
     closed = board.limits.closed(cls.gates, board.now)
     barred = board.reservations.barred(cls, board.now - terms.head_start_ms if task is None else task.score)
     groups = Counter(
@@ -60,11 +67,13 @@ def _look(board: Board, terms: Terms, *, task: TaskState | None, starts_in: floa
     ahead = 0 if task is None else board.order.ahead_of(task)
     chosen = fleet.choose(cls, None, board.rng, barred=barred) if closed is None else None
     limit = None if closed is None else LimitWait(key=closed.key, frees_in=_frees_in(closed, board.now))
-    nearest = None if cls.mask else _nearest(board, requirement)
-    parts = [f"{_count(len(fleet.agents), 'agent')}"]
+    able = fail_fast.able(board, cls)
+    nearest = None if able else fail_fast.nearest(board, terms)
+    parts = [] if able else [fail_fast.IMPOSSIBLE]
+    parts.append(_count(len(fleet.agents), "agent"))
     parts += [f"{number} {why}" for why, number in groups.most_common(GROUPS)]
     if nearest is not None:
-        parts.append(f"nearest is {nearest.agent_id}, which {' and '.join(nearest.lacks)}")
+        parts.append(fail_fast.in_words(nearest))
     if limit is not None:
         when = "when one of its tasks ends" if limit.frees_in is None else f"in {limit.frees_in:.1f} s"
         parts.append(f"limit {limit.key!r} frees {when}")
@@ -72,10 +81,13 @@ def _look(board: Board, terms: Terms, *, task: TaskState | None, starts_in: floa
         parts.append(f"{kept.id} is kept free for the first of its kind")
     if starts_in is not None:
         parts.append(f"it may not start for another {starts_in:.1f} s")
+    if task is not None and (hold_up := _parents_hold(board, task)) is not None:
+        parts.append(hold_up)
     if ahead:
         parts.append(f"{_count(ahead, 'task')} {'is' if ahead == 1 else 'are'} ahead")
     if task is None:
-        parts.append(f"would go to {chosen.id} now" if chosen is not None else "would wait")
+        waits = "would fail at once" if terms.fail_fast and not able else "would wait"
+        parts.append(f"would go to {chosen.id} now" if chosen is not None else waits)
     return Explanation(
         task_id=None if task is None else task.id,
         status=None if task is None else task.status,
@@ -88,6 +100,19 @@ def _look(board: Board, terms: Terms, *, task: TaskState | None, starts_in: floa
         starts_in=starts_in,
         ahead=ahead,
         agent_id=None if chosen is None or task is not None else chosen.id,
+    )
+
+
+def _parents_hold(board: Board, task: TaskState) -> str | None:
+    """Say that the task's own parent has slots that it might be waiting for; None if it has none."""
+    parent = None if task.kin is None or task.kin.parent is None else board.live(task.kin.parent)
+    current = None if parent is None else parent.current
+    if parent is None or current is None or current.agent is None or current.waiting:
+        return None
+    slots = _count(parent.terms.requirement.slots, "slot")
+    return (
+        f"its parent {parent.id} keeps {slots} of {current.agent.id}: if it waits for this task, "
+        "`release_slot=True` or `ctx.without_slot()` gives them up"
     )
 
 
@@ -113,6 +138,8 @@ def _room(agent: AgentState, requirement: Requirement) -> str:
 
 
 def _shut(agent: AgentState) -> str:
+    if agent.pause is not None and agent.health is not AgentHealth.LOST:
+        return agent.pause.words
     if agent.health is not AgentHealth.HEALTHY:
         return agent.health.value
     if agent.throttled:
@@ -120,25 +147,6 @@ def _shut(agent: AgentState) -> str:
     if agent.status in (AgentStatus.DRAINING, AgentStatus.STOPPED):
         return agent.status.value.lower()
     return f"in {agent.status}"
-
-
-def _nearest(board: Board, requirement: Requirement) -> NearestMiss | None:
-    misses = [(len(lacks), agent_id, lacks) for agent_id, lacks in _misses(board, requirement)]
-    if not misses:
-        return None
-    _, agent_id, lacks = min(misses)
-    return NearestMiss(agent_id=agent_id, lacks=tuple(lacks))
-
-
-def _misses(board: Board, requirement: Requirement) -> list[tuple[str, list[str]]]:
-    found = []
-    for agent in board.fleet.agents.values():
-        lacks = failing(agent, requirement)
-        if not agent.could_fit(requirement):
-            lacks = [*lacks, "is too small for it"]
-        if lacks:
-            found.append((agent.id, lacks))
-    return found
 
 
 def _frees_in(closed: Closed, now: int) -> float | None:

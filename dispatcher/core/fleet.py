@@ -15,7 +15,7 @@ from bus.requirements import Value
 from bus.states import AgentHealth, TaskPriority
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.limits import Gate, rate_gate
-from dispatcher.core.match import accepts, facts_asked, find_capability, preference_weight
+from dispatcher.core.match import accepts, facts_asked, find_capability, preferences_met
 from dispatcher.core.model import AgentState
 from dispatcher.core.terms import Requirement, Terms
 
@@ -39,6 +39,8 @@ FEW: Final = 4
 as good: the "power of two choices" (Mitzenmacher, 2001)."""
 
 
+_NEVER: Final = "no registered agent could ever run this"
+
 ClassKey = tuple[Requirement, tuple[tuple[str, str], ...]]
 
 
@@ -52,6 +54,7 @@ class RequirementClass:
         "facts",
         "gates",
         "mask",
+        "met",
         "parked",
         "plain",
         "preferred",
@@ -71,6 +74,8 @@ class RequirementClass:
         self.candidates = -1
         """Agents that may have the room for one that is not plain: all but those that were looked at and have not."""
         self.preferred: list[tuple[float, int]] = []
+        self.met: dict[int, int] = {}
+        """Agents by which of the preferences they meet, as bits in the order of the preferences."""
         self.waiting = 0
         self.by_priority = dict.fromkeys(TaskPriority, 0)
         self.blocked = False
@@ -81,6 +86,12 @@ class RequirementClass:
         """Count an agent among the eligible no more."""
         self.mask &= ~bit
         self.preferred = [(weight, mask & ~bit) for weight, mask in self.preferred if mask & ~bit]
+        self.met = {met: mask & ~bit for met, mask in self.met.items() if mask & ~bit}
+
+    def met_by(self, agent: AgentState) -> int:
+        """Return which of the preferences the agent meets, as bits in their order."""
+        bit = 1 << agent.index
+        return next((met for met, mask in self.met.items() if mask & bit), 0)
 
 
 class Fleet:
@@ -101,6 +112,10 @@ class Fleet:
         """Number of classes at which those that nobody waits in are to be forgotten."""
         self._narrowed: dict[RequirementClass, None] = {}
         """Classes for which not all of their agents are candidates."""
+        self.newly_limited: set[str] = set()
+        """Capabilities that have got a limit: what runs of them is to be counted, see `Board.add_agent`."""
+        self.stated = False
+        """An agent has come or gone that states how many tasks may wait, see `bounds`."""
         self._capability_gates: dict[str, tuple[Gate, ...]] = {}
         self._lost = 0
         self._levels = [0] * (LEVELS + 1)
@@ -210,17 +225,24 @@ class Fleet:
 
     def _limit(self, changed: AgentState) -> None:
         """Let the limits of `changed`'s capabilities be the strictest that any agent states."""
+        self.stated |= any(spec.max_pending is not None for spec in changed.capabilities)
         for name in {spec.name for spec in changed.capabilities if spec.rate or spec.concurrency}:
             specs = [spec for agent in self.agents.values() for spec in agent.capabilities if spec.name == name]
             rates = [rate_gate(f"capability {name}", spec.rate) for spec in specs if spec.rate]
             most = min((spec.concurrency for spec in specs if spec.concurrency), default=None)
             slowest = max((gate.interval or 0.0 for gate in rates), default=None)
             gate = Gate(f"capability {name}", slowest, 0.0, most)
+            if not self._capability_gates.get(name):
+                self.newly_limited.add(name)
             self._capability_gates[name] = () if slowest is None and most is None else (gate,)
             for cls in self.classes.values():
                 if cls.requirement.capability == name:
                     cls.gates = (*cls.requirement.gates, *self._capability_gates[name])
                     self.loosened.append(cls)
+
+    def gates_of(self, capability: str) -> tuple[Gate, ...]:
+        """Return the limits that agents state for `capability`."""
+        return self._capability_gates.get(capability, ())
 
     def sweep(self) -> list[RequirementClass]:
         """Forget classes in which nobody waits, and return them: requirements may be as many as tasks."""
@@ -239,8 +261,10 @@ class Fleet:
         if agent.accepts and not accepts(agent.accepts, cls.facts):
             return
         cls.mask |= bit
-        weight = preference_weight(agent, capability, cls.requirement)
-        if weight > 0:
+        met = preferences_met(agent, capability, cls.requirement)
+        if met:
+            cls.met[met] = cls.met.get(met, 0) | bit
+            weight = sum(p.weight for n, p in enumerate(cls.requirement.preferences) if met >> n & 1)
             by_weight = dict(cls.preferred)
             by_weight[weight] = by_weight.get(weight, 0) | bit
             cls.preferred = sorted(by_weight.items(), reverse=True)
@@ -333,6 +357,10 @@ class Fleet:
                 most -= 1
                 yield agent
 
+    def eligible(self, cls: RequirementClass) -> Iterator[AgentState]:
+        """Yield the agents that could run tasks of `cls`, and are not shut off after failures."""
+        return self._agents_of(cls.mask)
+
     def _agents_of(self, bits: int) -> Iterator[AgentState]:
         while bits:
             low = bits & -bits
@@ -387,17 +415,22 @@ class Fleet:
             for level in self._levels:
                 taking |= level
             eligible, lost = cls.mask.bit_count(), (cls.mask & self._lost).bit_count()
-            shut = sum(1 for agent in self._agents_of(cls.mask & ~taking & ~self._lost) if not agent.open)
-            busy = eligible - shut - lost
-            words = f"{_agents(eligible)} can do it: {busy} busy, {shut} not taking work, {lost} lost"
+            shut = [agent for agent in self._agents_of(cls.mask & ~taking & ~self._lost) if not agent.open]
+            paused = sum(1 for agent in shut if agent.pause is not None)
+            busy = eligible - len(shut) - lost
+            closed = f"{len(shut)} not taking work{f' ({paused} paused)' if paused else ''}"
+            words = f"{_agents(eligible)} can do it: {busy} busy, {closed}, {lost} lost"
             return f"{words}; {cls.waiting} task{'s wait' if cls.waiting != 1 else ' waits'} for the same"
         offering = [a for a in self.agents.values() if any(c.name == requirement.capability for c in a.capabilities)]
         if not offering:
-            return f"no agent offers {requirement.capability!r} ({_agents(len(self.agents))} known)"
+            return f"{_NEVER}: no agent offers {requirement.capability!r} ({_agents(len(self.agents))} known)"
+        failing = sum(requirement.capability in agent.shut for agent in offering)
+        if failing:
+            return f"{_agents(len(offering))} offering {requirement.capability!r}: {failing} shut off after failures"
         versions = sorted({c.version for a in offering for c in a.capabilities if c.name == requirement.capability})
         offer = "offers" if len(offering) == 1 else "offer"
         return (
-            f"{_agents(len(offering))} {offer} {requirement.capability!r} in version {', '.join(versions)}, "
+            f"{_NEVER}: {_agents(len(offering))} {offer} {requirement.capability!r} in version {', '.join(versions)}, "
             f"but none meets {_describe(requirement)}"
         )
 

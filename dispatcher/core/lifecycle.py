@@ -1,6 +1,7 @@
 """A task's life: the only place where a task's status changes.
 
-Each function is one move of `bus.states.TASK_TRANSITIONS`; `_move` refuses any other, telling the task's history.
+Each function is one move of `bus.states.TASK_TRANSITIONS`; `_move` refuses any other, telling the task's history. By a
+table of its own `revive` leads out of a terminal status, and nothing else does.
 """
 
 from typing import Final
@@ -8,10 +9,10 @@ from typing import Final
 from pydantic_core import to_json
 
 from bus.messages import CancelAttempt, Control, TaskError
-from bus.records import AttemptRecord
+from bus.records import AttemptRecord, Cancellation, CancelOutcome
 from bus.retries import RetryPolicy
-from bus.states import AgentStatus, FailureReason, TaskStatus, task_may_become
-from dispatcher.core import breaker
+from bus.states import AgentStatus, FailureReason, TaskStatus, task_may_be_revived, task_may_become
+from dispatcher.core import breaker, fail_fast, room
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Answer, Ended, Placed
 from dispatcher.core.fleet import UNKNOWN_LOAD_MS, RequirementClass
@@ -38,11 +39,25 @@ def _move(task: TaskState, after: TaskStatus) -> None:
     task.status = after
 
 
-def assign(board: Board, task: TaskState, agent: AgentState, cls: RequirementClass, estimate_ms: float | None) -> None:
-    """PENDING → ASSIGNED: a new attempt, on `agent`."""
+def assign(
+    board: Board,
+    task: TaskState,
+    agent: AgentState,
+    cls: RequirementClass,
+    estimate_ms: float | None,
+    *,
+    sticky: bool = False,
+) -> None:
+    """PENDING → ASSIGNED: a new attempt, on `agent`; `sticky` if it was chosen for having had the task's sticky key."""
     _move(task, TaskStatus.ASSIGNED)
     task.attempt += 1
-    task.current = Attempt(agent, agent.session, board.now, eligible=cls.mask.bit_count(), room=agent.free)
+    met = cls.met_by(agent) if cls.met else 0
+    why = (cls.mask.bit_count(), agent.free)
+    task.current = Attempt(agent, agent.session, board.now, why=(*why, met, sticky) if met or sticky else why)
+    if task.terms.fail_fast:
+        board.hasty.pop(task.id, None)
+    if board.sticky.wanted:
+        board.draft.notes += board.sticky.given(task.id, agent.id)
     _enter(board, task, task.current, agent, cls, estimate_ms)
     gates = task.current.gates
     if gates or agent.gates:
@@ -81,6 +96,8 @@ def complete(board: Board, task: TaskState, current: Attempt, output: bytes, at:
         agent.ended(well=True)
         if agent.breakers:
             breaker.succeeded(board, agent, task.terms.requirement.capability)
+    if task.cancellation is not None:
+        task.cancellation.outcome = CancelOutcome.TOO_LATE
     task.output = output
     task.error = None
     _finish(board, task, TaskStatus.COMPLETED, None, at, run_ms)
@@ -94,10 +111,15 @@ def stop(board: Board, task: TaskState, reason: str) -> None:
         board.instruct(current.agent.id, Control(stop))
 
 
-def cancel(board: Board, task: TaskState, reason: str, at: int) -> None:
-    """→ CANCELLED, from any live status."""
+def cancel(
+    board: Board, task: TaskState, reason: str, at: int, *, outcome: str = "cancelled", error: TaskError | None = None
+) -> None:
+    """→ CANCELLED, from any live status; `outcome` and `error` are what its attempt came to, if it has one."""
+    cancellation = task.cancellation
+    if cancellation is not None and cancellation.outcome is None:
+        cancellation.outcome = CancelOutcome.FINISHED
     if task.agent is not None:
-        _end_attempt(task, "cancelled", at, None)
+        _end_attempt(task, outcome, at, error)
     _finish(board, task, TaskStatus.CANCELLED, reason or None, at, 0.0)
 
 
@@ -110,7 +132,7 @@ def fail(board: Board, task: TaskState, reason: FailureReason, error: TaskError 
     if current is not None:
         run_ms = 0.0 if current.started_at is None else float(at - current.started_at)
         _end_attempt(task, reason.value, at, error)
-        evidence = poison(task.attempts)
+        evidence = poison(task.present_attempts)
         if evidence is not None:
             reason, task.error = FailureReason.POISON, evidence
     _finish(board, task, TaskStatus.FAILED, reason.value, at, run_ms)
@@ -136,6 +158,9 @@ def attempt_failed(
         agent.failed += 1
         agent.ended(well=False)
         breaker.failed(board, agent, task.terms.requirement.capability, reason)
+    if task.cancellation is not None:
+        _end_cancelled(board, task, task.cancellation, reason.value, error, at)
+        return
     policy = _policy(board, task, agent)
     if not retryable or task.failures >= task.terms.max_attempts or forbids(policy, error):
         fail(board, task, reason, error, at)
@@ -164,8 +189,11 @@ def requeue(
     board: Board, task: TaskState, outcome: str, at: int, *, error: TaskError | None = None, not_before: int = 0
 ) -> None:
     """→ PENDING: its attempt is over, whatever came of it; another may follow from `not_before` on."""
+    if task.cancellation is not None:
+        _end_cancelled(board, task, task.cancellation, outcome, error, at)
+        return
     _end_attempt(task, outcome, at, error)
-    evidence = poison(task.attempts)
+    evidence = poison(task.present_attempts)
     if evidence is not None:
         task.error = evidence
         _finish(board, task, TaskStatus.FAILED, FailureReason.POISON.value, at, 0.0)
@@ -184,8 +212,31 @@ def requeue(
         wait(board, task)
 
 
+def revive(board: Board, task: TaskState, why: str) -> None:
+    """FAILED → PENDING: an operator requeues a dead letter. Nothing else may call this."""
+    if not task_may_be_revived(task.status, TaskStatus.PENDING):
+        raise IllegalTransitionError(task, TaskStatus.PENDING)
+    task.status = TaskStatus.PENDING
+    board.touch(task)
+    board.tell(task, reason=f"requeued: {why}" if why else "requeued")
+    board.draft.requeued.append(task.terms.requirement.capability)
+    arm_expiry(board, task)
+    wait(board, task)
+
+
+def _end_cancelled(
+    board: Board, task: TaskState, cancellation: Cancellation, outcome: str, error: TaskError | None, at: int
+) -> None:
+    """→ CANCELLED: the attempt ended in another way while its cancel was under way, and none follows."""
+    if outcome == FailureReason.AGENT_LOST.value:
+        cancellation.outcome = CancelOutcome.GIVEN_UP
+    cancel(board, task, cancellation.reason, at, outcome=outcome, error=error)
+
+
 def wait(board: Board, task: TaskState) -> None:
     """Put a PENDING task into its class's line, or under a timer until it may start."""
+    if task.terms.fail_fast:
+        fail_fast.watch(board, task)
     if task.not_before > board.now:
         board.clock_timers.set(task.not_before, TimerKind.READY, task.id, task.attempt)
         return
@@ -222,11 +273,10 @@ def move_to(board: Board, task: TaskState, agent: AgentState) -> None:
     """Let `agent`, a new life with the same id, have what the earlier one had."""
     current = task.current
     assert current is not None, "a task in an agent's hands has an attempt"  # noqa: S101 - an invariant
-    board.order.release(task)
-    opened = board.limits.release(current.gates)
+    if not current.waiting:
+        room.unshare(board, task, current)
     current.agent = agent
     _enter(board, task, current, agent, board.fleet.class_of(task.terms), current.load_ms)
-    board.reopen(opened)
     if agent.free < 0:
         board.watch(agent)
 
@@ -235,6 +285,7 @@ def withdraw(board: Board, task: TaskState) -> None:
     """Take a live task out of everything without a word: the ledger has already seen its end."""
     board.order.leave(task)
     _leave(board, task)
+    board.schedules.ended(task.id)
     board.drop(task)
 
 
@@ -248,6 +299,9 @@ def outcome_json(task: TaskState, agent_id: str | None) -> bytes:
         "error": task.error,
         "reason": task.reason,
     }
+    if task.cancellation is not None and task.status is TaskStatus.CANCELLED:
+        head["by"] = task.cancellation.by or None
+        head["given_up"] = task.cancellation.outcome is CancelOutcome.GIVEN_UP
     text = to_json(head, exclude_none=True, inf_nan_mode="constants")
     return text if task.output is None else text[:-1] + b',"output":' + task.output + b"}"
 
@@ -294,20 +348,11 @@ def _enter(
     estimate_ms: float | None,
 ) -> None:
     """Let the task take its room in the agent."""
-    requirement = task.terms.requirement
     current.load_ms = UNKNOWN_LOAD_MS if estimate_ms is None else max(estimate_ms, 0.01)
     agent.tasks[task.id] = task
-    agent.used += requirement.slots
-    agent.load_ms += current.load_ms
-    for name, much in requirement.resources:
-        agent.granted[name] = agent.granted.get(name, 0) + much
-    board.order.hold(task)
-    current.gates = cls.gates
-    if current.gates:
-        board.limits.hold(current.gates)
     if agent.status is AgentStatus.IDLE:
         board.set_agent(agent, AgentStatus.RUNNING)
-    board.fleet.refresh(agent)
+    room.take(board, task, current, agent, cls)
 
 
 def _leave(board: Board, task: TaskState) -> None:
@@ -315,33 +360,26 @@ def _leave(board: Board, task: TaskState) -> None:
     current = task.current
     if current is None or current.agent is None:
         return
-    agent, requirement = current.agent, task.terms.requirement
+    agent = current.agent
     del agent.tasks[task.id]
-    agent.used -= requirement.slots
-    agent.load_ms = agent.load_ms - current.load_ms if agent.tasks else 0.0
-    board.order.release(task)
-    if current.gates:
-        board.reopen(board.limits.release(current.gates))
+    room.give(board, task, current, agent)
     if not agent.tasks and agent.status is AgentStatus.RUNNING:
         board.set_agent(agent, AgentStatus.IDLE)
     current.agent = None
     if agent.breakers:
-        breaker.left(board, agent, requirement.capability)
-    board.fleet.refresh(agent)
-    if requirement.resources:
-        for name, much in requirement.resources:
-            agent.granted[name] -= much
-        board.fleet.returned(agent)
+        breaker.left(board, agent, task.terms.requirement.capability)
 
 
 def _finish(board: Board, task: TaskState, status: TaskStatus, reason: str | None, at: int, run_ms: float) -> None:
     board.order.leave(task)
     _move(task, status)
+    board.family.ended(task)
     task.finished_at, task.reason = at, reason
     board.touch(task)
     board.tell(task, reason=reason)
     agent_id = task.agent.id if task.agent else None
     _leave(board, task)
+    board.schedules.ended(task.id)
     for client in task.listeners:
         board.draft.answers.append(Answer(task.id, client, outcome_json(task, agent_id)))
     total = max(0, at - task.enqueued_at)

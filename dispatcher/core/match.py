@@ -105,12 +105,12 @@ def failing(agent: AgentState, requirement: Requirement) -> list[str]:
     return min(words, key=len, default=[f"does not offer {requirement.capability}"])
 
 
-def preference_weight(agent: AgentState, capability: CapabilitySpec, requirement: Requirement) -> float:
-    """Return the sum of the weights of the preferences that the agent meets."""
+def preferences_met(agent: AgentState, capability: CapabilitySpec, requirement: Requirement) -> int:
+    """Return which of the preferences the agent meets, as bits in their order."""
     if not requirement.preferences:
-        return 0.0
+        return 0
     attributes = _attributes(agent, capability)
-    return sum(p.weight for p in requirement.preferences if meets(p, attributes))
+    return sum(1 << n for n, preference in enumerate(requirement.preferences) if meets(preference, attributes))
 
 
 def _offered(agent: AgentState, requirement: Requirement) -> Iterator[CapabilitySpec]:

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from bus.agent_requests import AgentRequest, Pause
 from bus.messages import CapabilitySpec, TaskError
-from bus.records import AttemptRecord
+from bus.overrides import Overrides
+from bus.records import AttemptRecord, Cancellation, Requeued
 from bus.requirements import Clause, Value
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
+from dispatcher.core.kin import Kin
 from dispatcher.core.limits import Gate, rate_gate
 from dispatcher.core.terms import Requirement, Terms
 
@@ -38,33 +41,21 @@ class Attempt:
     """What it may run beyond its run_timeout, as its agent has asked."""
     load_ms: float = 0.0
     """What the task adds to its agent's load while it is there."""
+    waiting: bool = False
+    """It waits for its children, and has given up its room; see `dispatcher.core.room`."""
     progress: float | None = None
     note: str | None = None
     missing_since: int | None = None
     """First heartbeat of its agent that did not list it."""
+    overdue: TaskError | None = None
+    """Its agent was told to stop it, and this is why; it has failed with this when it stops, or does not."""
+    overdue_until: int = 0
     recalled: bool = False
     """The agent was asked to hand it back."""
     gates: tuple[Gate, ...] = ()
     """The limits that it counts for."""
-    eligible: int = 0
-    """Agents that could have had it."""
-    room: int = 0
-    """Free slots that its agent had then."""
-
-    @property
-    def why(self) -> str:
-        """Say why it went where it is."""
-        if not self.eligible:
-            return "as the ledger has it; the leader that placed it is no more"
-        others = (
-            "the only one that could do it" if self.eligible == 1 else f"the best of {self.eligible} that could do it"
-        )
-        room = (
-            f"it had {self.room} free slot{'s' * (self.room != 1)}"
-            if self.room > 0
-            else "short work, ahead of its slots"
-        )
-        return f"{others}; {room}"
+    why: tuple[int, ...] = ()
+    """Why it went to its agent, see `bus.placement`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -86,12 +77,17 @@ class TaskState:
     watchers: tuple[str, ...] = ()
     """Clients that are told the outcome, beside the submitter."""
     attempts: tuple[AttemptRecord, ...] = ()
+    requeues: tuple[Requeued, ...] = ()
+    """Earlier lives, of which the attempts tell, too."""
     error: TaskError | None = None
     reason: str | None = None
     finished_at: int | None = None
     spec: bytes | None = None
     """The submission's body, until the ledger has it."""
     output: bytes | None = None
+    cancellation: Cancellation | None = None
+    kin: Kin | None = None
+    """Its parent and children; None for the most, who have neither."""
     stored: str = ""
     """The guard that the ledger has for it; empty before it was accepted."""
 
@@ -115,10 +111,20 @@ class TaskState:
         return self.enqueued_at + terms.delay_ms + terms.queue_timeout_ms
 
     @property
+    def present_attempts(self) -> tuple[AttemptRecord, ...]:
+        """Those past attempts that count: the ones since it was last requeued."""
+        if not self.requeues:
+            return self.attempts
+        before = self.requeues[-1].attempt
+        return tuple(past for past in self.attempts if past.attempt > before)
+
+    @property
     def begun(self) -> bool:
-        """True once any attempt of it has run."""
+        """True once any attempt of it has run, in this life."""
         current = self.current
-        return (current is not None and current.started_at is not None) or any(a.started_at for a in self.attempts)
+        return (current is not None and current.started_at is not None) or any(
+            past.started_at for past in self.present_attempts
+        )
 
     @property
     def agent(self) -> "AgentState | None":
@@ -160,6 +166,17 @@ class AgentState:
     status: AgentStatus = AgentStatus.IDLE
     health: AgentHealth = AgentHealth.HEALTHY
     reason: str | None = None
+    pause: Pause | None = None
+    request: AgentRequest | None = None
+    """What was asked of its life last; see `dispatcher.core.steering`."""
+    update: AgentRequest | None = None
+    """The last wish to change what it offers."""
+    overrides: Overrides | None = None
+    wanted: Overrides | None = None
+    """What the overrides shall be when the agent has confirmed them."""
+    told_at: int = 0
+    """When it was last told of its request; 0: not in this session."""
+    told_offer_at: int = 0
     last_beat: int = 0
     deaf_until: int = 0
     tasks: dict[str, TaskState] = field(default_factory=dict)
@@ -244,9 +261,10 @@ class AgentState:
 
     @property
     def open(self) -> bool:
-        """True when it may be given work as far as its status, health and rate go."""
+        """True when it may be given work as far as its status, health and rate go, and nobody has paused it."""
         return (
-            self.health is AgentHealth.HEALTHY
+            self.pause is None
+            and self.health is AgentHealth.HEALTHY
             and self.status in (AgentStatus.IDLE, AgentStatus.RUNNING)
             and not self.throttled
         )

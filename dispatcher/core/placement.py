@@ -38,14 +38,18 @@ def _place(board: Board, left: int) -> int:
             continue
         estimate = fleet.estimate(cls.requirement.capability, task.terms.estimate_ms)
         barred = reservations.barred(cls, score) if reservations else 0
-        agent = fleet.choose(cls, estimate, board.rng, spared=spared if score > first else 0, barred=barred)
+        sticky = board.sticky.preferred(task.id, cls, fleet) if board.sticky.wanted else None
+        if sticky is not None and barred >> sticky.index & 1:
+            sticky = None
+        spare = spared if score > first else 0
+        agent = sticky or fleet.choose(cls, estimate, board.rng, spared=spare, barred=barred)
         if agent is None:
             order.block(cls, score)
             reservations.ask(fleet, cls, score, board.rng)
             first, spared = min(first, score), spared | cls.mask
             continue
         order.take(task, line)
-        lifecycle.assign(board, task, agent, cls, estimate)
+        lifecycle.assign(board, task, agent, cls, estimate, sticky=sticky is not None)
         if reservations:
             reservations.give_up(fleet, cls)
     return left

@@ -17,6 +17,8 @@ from dispatcher.core.terms import MILLI, Terms
 def encode_run(task: TaskState) -> bytes:
     """Return the JSON of `bus.records.Run` for `task`; what goes without saying (nothing, 0, empty) is left out."""
     fields = {name: value for name, value in zip(_TASK_FIELDS, _task_values(task), strict=True) if value}
+    if task.kin is not None and task.kin.children:
+        fields["children"] = task.kin.children
     current = task.current
     if current is not None:
         fields |= {name: value for name, value in zip(_ATTEMPT_FIELDS, _attempt_values(current), strict=True) if value}
@@ -35,9 +37,11 @@ _TASK_FIELDS = (
     "failures",
     "watchers",
     "attempts",
+    "cancellation",
+    "requeues",
 )
 _task_values = attrgetter(*_TASK_FIELDS)
-_ATTEMPT_FIELDS = ("assigned_at", "started_at", "extended_ms", "note")
+_ATTEMPT_FIELDS = ("assigned_at", "started_at", "extended_ms", "waiting", "note", "why")
 _attempt_values = attrgetter(*_ATTEMPT_FIELDS)
 
 
@@ -64,13 +68,16 @@ def restore(stored: StoredTask, terms: Terms, agent: AgentState | None) -> TaskS
         failures=run.failures,
         watchers=run.watchers,
         attempts=run.attempts,
+        cancellation=run.cancellation,
+        requeues=run.requeues,
         error=run.error,
         stored=str(guard),
     )
     if agent is not None:
         task.current = Attempt(agent, guard.session, run.assigned_at or 0, run.started_at)
         task.current.progress, task.current.note = run.progress, run.note
-        task.current.extended_ms = run.extended_ms
+        task.current.extended_ms, task.current.waiting = run.extended_ms, run.waiting
+        task.current.why = run.why
     return task
 
 
@@ -106,6 +113,11 @@ def agent_record(agent: AgentState) -> AgentRecord:
         registered_at=agent.registered_at,
         retired=agent.retired,
         reason=agent.reason,
+        pause=agent.pause,
+        request=agent.request,
+        update=agent.update,
+        overrides=agent.overrides,
+        wanted=agent.wanted,
     )
 
 
@@ -128,6 +140,11 @@ def restore_agent(record: AgentRecord, now: int) -> AgentState:
         status=record.status,
         health=record.health,
         reason=record.reason,
+        pause=record.pause,
+        request=record.request,
+        update=record.update,
+        overrides=record.overrides,
+        wanted=record.wanted,
         last_beat=now,
     )
 

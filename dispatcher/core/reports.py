@@ -7,8 +7,9 @@ changes nothing.
 from pydantic_core import to_json
 
 from bus.messages import HandBack, Report, TaskResult, TaskUpdate
+from bus.records import CancelOutcome
 from bus.states import FailureReason, TaskStatus
-from dispatcher.core import lifecycle
+from dispatcher.core import cancellation, lifecycle, room
 from dispatcher.core.board import Board
 from dispatcher.core.model import Attempt, TaskState
 
@@ -53,28 +54,48 @@ def _update(board: Board, task: TaskState, current: Attempt, update: TaskUpdate,
     if update.progress is not None or update.note is not None:
         current.progress, current.note = update.progress, update.note
     current.heard_at = at
+    if update.cancel is not None:
+        cancellation.heard(board, task, current, update, at)
     if update.extend is not None:
         current.extended_ms = int(update.extend * 1000)
     if task.status is TaskStatus.ASSIGNED:
         lifecycle.start(board, task, current, at)
-    else:
+    elif update.cancel is None:  # of which `heard` has told
         board.touch(task)
         board.tell(task)
+    if update.waiting not in (None, current.waiting) and current.agent is not None:
+        (room.waits if update.waiting else room.goes_on)(board, task, current, current.agent)
 
 
 def _result(board: Board, task: TaskState, current: Attempt, result: TaskResult, at: int) -> None:
     began = current.started_at or current.assigned_at
     run_ms = float(at - began) if result.duration is None else result.duration * 1000
-    if current.started_at is None:
+    if current.started_at is None and (result.status is not TaskStatus.CANCELLED or run_ms):
         current.started_at = max(current.assigned_at, at - int(run_ms))
     match result.status:
         case TaskStatus.COMPLETED:
             output = to_json(result.output, inf_nan_mode="constants")
             lifecycle.complete(board, task, current, output, at, run_ms)
         case TaskStatus.CANCELLED:
-            lifecycle.cancel(board, task, "cancelled by its agent", at)
+            if current.overdue is not None:
+                lifecycle.attempt_failed(board, task, FailureReason.TIMEOUT, current.overdue, at)
+            else:
+                _cancelled(board, task, result, at)
         case _:
             reason = result.reason or FailureReason.ERROR
             retryable = result.retryable and reason is not FailureReason.REJECTED
             after = None if result.retry_after is None else int(result.retry_after * 1000)
             lifecycle.attempt_failed(board, task, reason, result.error, at, retryable=retryable, retry_after=after)
+
+
+def _cancelled(board: Board, task: TaskState, result: TaskResult, at: int) -> None:
+    known = task.cancellation
+    if known is None:
+        lifecycle.cancel(board, task, "cancelled by its agent", at)
+        return
+    known.delivered_at = known.delivered_at or at
+    if result.abandoned:
+        known.outcome = CancelOutcome.GIVEN_UP
+    else:
+        known.acknowledged_at = known.acknowledged_at or at
+    lifecycle.cancel(board, task, known.reason, at, outcome="given_up" if result.abandoned else "cancelled")

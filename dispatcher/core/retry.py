@@ -35,7 +35,9 @@ def poison(attempts: tuple[AttemptRecord, ...]) -> TaskError | None:
     Attempts that were not begun say nothing for or against it.
     """
     begun = [attempt for attempt in attempts if attempt.started_at is not None][-POISON_LOSSES:]
-    if len(begun) < POISON_LOSSES or any(a.outcome != FailureReason.AGENT_LOST for a in begun):
+    # An agent that gives an attempt up with an error of its own, because it was told to stop, has not been killed.
+    killed = [a for a in begun if a.outcome == FailureReason.AGENT_LOST and a.error is None]
+    if len(killed) < POISON_LOSSES:
         return None
     agents = ", ".join(f"{a.agent_id} (attempt {a.attempt})" for a in begun)
     return TaskError(

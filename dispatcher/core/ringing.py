@@ -9,7 +9,7 @@ from typing import Final
 
 from bus.messages import TaskError
 from bus.states import FailureReason, TaskStatus
-from dispatcher.core import agents, breaker, lifecycle, recall
+from dispatcher.core import agents, breaker, cancellation, fail_fast, firing, lifecycle, recall, steering, sweeps
 from dispatcher.core.board import Board
 from dispatcher.core.terms import Requirement
 from dispatcher.core.timers import TimerKind
@@ -18,6 +18,7 @@ from dispatcher.core.timers import TimerKind
 def ring(board: Board) -> None:
     """Ring what is due: on the horizon first, then on the clock."""
     limit = board.config.timers_per_pass
+    board.schedules.looks_left = board.config.schedule_looks_per_pass
     for kind, subject, mark in board.horizon_timers.pop_due(board.horizon, limit):
         _BELLS[kind](board, subject, mark)
     why: dict[Requirement, str] = {}
@@ -33,6 +34,8 @@ def _expire(board: Board, task_id: str, why: dict[Requirement, str]) -> None:
     task = board.live(task_id)
     if task is None or task.status is not TaskStatus.PENDING or task.begun:
         return  # one that an agent has, and returns unbegun, is looked at then
+    if task.expires_at is None or task.expires_at > board.now:
+        return  # the timer is of an earlier life
     requirement = task.terms.requirement
     words = why.get(requirement)
     if words is None:
@@ -42,7 +45,9 @@ def _expire(board: Board, task_id: str, why: dict[Requirement, str]) -> None:
 
 def _ready(board: Board, task_id: str, attempt: int) -> None:
     task = board.live(task_id)
-    if task is not None and task.status is TaskStatus.PENDING and task.attempt == attempt:
+    if task is None or task.status is not TaskStatus.PENDING or task.attempt != attempt:
+        return
+    if task.line is None and task.not_before <= board.now:  # else the timer is of an earlier life
         board.touch(task)
         board.enqueue(task)
 
@@ -66,30 +71,46 @@ def _said_nothing(board: Board, task_id: str, attempt: int) -> None:
     current = None if task is None else task.current
     if task is None or current is None or task.attempt != attempt or task.status is not TaskStatus.RUNNING:
         return
+    if current.overdue is not None:
+        if current.overdue_until <= board.horizon:
+            lifecycle.stop(board, task, current.overdue.message)
+            lifecycle.attempt_failed(board, task, FailureReason.TIMEOUT, current.overdue, board.horizon)
+        return
     timeout = task.terms.progress_timeout_ms or 0
+    if current.waiting:
+        current.heard_at = board.horizon  # its children's life is its progress
     if current.heard_at + timeout > board.horizon:
         board.horizon_timers.set(current.heard_at + timeout, TimerKind.PROGRESS, task_id, attempt)
         return
-    lifecycle.stop(board, task, "progress_timeout is over")
     error = TaskError(type="ProgressTimeout", message=f"no word of progress for {timeout / 1000:g} s")
-    lifecycle.attempt_failed(board, task, FailureReason.TIMEOUT, error, board.horizon)
+    cancellation.overdue(board, task, current, error)
 
 
 def _forget_tombstone(board: Board, task_id: str, _: int) -> None:
     board.unbury(task_id)
 
 
+def _fail_fast(board: Board, _: str, __: int) -> None:
+    for task, error in fail_fast.fallen(board):
+        lifecycle.fail(board, task, FailureReason.IMPOSSIBLE, error, board.now)
+
+
 _BELLS: Final[Mapping[TimerKind, Callable[[Board, str, int], None]]] = {
     TimerKind.LEASE: lambda board, agent_id, life: agents.lease_ended(board, agent_id, life, board.horizon),
     TimerKind.SESSION: lambda board, agent_id, _: agents.session_ended(board, agent_id, board.horizon),
     TimerKind.RUN_TIMEOUT: _ran_too_long,
+    TimerKind.CANCEL: cancellation.grace_over,
     TimerKind.PROGRESS: _said_nothing,
     TimerKind.READY: _ready,
     TimerKind.PROBATION: lambda board, agent_id, _: agents.probation_over(board, agent_id, board.now),
+    TimerKind.FAIL_FAST: _fail_fast,
     TimerKind.FORGET: lambda board, agent_id, _: agents.forget(board, agent_id, board.now),
     TimerKind.LIMIT: lambda board, key, _: board.reopen(board.limits.open(key)),
     TimerKind.BREAKER: lambda board, subject, _: breaker.cooled_down(board, *subject.split(" ")),
+    TimerKind.RESUME: lambda board, agent_id, _: steering.pause_over(board, agent_id),
     TimerKind.THROTTLE: lambda board, agent_id, _: agents.throttle_over(board, agent_id),
     TimerKind.RECALL: lambda board, agent_id, _: recall.look(board, agent_id),
     TimerKind.TOMBSTONE: _forget_tombstone,
+    TimerKind.SWEEP: lambda board, key, _: sweeps.forget(board, key),
+    TimerKind.SCHEDULE: firing.ring,
 }

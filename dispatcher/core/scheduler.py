@@ -5,26 +5,46 @@ for the ledger. Its memory runs ahead of the ledger by the decisions not yet com
 drops this scheduler and loads a new one from the ledger.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from pydantic_core import from_json
 
+from bus.ids import DEFAULT_POOL, Pool
 from bus.states import AgentHealth, FailureReason, TaskPriority, TaskStatus
-from dispatcher.core import agents, breaker, commands, lifecycle, placement, reports, ringing
+from dispatcher.core import (
+    acceptance,
+    agents,
+    breaker,
+    cancellation,
+    children,
+    commands,
+    dead_letters,
+    firing,
+    lifecycle,
+    placement,
+    reports,
+    ringing,
+    steering,
+    sweeps,
+    task_commands,
+)
 from dispatcher.core.board import Board
 from dispatcher.core.config import SchedulerConfig
-from dispatcher.core.decisions import Accepted, Decisions, Note, NoteKind
+from dispatcher.core.decisions import Decisions, Note, NoteKind
 from dispatcher.core.events import (
     Beat,
     Blind,
     Commanded,
     Duplicate,
     Event,
+    Found,
     Horizon,
+    OfDeadLetters,
     Refused,
     Reported,
     SignedIn,
     SignedOut,
+    Strays,
     Submitted,
 )
 from dispatcher.core.model import AgentState, TaskState
@@ -36,8 +56,8 @@ from dispatcher.core.timers import TimerKind
 class Scheduler:
     """Decides for one pool. The same events, times and seed give the same decisions."""
 
-    def __init__(self, config: SchedulerConfig | None = None, *, seed: int = 0) -> None:
-        self.board = Board(config or SchedulerConfig(), seed)
+    def __init__(self, config: SchedulerConfig | None = None, *, seed: int = 0, pool: Pool = DEFAULT_POOL) -> None:
+        self.board = Board(config or SchedulerConfig(), seed, pool)
         self._unfinished = False
         """True when the last pass could have placed more."""
 
@@ -50,11 +70,16 @@ class Scheduler:
         """
         board = self.board
         board.now = max(now, board.now)
+        board.began = board.began or board.now
         for event in events:
-            if not isinstance(event, Duplicate | Blind) and event.at > board.now:
+            if not isinstance(event, Duplicate | Blind | Found | Strays) and event.at > board.now:
                 event.at = board.now  # whoever may write to a stream may choose its ids, but not the time
             self._take(event)
         ringing.ring(self.board)
+        if board.sweeps:
+            sweeps.work(board, task_commands.apply)
+        children.cut(board)
+        children.inquire(board)
         self._place()
         return board.close()
 
@@ -62,7 +87,14 @@ class Scheduler:
     def next_due(self) -> int | None:
         """When the next timer rings (ms), perhaps in the past: a pass does only so much; None if none will."""
         board = self.board
-        if self._unfinished:
+        family = board.family
+        if (
+            self._unfinished
+            or family.orphaned
+            or family.doubtful
+            or board.bounds.busy
+            or (board.sweeps and sweeps.unfinished(board))
+        ):
             return board.now
         overdue = board.horizon_timers.next_due
         if overdue is not None and overdue <= board.horizon:
@@ -78,13 +110,16 @@ class Scheduler:
         """
         board = self.board
         board.now = max(now, board.now)
+        board.began = board.began or board.now
         notes = tuple(notes)
         for note in notes:
             self._remembered(note, self._remember)
+        self._load_schedules(notes)
         for agent in fleet:
             agent.life = board.new_life()
             board.add_agent(agent)
             board.throttle(agent)
+            steering.arm(board, agent)
             if agent.health is AgentHealth.BLOCKED:
                 agent.blocked_since = now
                 board.watch(agent)
@@ -97,6 +132,13 @@ class Scheduler:
         for stored in tasks:
             self._restore(stored)
 
+    def _load_schedules(self, notes: Sequence[Note]) -> None:
+        board = self.board
+        board.draft.notes += board.schedules.remember(notes, board.now)
+        for note in notes:
+            if note.kind is NoteKind.SCHEDULE and note.field in board.schedules.by_id:
+                firing.arm(board, board.schedules.by_id[note.field])
+
     def _remembered(self, note: Note, remember: Callable[[Note], None]) -> None:
         """Take a note over; one that cannot be read is forgotten, for it must not keep a pool without a leader."""
         try:
@@ -106,15 +148,22 @@ class Scheduler:
 
     def _remember(self, note: Note) -> None:
         board = self.board
-        if note.value is None or note.kind is NoteKind.BREAKER:
-            return  # breakers are remembered when their agents are
+        if note.value is None or note.kind in (NoteKind.BREAKER, NoteKind.SCHEDULE, NoteKind.SCHEDULE_PROGRESS):
+            return  # breakers are remembered when their agents are, schedules all together
+        if note.kind is NoteKind.SWEEP:
+            sweeps.restore(board, note.field, note.value)
+            return
         said = from_json(note.value)
         match note.kind:
+            case NoteKind.BOUND:
+                board.bounds.restore(note.field, note.value)
+            case NoteKind.STICKY:
+                board.sticky.restore(note.field, note.value)
             case NoteKind.RATE:
                 board.limits.arrivals[note.field] = float(said)
             case NoteKind.TOMBSTONE:
                 at = int(said["at"])
-                board.tombstones[note.field] = str(said["reason"])
+                board.tombstones[note.field] = str(said["reason"]), str(said.get("by", ""))
                 board.clock_timers.set(at + board.config.tombstone_ms, TimerKind.TOMBSTONE, note.field)
 
     def _restore(self, stored: StoredTask) -> None:
@@ -127,15 +176,21 @@ class Scheduler:
             terms = board.terms.with_priority(terms, stored.run.priority)
         task = restore(stored, terms, agent)
         board.tasks[task.id] = task
+        children.restored(board, task, stored.header, stored.run.children)
+        if stored.header.sticky is not None:
+            board.sticky.wanted[task.id] = stored.header.sticky
+        if stored.header.schedule is not None:
+            board.schedules.began(stored.header.schedule.id, task.id)
         lifecycle.arm_expiry(board, task)
         if agent is None:
             lifecycle.wait(board, task)
         else:
             lifecycle.resume(board, task, agent)
+            cancellation.resume(board, task)
 
     # --- events
 
-    def _take(self, event: Event) -> None:  # noqa: C901 - one branch per kind of event
+    def _take(self, event: Event) -> None:
         board = self.board
         match event:
             case Submitted():
@@ -155,37 +210,37 @@ class Scheduler:
             case Blind():
                 for agent in board.fleet.agents.values():
                     agent.last_beat += event.duration_ms
+            case _:
+                self._take_rare(event)
+
+    def _take_rare(self, event: Duplicate | Refused | Found | OfDeadLetters | Strays) -> None:
+        match event:
             case Duplicate():
                 self._forget_duplicate(event.task_id)
             case Refused():
                 self._refuse(event)
+            case Found():
+                children.found(self.board, event.task_id, event.guard)
+            case OfDeadLetters():
+                dead_letters.take(self.board, event)
+            case Strays():
+                self.board.bounds.suspect((event.scope,), event.task_ids)
 
     def _submit(self, event: Submitted) -> None:
         board = self.board
         if event.task_id in board.tasks:
-            commands.watch(board, event.task_id, event.header.reply_to)
+            task_commands.watch(board, event.task_id, event.header.reply_to)
+            board.bounds.suspect(board.bounds.scopes(event.header.capability), (event.task_id,))
             return
-        terms = board.terms.of(event.header)
-        task = TaskState(event.task_id, terms, event.at, spec=event.body)
-        if terms.delay_ms:
-            task.not_before = event.at + terms.delay_ms
-        board.tasks[task.id] = task
-        board.touch(task)
-        board.tell(task)
-        board.draft.accepted.append(Accepted(task.id, terms.requirement.capability, terms.priority.value))
-        reason = board.unbury(task.id) if board.tombstones else None
-        if reason is not None:
-            lifecycle.cancel(board, task, reason, board.now)
-            return
-        lifecycle.arm_expiry(board, task)
-        lifecycle.wait(board, task)
+        acceptance.accept(board, event.task_id, event.header, event.body, event.at)
 
     def _refuse(self, event: Refused) -> None:
         board = self.board
         if event.task_id in board.tasks:
             return
         terms = Terms(Requirement("", ""), TaskPriority.MEDIUM, 0, reply_to=event.reply_to)
-        task = TaskState(event.task_id, terms, event.at, spec=event.body)
+        stored = board.purged.pop(event.task_id, "")
+        task = TaskState(event.task_id, terms, event.at, spec=event.body, stored=stored)
         board.tasks[task.id] = task
         lifecycle.fail(board, task, FailureReason.REJECTED, event.error, event.at)
 
@@ -200,6 +255,11 @@ class Scheduler:
         self._unfinished = placement.place(self.board)
 
     # --- what operators see
+
+    def waits(self, task_id: str) -> bool:
+        """Tell whether a task is PENDING."""
+        task = self.board.live(task_id)
+        return task is not None and task.status is TaskStatus.PENDING
 
     def why_waiting(self) -> dict[Requirement, str]:
         """Say for each requirement class with waiting tasks why they wait."""

@@ -57,6 +57,7 @@ class Terms:
     reply_to: str | None = None
     retry: RetryPolicy | None = None
     tags: tuple[str, ...] = ()
+    fail_fast: bool = False
 
     @property
     def facts(self) -> dict[str, Value]:
@@ -95,6 +96,7 @@ class TermsBook:
             header.estimated_duration,
             header.reply_to,
             header.tags,
+            header.fail_fast,
         )
         terms = self._known.get(key)
         if terms is None:
@@ -127,6 +129,7 @@ class TermsBook:
             estimate_ms=None if header.estimated_duration is None else header.estimated_duration * 1000,
             reply_to=header.reply_to,
             tags=header.tags,
+            fail_fast=header.fail_fast,
         )
 
 

@@ -16,16 +16,21 @@ class TimerKind(StrEnum):
     READY = "ready"  # a delayed task may start
     EXPIRE = "expire"  # a task waited too long
     RUN_TIMEOUT = "run_timeout"  # an attempt ran too long
+    CANCEL = "cancel"  # an agent did not stop in time what is cancelled
     PROGRESS = "progress"  # an attempt has not said anything for too long
     LEASE = "lease"  # an agent was not heard of
     SESSION = "session"  # a session was replaced: its tasks are free
     PROBATION = "probation"  # a deaf agent may be tried again
     LIMIT = "limit"  # a rate allows the next start
     BREAKER = "breaker"  # a capability may be tried again at an agent
+    RESUME = "resume"  # a pause was to last so long
     THROTTLE = "throttle"  # an agent's own rate allows the next start
     RECALL = "recall"  # work waits ahead of an agent's slots, or behind a blocked loop
+    FAIL_FAST = "fail_fast"  # tasks that are to fail fast are looked at again
     FORGET = "forget"  # a stopped agent is no longer listed
     TOMBSTONE = "tombstone"  # a cancel found no task
+    SWEEP = "sweep"  # what was submitted before a command on all tasks of a kind is read by now
+    SCHEDULE = "schedule"  # the task of a schedule is due
 
 
 COMPACT_AT = 4_096

@@ -3,7 +3,8 @@
 -- Guarantee: all or nothing, and once. Every check stands before the first write, for Redis does not roll back: the leader's
 -- token (fence), then whether this very call was made before (its reply was lost: it changes nothing and answers OK), then
 -- each task's guard. A task that was to be new and exists stops the call: what was decided of it is void, and so is what was
--- to be said of it. An input entry is acknowledged and deleted in the same step as its effect is stored.
+-- to be said of it. A record that has ended expires; one that is given a new life (its guard before is FAILED) does no more.
+-- An input entry is acknowledged and deleted in the same step as its effect is stored.
 --
 -- KEYS  1 leader  2 pending  3 delayed  4 leases  5 finished  6 dead  7 events  8 agents (index)
 --       9 the latest call
@@ -15,17 +16,22 @@
 --       8 time to live of assignments streams (ms), from their last entry on
 --       9 id of this call
 --       10 number of tasks  11 number of acks  12 number of messages  13 number of agents  14 number of notes
---       then per task, 13 values:
---         key, id, guard before ('' = must not exist), guard after, place (w d a f x), score there, run,
+--       15 number of changes of sets of waiting tasks
+--       then per task, 15 values:
+--         key, id, guard before ('' = must not exist), guard after, place (w d a f x, or g: the record is deleted),
+--         score there, run,
 --         spec ('' = keep), output ('' = none), key of the stream to release its entry from (0 = none),
 --         key of the stream to hand it over on (0 = none; the next value is then '')
 --         head of the assignment: JSON up to the spec, which follows it, and a closing brace
 --         key of the marker that its submission left (0 = none)
+--         key of the parent's list of children to enter it in (0 = none)
+--         key of a list of children whose parent has ended, to be kept for the retention (0 = none)
 --       then per ack: key, number of ids, ids
 --       then per message: key, time to live of the stream (ms, 0 = none), cap (0 = none), body
 --       then per agent, 6 values:
 --         key, id, record ('' = forget), score in the index, keys of its assignments and control streams (0 = keep)
 --       then per note: key, field, value ('' = forget)
+--       then per set of waiting tasks: key, what ('+' adds, '-' removes, '0' empties), number of ids, ids
 -- Returns {'OK'}, or with nothing written {'FENCED', token found or ''}, {'CONFLICT', id, guard found or ''},
 --         or {'KNOWN', position (1..) of each task that was to be new and exists}
 
@@ -38,9 +44,9 @@ if redis.call('GET', KEYS[9]) == ARGV[9] then
 end
 
 local tasks, acks, messages = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
-local agents, notes = tonumber(ARGV[13]), tonumber(ARGV[14])
-local STRIDE = 13
-local FIRST = 15
+local agents, notes, queues = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
+local STRIDE = 15
+local FIRST = 16
 
 local entries, known = {}, { 'KNOWN' }
 for i = 1, tasks do
@@ -74,8 +80,16 @@ for i = 1, tasks do
   if entries[i] then
     redis.call('XDEL', KEYS[tonumber(ARGV[at + 9])], entries[i])
   end
+  local was = string.sub(ARGV[at + 2], 1, 1)
+  if was == 'F' then
+    redis.call('ZREM', KEYS[5], id)
+    redis.call('ZREM', KEYS[6], id)
+    redis.call('PERSIST', key)
+  end
   local handover = ARGV[at + 10]
-  if handover ~= '0' then
+  if place == 'g' then
+    redis.call('DEL', key)
+  elseif handover ~= '0' then
     local body = spec
     if body == '' then
       body = redis.call('HGET', key, 'spec') or 'null'
@@ -98,7 +112,12 @@ for i = 1, tasks do
   if ARGV[at + 12] ~= '0' then
     redis.call('DEL', KEYS[tonumber(ARGV[at + 12])])
   end
-  local was = string.sub(ARGV[at + 2], 1, 1)
+  if ARGV[at + 13] ~= '0' then
+    redis.call('ZADD', KEYS[tonumber(ARGV[at + 13])], ARGV[3], id)
+  end
+  if ARGV[at + 14] ~= '0' then
+    redis.call('PEXPIRE', KEYS[tonumber(ARGV[at + 14])], ARGV[4])
+  end
   if was == 'P' and place ~= 'w' then
     redis.call('ZREM', KEYS[2], id)
   end
@@ -112,7 +131,7 @@ for i = 1, tasks do
     if not (place == 'a' and was == 'A' and handover == '0') then
       redis.call('ZADD', index[place], score, id)
     end
-  else
+  elseif place ~= 'g' then
     redis.call('ZADD', KEYS[5], score, id)
     if place == 'x' then
       redis.call('ZADD', KEYS[6], score, id)
@@ -166,6 +185,19 @@ for _ = 1, notes do
     redis.call('HSET', key, field, value)
   end
   at = at + 3
+end
+for _ = 1, queues do
+  local key, what, n = KEYS[tonumber(ARGV[at])], ARGV[at + 1], tonumber(ARGV[at + 2])
+  local ids = {}
+  for i = 1, n do
+    ids[i] = ARGV[at + 2 + i]
+  end
+  if what == '0' then
+    redis.call('UNLINK', key)
+  else
+    redis.call(what == '+' and 'SADD' or 'SREM', key, unpack(ids))
+  end
+  at = at + 3 + n
 end
 if ARGV[5] ~= '' then
   local entry = redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[6], '*', '__data__', ARGV[5])

@@ -74,7 +74,7 @@ class HandLeader:
         await self.wait_for(lambda: len(self.registrations) >= count)
         signed = self.registrations[count - 1]
         assert isinstance(signed, Register)
-        await self.say(signed.agent_id, Registered(session=signed.session))
+        await self.say(signed.agent_id, Registered(session=signed.session, revision=signed.revision))
         return signed
 
     async def assign(
@@ -105,18 +105,16 @@ class HandLeader:
         await self.redis.xadd(self.names.assignments(signed.agent_id), {"__data__": message.model_dump_json()})
         return task_id
 
-    async def cancel(self, signed: Register, task_id: str, *, attempt: int = 1) -> None:
-        await self.say(
-            signed.agent_id,
-            CancelAttempt(session=signed.session, task_id=task_id, attempt=attempt, reason="not needed"),
-        )
+    async def cancel(self, signed: Register, task_id: str, *, attempt: int = 1, **fields: Any) -> None:
+        note = CancelAttempt(session=signed.session, task_id=task_id, attempt=attempt, reason="not needed", **fields)
+        await self.say(signed.agent_id, note)
 
     async def recall(self, signed: Register, task_id: str, *, attempt: int = 1) -> None:
         note = RecallAttempt(session=signed.session, task_id=task_id, attempt=attempt)
         await self.say(signed.agent_id, note)
 
-    async def instruct(self, signed: Register, kind: str) -> None:
-        note = Instruction.model_validate({"type": kind, "session": signed.session})
+    async def instruct(self, signed: Register, kind: str, **fields: Any) -> None:
+        note = Instruction.model_validate({"type": kind, "session": signed.session, **fields})
         await self.say(signed.agent_id, note)
 
     async def supersede(self, signed: Register) -> None:
@@ -134,6 +132,11 @@ class HandLeader:
     def started(self) -> set[str]:
         """Tasks that were reported as running."""
         return {update.task_id for report in self.reports for update in report.updates}
+
+    def cancels(self, task_id: str) -> list[str]:
+        """How far the cancel of a task is, word by word."""
+        updates = [update for report in self.reports for update in report.updates if update.task_id == task_id]
+        return [update.cancel for update in updates if update.cancel is not None]
 
     @property
     def returned(self) -> list[str]:

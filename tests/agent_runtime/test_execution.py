@@ -4,6 +4,7 @@ import asyncio
 import threading
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
+from unittest.mock import Mock
 
 import pytest
 from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue
@@ -226,7 +227,7 @@ async def test_the_context_tells_of_the_task(caplog: pytest.LogCaptureFixture) -
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
 def test_progress_beyond_its_bounds_is_refused(fraction: float) -> None:
-    ctx = TaskContext("p.t", 1, {}, None, lambda _fraction, _note: None, lambda _seconds: None)
+    ctx = TaskContext("p.t", 1, {}, None, lambda _fraction, _note: None, lambda _seconds: None, Mock())
     with pytest.raises(ValueError, match="from 0 to 1"):
         ctx.progress(fraction)
 

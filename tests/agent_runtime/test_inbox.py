@@ -27,6 +27,16 @@ def test_an_attempt_is_taken_once_however_often_it_is_read() -> None:
     assert inbox.add(_attempt("a", number=2))
 
 
+def test_a_task_whose_id_comes_again_after_its_record_was_deleted_is_taken() -> None:
+    inbox = Inbox()
+    inbox.add(_attempt("a"))
+    inbox.take()
+    inbox.release([("a", 1)])
+    again = _attempt("a")
+    again.assigned_at = 1
+    assert inbox.add(again)
+
+
 def test_what_is_begun_is_held_until_it_is_released() -> None:
     inbox = Inbox()
     inbox.add(_attempt("a"))

@@ -56,6 +56,13 @@ class Stage(Agent):
         await self.gate.wait()
         return task.text
 
+    @capability("clean")
+    async def clean(self, task: Text) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.gate.wait()
+
     @capability("alone", exclusive=True)
     async def alone(self, task: Text) -> str:
         self.entered.append(task.text)
@@ -171,6 +178,65 @@ async def test_a_cancelled_attempt_that_has_not_begun_is_dropped(leader: HandLea
     agent.gate.set()
     await leader.result(third)
     assert agent.entered == ["a", "c"]
+
+
+async def test_what_is_cancelled_says_how_far_that_is_and_may_clean_up_within_its_grace(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    agent = Stage()
+    start_worker(agent)
+    signed = await leader.welcome()
+    task_id = await leader.assign(signed, "t", {"text": "x"}, capability="clean")
+    await leader.wait_started(task_id)
+    await leader.cancel(signed, task_id, confirm=True, grace=30)
+    await leader.wait_for(lambda: "acknowledged" in leader.cancels(task_id))
+    assert task_id not in leader.results, "it still cleans up"
+    agent.gate.set()
+    result = await leader.result(task_id)
+    assert (result.status, result.abandoned) == (TaskStatus.CANCELLED, False)
+
+
+async def test_a_thread_acknowledges_when_it_has_asked(leader: HandLeader, start_worker: StartWorker) -> None:
+    agent = Stage()
+    start_worker(agent)
+    signed = await leader.welcome()
+    task_id = await leader.assign(signed, "t", {"text": "x"}, capability="thread")
+    await leader.wait_started(task_id)
+    await leader.cancel(signed, task_id, confirm=True, grace=30)
+    await leader.wait_for(lambda: leader.cancels(task_id) == ["delivered"])
+    agent.thread_gate.set()
+    result = await leader.result(task_id)
+    assert (result.status, result.abandoned) == (TaskStatus.CANCELLED, False)
+
+
+async def test_code_that_does_not_stop_within_the_grace_is_reported_without_it(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    agent = Stage()
+    start_worker(agent)
+    signed = await leader.welcome()
+    task_id = await leader.assign(signed, "t", {"text": "x"}, capability="thread")
+    await leader.wait_started(task_id)
+    await leader.cancel(signed, task_id, confirm=True, grace=0.1)
+    result = await leader.result(task_id)
+    assert (result.status, result.abandoned) == (TaskStatus.CANCELLED, True)
+    await leader.wait_for(lambda: leader.heartbeats[-1].occupied == 1)
+
+
+async def test_what_has_not_begun_is_reported_as_cancelled_and_never_begins(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    agent = Stage()
+    start_worker(agent, slots=1)
+    signed = await leader.welcome()
+    first = await leader.assign(signed, "a", {"text": "a"}, capability="wait")
+    await leader.wait_started(first)
+    second = await leader.assign(signed, "b", {"text": "b"}, capability="wait")
+    await leader.cancel(signed, second, confirm=True)
+    assert (await leader.result(second)).status is TaskStatus.CANCELLED
+    agent.gate.set()
+    await leader.result(first)
+    assert agent.entered == ["a"]
 
 
 async def test_run_timeout_ends_an_attempt_as_timeout(leader: HandLeader, start_worker: StartWorker) -> None:

@@ -22,7 +22,7 @@ from bus import (
     UnknownAgentError,
     UnknownTaskError,
 )
-from bus.messages import TaskError, TaskResult, TaskUpdate
+from bus.messages import CancelAttempt, TaskError, TaskResult, TaskUpdate
 from bus.states import FailureReason
 from tests.support.bus import WireAgent, running_dispatcher, wire_agent
 from tests.support.waiting import eventually
@@ -102,12 +102,33 @@ async def test_a_cancelled_task_tells_its_reason_and_its_agent(bus: Client, agen
     handle = await bus.submit("t.echo")
     given = await agent.next()
     await agent.report(updates=(TaskUpdate(task_id=given.task_id, attempt=1),))
-    await handle.cancel("changed my mind")
-    with pytest.raises(TaskCancelledError, match="changed my mind"):
-        await handle.result(timeout=5)
+    await handle.cancel("changed my mind", by="alice", grace=60)
     async with asyncio.timeout(5):
         told = (await agent.control.get()).root
-    assert told.type == "cancel"
+    assert isinstance(told, CancelAttempt)
+    assert told.confirm
+    assert (await bus.get(handle.id)).status is TaskStatus.RUNNING, "its agent has not stopped it yet"
+    await agent.report(results=(TaskResult(task_id=given.task_id, attempt=1, status=TaskStatus.CANCELLED),))
+    with pytest.raises(TaskCancelledError, match="changed my mind") as caught:
+        await handle.result(timeout=5)
+    assert (caught.value.by, caught.value.given_up) == ("alice", False)
+
+
+async def test_a_cancel_that_is_waited_for_says_what_has_come_of_each(bus: Client, agent: WireAgent) -> None:
+    handles = [await bus.submit("t.echo", n) for n in range(4)]
+    given = [await agent.next() for _ in range(2)]
+    await agent.complete(given[0], "done")
+    assert await handles[0].result(timeout=5) == "done"
+    waiting = await bus.submit("nobody.can")
+    asked = asyncio.create_task(
+        bus.cancel_and_wait([h.id for h in handles[:2]] + [waiting.id, f"{bus.pool}.nothing"], grace=60, timeout=1)
+    )
+    async with asyncio.timeout(5):
+        assert (await agent.control.get()).root.type == "cancel"
+    report = await asked
+    assert report.cancelled == (waiting.id,)
+    assert report.over == {handles[0].id: TaskStatus.COMPLETED}
+    assert (report.unknown, report.under_way) == ((f"{bus.pool}.nothing",), (handles[1].id,))
 
 
 async def test_the_callers_own_timeout_gives_up_only_the_waiting(bus: Client, agent: WireAgent) -> None:

@@ -7,12 +7,12 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 from redis.asyncio import Redis
 
-from bus import TaskCreate, TaskPriority
+from bus import SubmissionError, TaskCreate, TaskPriority
 from bus.connection import connect
 from bus.ids import ClientId, check_pool, keyed_task_id
 from bus.messages import MAX_BODY_BYTES, SubmitTask
 from bus.names import PoolNames
-from bus.submission import SUBMIT, TASKS_PER_CALL, Submission, in_calls, send, submission_of
+from bus.submission import SUBMIT, TASKS_PER_CALL, Sent, Submission, in_calls, send, submission_of
 
 CLIENT = ClientId("c1")
 
@@ -31,7 +31,7 @@ async def test_each_level_has_its_stream_and_what_was_not_given_is_not_sent(redi
     names = PoolNames(pool)
     await redis.delete(*[names.submissions(level) for level in TaskPriority])
     part = [made(pool, priority=level, payload={"x": level}) for level in TaskPriority]
-    assert await send(redis, redis_url, names, part) == set()
+    assert await send(redis, redis_url, names, part) == Sent(set(), {})
     for level, submission in zip(TaskPriority, part, strict=True):
         [task] = await stored(redis, names, level)
         assert (task.id, task.priority, task.payload) == (submission.task_id, level, {"x": level})
@@ -45,12 +45,12 @@ async def test_a_keyed_task_is_stored_once_while_it_waits_and_once_it_has_a_reco
     task_id = keyed_task_id(names.pool, "k")
     first, second = made(pool, key="k"), made(pool, key="k")
     assert first.task_id == second.task_id == task_id
-    assert await send(redis, redis_url, names, [first, made(pool), second]) == {task_id}
-    assert await send(redis, redis_url, names, [second]) == {task_id}
+    assert await send(redis, redis_url, names, [first, made(pool), second]) == Sent({task_id}, {})
+    assert await send(redis, redis_url, names, [second]) == Sent({task_id}, {})
     assert len(await stored(redis, names, TaskPriority.MEDIUM)) == 2
     await redis.delete(names.submitted(task_id))
     await redis.hset(names.task(task_id), "state", "COMPLETED/1//")
-    assert await send(redis, redis_url, names, [second]) == {task_id}
+    assert await send(redis, redis_url, names, [second]) == Sent({task_id}, {})
     assert len(await stored(redis, names, TaskPriority.MEDIUM)) == 2
 
 
@@ -68,7 +68,7 @@ async def test_an_emptied_script_cache_costs_a_round_trip_and_nothing_else(
 async def test_a_cluster_could_run_it_for_every_key_is_declared(redis: Redis, pool: str) -> None:
     names = PoolNames(check_pool(pool))
     with pytest.raises(Exception, match=r"Lua|argument"):
-        await redis.execute_command("EVAL", SUBMIT.source, 0, 1000, 1, 0, 0, "{}")  # type: ignore[no-untyped-call]
+        await redis.execute_command("EVAL", SUBMIT.source, 0, 1000, 1000, 1, "c", 1, 0, 0, 1, "i", "{}")  # type: ignore[no-untyped-call]
     assert await redis.keys(f"{names.root}*") == []
 
 
@@ -80,12 +80,25 @@ def test_calls_are_bounded_by_number_and_by_size(pool: str) -> None:
     assert list(in_calls([])) == []
 
 
-def test_models_bytes_and_infinities_go_out_as_json(pool: str) -> None:
+def test_models_and_bytes_go_out_as_json(pool: str) -> None:
     class Text(BaseModel):
         text: str
 
-    body = from_json(made(pool, payload={"model": Text(text="ä"), "raw": b"\x00\xff", "n": float("inf")}).body)
-    assert body["payload"] == {"model": {"text": "ä"}, "raw": "AP8=", "n": float("inf")}
+    body = from_json(
+        made(pool, payload={"model": Text(text="ä"), "raw": b"\x00\xff", "word": "NaN", "nothing": None}).body
+    )
+    assert body["payload"] == {"model": {"text": "ä"}, "raw": "AP8=", "word": "NaN", "nothing": None}
+
+
+class Number(BaseModel):
+    n: float
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_json_has_not_is_refused_and_does_not_become_null(pool: str, number: float) -> None:
+    for payload in (number, {"a": [number]}, Number(n=number), {"deep": [Number(n=number)]}):
+        with pytest.raises(SubmissionError, match="NaN or infinite: send null"):
+            made(pool, payload=payload)
 
 
 async def test_a_client_on_a_closed_server_gives_up_with_the_remedy(monkeypatch: pytest.MonkeyPatch, pool: str) -> None:

@@ -11,7 +11,7 @@ from bus import BusUnavailableError, Client, TaskCreate, TaskPriority
 from bus.ids import ClientId, TaskId, check_pool
 from bus.messages import SubmitTask
 from bus.names import PoolNames
-from bus.submission import TASKS_PER_CALL, Submission, submission_of
+from bus.submission import TASKS_PER_CALL, Sent, Submission, submission_of
 from bus.submitter import Submitter
 from tests.support.waiting import eventually
 
@@ -31,12 +31,12 @@ class Sending:
         self.errors: list[Exception] = []
         self.gate = asyncio.Semaphore(0)
 
-    async def __call__(self, redis: object, url: str, names: PoolNames, part: Sequence[Submission]) -> set[TaskId]:
+    async def __call__(self, redis: object, url: str, names: PoolNames, part: Sequence[Submission]) -> Sent:
         self.calls.append(list(part))
         await self.gate.acquire()
         if self.errors:
             raise self.errors.pop(0)
-        return self.known & {submission.task_id for submission in part}
+        return Sent(self.known & {submission.task_id for submission in part}, {})
 
     def through(self, calls: int = 1000) -> None:
         for _ in range(calls):

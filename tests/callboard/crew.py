@@ -27,6 +27,12 @@ class Crew(Agent):
     async def boom(self, task: str) -> None:
         raise RuntimeError(task)
 
+    @capability("fragile")
+    async def fragile(self, task: str) -> str:
+        if task != "well":
+            raise RuntimeError(task)
+        return task
+
     @capability("slow")
     async def slow(self, task: float, ctx: TaskContext) -> None:
         await ctx.progress(0.5, "half way")

@@ -60,7 +60,7 @@ def test_processes_restarts_and_drains(callboard: CommandLine, start: Start) -> 
     assert (found["slots"], found["metadata"]["rack"]) == (3, "7")
 
     asked = callboard("agents", "restart", "pair-1", "--pool", callboard.pool, "--json").json
-    assert asked == {"agent_id": "pair-1", "requested": "restart"}
+    assert (asked["agent_id"], asked["requested"], asked["state"]) == ("pair-1", "restart", "requested")
     agent.wait_for("agent process 1 restarts as it was told")
     until_signed_in(callboard, "pair-1", but_not=found["session"])
     anew = callboard("agents", "get", "pair-1", "--json", "--pool", callboard.pool).json
@@ -142,3 +142,37 @@ def test_an_agent_that_crashes_at_its_start_is_tried_again(
     agent.wait_for("no model yet")
     agent.wait_for(r"ended with exit code 1 .*again in")
     assert agent.end(signal.SIGTERM) == ExitCode.STOPPED
+
+
+def test_an_agent_is_paused_changed_resumed_and_drained(callboard: CommandLine, start: Start) -> None:
+    start("dispatcher", "--pool", callboard.pool, "--metrics-port", "0")
+    agent = start("agent", CREW, "--pool", callboard.pool, "--id", "crew")
+    agent.wait_for("is signed in")
+    here = ("crew", "--pool", callboard.pool)
+    paused = callboard("agents", "pause", *here, "--note", "disk swap", "--by", "alice", "--for", "10m", "--wait")
+    assert "crew: pause done by alice (disk swap)" in paused.out
+    assert "paused by alice: disk swap, 10 min left" in callboard("agents", "list", "--pool", callboard.pool).out
+    shown = callboard("agents", "get", *here).out
+    assert "paused by alice: disk swap" in shown
+    task_id = callboard.submit("text.count", '{"text": "a b"}').out.strip()
+    assert "1 paused by alice: disk swap" in callboard("tasks", "explain", task_id).out
+
+    changes = ("--attribute", 'models=["a", "b"]', "--attribute", "region=eu", "--slots", "3", "--disable", "slow")
+    done = callboard("agents", "update", *here, *changes, "--wait", "--json").json
+    assert (done["requested"], done["state"], done["error"]) == ("update", "done", None)
+    found = callboard("agents", "get", *here, "--json").json
+    assert (found["slots"], found["attributes"]["models"], found["attributes"]["region"]) == (3, ["a", "b"], "eu")
+    assert "slow" not in [spec["name"] for spec in found["capabilities"]]
+    refused = callboard("agents", "update", *here, "--disable", "nothing", "--wait")
+    assert refused.code == 1
+    assert "it has no capability nothing" in refused.out
+
+    assert callboard("agents", "resume", *here, "--wait", "--json").json["state"] == "done"
+    assert callboard("tasks", "result", task_id).out
+    drained = callboard("agents", "drain", *here, "--deadline", "5s", "--wait")
+    assert "drain done" in drained.out
+    assert agent.process.wait(20) == 0
+
+
+def test_an_update_of_nothing_says_what_can_be_changed(callboard: CommandLine) -> None:
+    assert "--attribute" in callboard("agents", "update", "crew").complaint(2)

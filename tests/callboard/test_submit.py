@@ -231,3 +231,17 @@ def test_ctrl_c_while_waiting_is_quiet(working: CommandLine) -> None:
     waiting.send_signal(signal.SIGINT)
     out, err = waiting.communicate(timeout=20)
     assert (waiting.returncode, out, err) == (130, "", "")
+
+
+def test_a_sticky_task_says_why_it_went_where_it_went(working: CommandLine) -> None:
+    working.submit("text.count", '{"text": "a"}', "--sticky", "k", "--wait")
+    task_id = working.submit("text.count", '{"text": "a"}', "--sticky", "k", "--fail-fast").out.strip()
+    working("tasks", "result", task_id, "--timeout", "10s")
+    assert "could do it: " in working.record(task_id)["placed_because"]
+    assert "placed because" in working("tasks", "get", task_id).out
+
+
+def test_what_nobody_could_ever_run_says_so(working: CommandLine) -> None:
+    assert (
+        "no registered agent could ever run this" in working("tasks", "plan", "nobody.can", "--pool", working.pool).out
+    )

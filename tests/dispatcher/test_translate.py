@@ -9,14 +9,17 @@ from bus.messages import (
     CancelTasks,
     HandBack,
     Heartbeat,
+    PurgeDead,
     Report,
+    Reprioritise,
+    RequeueDead,
     TaskHeader,
     TaskResult,
     TaskUpdate,
     WatchTasks,
 )
 from bus.names import PoolNames
-from bus.states import TaskStatus
+from bus.states import TaskPriority, TaskStatus
 from dispatcher.core.events import Beat, Commanded, Event, Refused, Reported, Submitted
 from dispatcher.decoding import Batch, decode
 from dispatcher.inbox import Arrival
@@ -39,14 +42,20 @@ def events(arrival: Arrival) -> list[Event | None]:
 
 
 def test_a_command_of_many_tasks_is_taken_in_parts() -> None:
-    for command in (CancelTasks(task_ids=IDS, reason="r", by="b"), WatchTasks(task_ids=IDS, reply_to="c")):
+    for command in (
+        CancelTasks(task_ids=IDS, reason="r", by="b"),
+        WatchTasks(task_ids=IDS, reply_to="c"),
+        Reprioritise(task_ids=IDS, priority=TaskPriority.LOW),
+        RequeueDead(task_ids=IDS, reply_to="c"),
+        PurgeDead(task_ids=IDS, reply_to="c"),
+    ):
         arrival = arrived("commands", command.model_dump_json())
         assert [piece.weight for piece in arrival.pieces] == [50, 50, 20]
         assert [piece.last for piece in arrival.pieces] == [False, False, True]
         told: list[str] = []
         for event in events(arrival):
             assert isinstance(event, Commanded)
-            assert isinstance(event.command, CancelTasks | WatchTasks)
+            assert isinstance(event.command, CancelTasks | WatchTasks | Reprioritise | RequeueDead | PurgeDead)
             told += event.command.task_ids
             assert event.command.model_copy(update={"task_ids": IDS}) == command
         assert tuple(told) == IDS

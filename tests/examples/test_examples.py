@@ -59,6 +59,15 @@ async def test_an_urgent_task_overtakes_a_batch(newcomer: Newcomer) -> None:
     assert ran.code == 0
 
 
+async def test_a_tree_of_tasks_waits_for_itself_on_few_slots(newcomer: Newcomer) -> None:
+    await newcomer.type("callboard up --agent examples/children.py")
+    ran = await newcomer.type("python examples/children.py")
+    lines = ran.printed.splitlines()
+    assert lines[:2] == ["24 words", "24 of them by attempt 1"]
+    assert sorted(lines[2:]) == sorted(["  12 of them by attempt 1"] * 2 + ["    6 of them by attempt 1"] * 4)
+    assert ran.code == 0
+
+
 async def test_an_agent_that_only_knows_the_wire_works_and_takes_its_leave(newcomer: Newcomer) -> None:
     await newcomer.type("callboard up")
     await newcomer.type("python examples/wire_agent.py")

@@ -7,8 +7,9 @@ from pydantic_core import from_json
 
 from bus.messages import TaskHeader
 from bus.records import AgentRecord, Guard, Run
-from dispatcher.core.decisions import Decisions, Note, NoteKind, TaskChange
+from dispatcher.core.decisions import Decisions, Note, NoteKind, QueueChange, TaskChange
 from dispatcher.core.record import StoredTask
+from dispatcher.ledger import queue_changes
 
 
 @dataclass(slots=True)
@@ -20,6 +21,8 @@ class Record:
     spec: bytes
     entry: tuple[str, int] | None = None
     """Agent and number of the assignment that is not yet begun."""
+    at: int = 0
+    """When it was accepted."""
 
 
 @dataclass(slots=True)
@@ -33,11 +36,15 @@ class MemoryLedger:
     control: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     ends: dict[str, str] = field(default_factory=dict)
     """The guard in which each ended task ended."""
+    queues: dict[str, set[str]] = field(default_factory=dict)
+    """By bounded scope, the ids of the tasks that wait."""
     entries: int = 0
+    now: int = 0
 
     def commit(self, decisions: Decisions) -> list[str]:
         """Store decisions; return the ids of tasks that were to be new but exist, of which nothing is stored."""
         known = [c.task_id for c in decisions.changes if not c.before and c.task_id in self.tasks]
+        void = [c for c in decisions.changes if c.task_id in known]
         if known:
             decisions = decisions.without(known)
         for change in decisions.changes:
@@ -55,13 +62,22 @@ class MemoryLedger:
                 self.notes.pop((note.kind, note.field), None)
             else:
                 self.notes[note.kind, note.field] = note.value
+        for queue in (*queue_changes(decisions.changes, void), *decisions.queues):
+            self._count(queue)
         for instruction in decisions.instructions:
             message = instruction.message.root.model_dump(mode="json")
             self.control.setdefault(instruction.agent_id, []).append(message)
         return known
 
+    def _count(self, queue: QueueChange) -> None:
+        if not queue.add and not queue.remove:
+            self.queues.pop(queue.scope, None)
+        ids = self.queues.setdefault(queue.scope, set())
+        ids.update(queue.add)
+        ids.difference_update(queue.remove)
+
     def _store(self, change: TaskChange) -> None:
-        record = self.tasks.setdefault(change.task_id, Record("", b"", change.spec or b""))
+        record = self.tasks.setdefault(change.task_id, Record("", b"", change.spec or b"", at=self.now))
         record.guard, record.run = change.after, change.run
         if change.release is not None and record.entry is not None:
             self.assignments[record.entry[0]].pop(record.entry[1], None)

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
+from bus.errors import QueueFullError  # noqa: TC001 - FastAPI reads the names of this module
 from bus.explanations import Explanation
 from bus.ids import AGENT_ID_PATTERN, CAPABILITY_PATTERN, task_pool
 from bus.records import Guard, TaskCreate, TaskInDB, TaskQueueStatus
@@ -18,6 +19,7 @@ from dispatcher.api.problems import (
     INVALID_CURSOR,
     NO_LEADER,
     NOT_READ_YET,
+    QUEUE_FULL,
     UNKNOWN_POOL,
     UNKNOWN_TASK,
     UNREADABLE_TASK,
@@ -55,9 +57,9 @@ Key = Annotated[
     "/dispatch",
     status_code=202,
     summary="Submit tasks",
-    responses=declared(UNKNOWN_POOL),
+    responses=declared(UNKNOWN_POOL, QUEUE_FULL),
     response_model=TaskDispatchResponse,
-    response_description="All of them are stored.",
+    response_description="All of them are stored, but those that there was no room for.",
 )
 async def dispatch(visit: Submits, asked: TaskDispatchRequest, idempotency_key: Key = None) -> Response:
     """Submit one task, or up to a thousand at once.
@@ -67,9 +69,12 @@ async def dispatch(visit: Submits, asked: TaskDispatchRequest, idempotency_key: 
     """
     tasks = _keyed(asked, idempotency_key)
     made = [submission_of(task, visit.names.pool, None)[1] for task in tasks]
-    known = await _store(visit, made)
+    known, refused = await _store(visit, made)
     headers = {"Location": f"/api/v1/tasks/{made[0].task_id}"} if len(made) == 1 else {}
-    told = tuple(DispatchedTask.model_construct(id=one.task_id, known=one.task_id in known) for one in made)
+    told = tuple(
+        DispatchedTask.model_construct(id=one.task_id, known=one.task_id in known, refused=one.task_id in refused)
+        for one in made
+    )
     body = TaskDispatchResponse.model_construct(pool=visit.names.pool, tasks=told).model_dump_json()
     return Response(body, 202, headers, "application/json")
 
@@ -87,14 +92,22 @@ def _keyed(asked: TaskDispatchRequest, key: str | None) -> list[TaskCreate]:
     ]
 
 
-async def _store(visit: Visit, made: list[Submission]) -> set[str]:
+async def _store(visit: Visit, made: list[Submission]) -> tuple[set[str], set[str]]:
+    """Store all; return which were known, and which there was no room for. Raises if there was none for any."""
     site = visit.site
     if len(made) == 1:
-        return {made[0].task_id} if await site.submitter.submit(visit.names, made[0]) else set()
-    known: set[str] = set()
+        return ({made[0].task_id} if await site.submitter.submit(visit.names, made[0]) else set()), set()
+    known, refused = set[str](), set[str]()
+    first: QueueFullError | None = None
     for part in in_calls(made):
-        known |= await send(site.redis, site.link.url, visit.names, part)
-    return known
+        sent = await send(site.redis, site.link.url, visit.names, part)
+        known |= sent.known
+        for place, refusal in sent.refused.items():
+            refused.add(part[place].task_id)
+            first = first or refusal.error(visit.names, part[place])
+    if first is not None and len(refused) == len(made):
+        raise first
+    return known, refused
 
 
 @router.get("", summary="List tasks", response_model=TaskList, responses=declared(UNKNOWN_POOL, INVALID_CURSOR))

@@ -57,16 +57,19 @@ class TaskDispatchRequest(
 
 
 class DispatchedTask(BaseModel):
-    """A task that is stored."""
+    """A task that is stored, or that there was no room for."""
 
     model_config = ConfigDict(frozen=True)
 
     id: str = Field(description="The task's id.", examples=["default.019ac3f2b1c7d0e5a91"])
     known: bool = Field(description="True if its key was used before: nothing new was stored, the id is that task's.")
+    refused: bool = Field(
+        default=False, description="True if as many tasks wait as may: it was not stored, submit it again later."
+    )
 
 
 class TaskDispatchResponse(BaseModel):
-    """The receipt: all tasks are stored. Whether the leader accepts one, its record will say."""
+    """The receipt: all tasks are stored, but those that were refused. Their records say what becomes of them."""
 
     model_config = ConfigDict(frozen=True)
 

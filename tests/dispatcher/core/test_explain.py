@@ -95,7 +95,7 @@ def test_why_a_task_is_where_it_is() -> None:
     assert placed(world.step(world.task())) == [(1, "b")]
     found = explained(world, 1)
     assert found.agent_id == "b"
-    assert found.text == "is assigned to b since 0.0 s: the best of 2 that could do it; it had 4 free slots"
+    assert found.text == "is assigned to b since 0.0 s: the best of 2 that could do it: 4 free slots"
 
 
 def test_what_is_not_live_is_unknown() -> None:

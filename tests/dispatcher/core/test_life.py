@@ -135,7 +135,9 @@ def test_what_nobody_takes_in_time_expires_and_says_why() -> None:
     decisions = world.step(after=5_000)
     assert (world.status(1), reason(decisions)) == (TaskStatus.FAILED, FailureReason.EXPIRED)
     error = from_json(decisions.changes[0].run)["error"]
-    assert error["message"].endswith("within its queue_timeout: no agent offers 'do' (0 agents known)")
+    assert error["message"].endswith(
+        "queue_timeout: no registered agent could ever run this: no agent offers 'do' (0 agents known)"
+    )
 
 
 def test_a_delay_does_not_count_as_waiting() -> None:
@@ -200,8 +202,10 @@ def test_cancel(status: TaskStatus) -> None:
         world.step(world.started(1))
     assert world.status(1) is status
     decisions = world.step(world.cancel(1, reason="changed my mind"))
-    assert (world.status(1), reason(decisions)) == (TaskStatus.CANCELLED, "changed my mind")
     assert stops(decisions) == ([] if status is TaskStatus.PENDING else [("a", task_id(1), 1)])
+    if status is not TaskStatus.PENDING:
+        decisions = world.step(world.stopped(1))
+    assert (world.status(1), reason(decisions)) == (TaskStatus.CANCELLED, "changed my mind")
     assert decisions.changes[0].release == ("a" if status is TaskStatus.ASSIGNED else None)
     assert len(decisions.answers) == 1
 
@@ -219,7 +223,8 @@ def test_a_cancel_that_overtakes_its_task_holds_for_a_minute() -> None:
 def test_what_comes_in_the_pass_that_ends_a_task_comes_too_late() -> None:
     world = running(reply_to="one")
     decisions = world.step(
-        world.cancel(1, 1, reason="first"),
+        world.stopped(1),
+        world.cancel(1),
         world.ended(1),
         world.started(1),
         world.watch(1, "two"),

@@ -70,7 +70,7 @@ def test_tasks_at_once_are_limited_across_agents_and_capabilities() -> None:
     hands = [number for number in range(1, 11) if world.status(number) is TaskStatus.ASSIGNED]
     assert hands == [1, 2, 3]
     assert [n for n, _ in placed(world.step(world.ended(2, duration=9)))] == [4]
-    assert [n for n, _ in placed(world.step(world.cancel(1)))] == [5]
+    assert [n for n, _ in placed(world.step(world.cancel(1), world.stopped(1)))] == [5]
     assert [n for n, _ in placed(world.step(world.returned(3)))] == [3]
 
 
@@ -158,3 +158,32 @@ def test_limits_are_never_exceeded_and_never_leaked(tasks: list[list[dict[str, A
             for last in range(first, len(times)):
                 assert last - first + 1 <= burst + (times[last] - times[first]) / interval + 1e-6
     assert all(world.scheduler.board.limits.held(key) == 0 for key in "xyz")
+
+
+def test_what_runs_already_counts_for_a_capability_that_states_its_concurrency_later() -> None:
+    world = World()
+    world.step(world.sign_in("a", slots=3))
+    world.step(*(world.task() for _ in range(3)))
+    strict = CapabilitySpec(name="do", concurrency=3)
+    world.step(world.sign_in("b", strict, slots=9), world.sign_in("c", strict, slots=9))
+    assert placed(world.step(world.task(), world.task())) == []
+    assert [agent for _, agent in placed(world.step(world.ended(1)))] != []
+    assert placed(world.step()) == []
+    world.step(world.ended(2), world.ended(3))
+    running = [n for n in range(1, 6) if world.status(n) is TaskStatus.ASSIGNED]
+    assert running == [4, 5]
+    assert world.scheduler.board.limits.held("capability do") == 2
+    world.step(*(world.ended(n) for n in running))
+    assert world.scheduler.board.limits.held("capability do") == 0
+
+
+def test_a_task_counts_once_however_often_its_capability_states_a_limit() -> None:
+    world = World()
+    strict = CapabilitySpec(name="do", concurrency=2)
+    world.step(world.sign_in("a", strict, slots=5), world.task(), world.task())
+    world.step(world.sign_in("a", "do", slots=5))
+    world.step(world.sign_in("a", strict, slots=5))
+    world.step(world.sign_in("b", strict, slots=5), world.task())
+    assert world.scheduler.board.limits.held("capability do") == 2
+    world.step(world.ended(1))
+    assert world.scheduler.board.limits.held("capability do") == 2

@@ -12,7 +12,7 @@ from bus.acceptance import TASK_FACTS
 from bus.messages import CapabilitySpec
 from bus.requirement_text import parse_clauses, parse_condition, parse_preference
 from bus.requirements import Clause
-from dispatcher.core.match import accepts, facts_asked, failing, find_capability, meets, preference_weight
+from dispatcher.core.match import accepts, facts_asked, failing, find_capability, meets, preferences_met
 from dispatcher.core.model import AgentState
 from dispatcher.core.record import agent_record, restore_agent
 from dispatcher.core.terms import Requirement, Terms
@@ -107,8 +107,9 @@ def test_match_agrees_with_a_naive_reference_matcher_on_random_fleets(
         able, found = naive_can(one, requirement), find_capability(one, requirement)
         assert (found in able) if able else (found is None)
         if found is not None:
-            wished = [p.weight for p in requirement.preferences if naive_condition(p, one, found)]
-            assert preference_weight(one, found, requirement) == sum(wished)
+            met = preferences_met(one, found, requirement)
+            for n, preference in enumerate(requirement.preferences):
+                assert bool(met >> n & 1) == naive_condition(preference, one, found)
 
 
 @given(fleets(), requirements)
@@ -165,7 +166,7 @@ def test_an_agent_is_addressed_by_its_id_whatever_it_calls_itself() -> None:
     assert find_capability(liar, asked("do[agent.id == worker-3]"))
     assert find_capability(liar, asked("do[agent.id in [worker-1, worker-2]]")) is None
     assert find_capability(liar, asked("do[agent.id != worker-3]")) is None
-    assert preference_weight(liar, liar.capabilities[0], asked("do[agent.id ~ worker-3:4]")) == 4
+    assert preferences_met(liar, liar.capabilities[0], asked("do[agent.id ~ worker-3:4, agent.id ~ a]")) == 0b01
 
 
 def test_a_zone_is_avoided_by_those_who_have_none_too() -> None:
@@ -181,7 +182,7 @@ def test_preferences_of_every_operator_add_up() -> None:
     one = agent(gpu=24, zone="eu")
     texts = ("gpu ~ >= 16:2", "zone ~ in [eu]:0.5", "tpu ~ exists:9", "ram ~ != 1")
     wishes = tuple(map(parse_preference, texts))
-    assert preference_weight(one, one.capabilities[0], Requirement("", "do", preferences=wishes)) == 3.5
+    assert preferences_met(one, one.capabilities[0], Requirement("", "do", preferences=wishes)) == 0b1011
 
 
 # --- agents refuse, too

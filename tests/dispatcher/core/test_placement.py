@@ -25,7 +25,7 @@ def test_what_nobody_can_do_waits_and_is_placed_when_somebody_comes() -> None:
     world = World()
     assert placed(world.step(world.task("do"))) == []
     assert world.status(1) is TaskStatus.PENDING
-    assert world.why() == "no agent offers 'do' (0 agents known)"
+    assert world.why() == "no registered agent could ever run this: no agent offers 'do' (0 agents known)"
     assert placed(world.step(world.sign_in())) == [(1, "a")]
 
 
@@ -75,7 +75,10 @@ def test_why_nobody_fits_is_told() -> None:
     world = World()
     world.step(world.sign_in("a", CapabilitySpec(name="do", version="1.0")))
     world.step(world.task("do", version=">=2", requires=["gpu == true"]))
-    assert world.why() == ("1 agent offers 'do' in version 1.0, but none meets version >=2 and gpu == true")
+    assert world.why() == (
+        "no registered agent could ever run this: 1 agent offers 'do' in version 1.0, "
+        "but none meets version >=2 and gpu == true"
+    )
 
 
 def test_preferences_decide_between_agents_with_equal_room() -> None:

@@ -89,10 +89,22 @@ def test_an_attempt_that_says_nothing_for_too_long_is_given_up() -> None:
         world.step(world.started(1, progress=0.5), after=9_000)
         world.horizon()
     assert world.status(1) is TaskStatus.RUNNING
-    decisions = world.horizon(after=10_000)
-    assert stops(decisions) == [("a", task_id(1), 1)]
+    assert stops(world.horizon(after=10_000)) == [("a", task_id(1), 1)]
+    assert world.status(1) is TaskStatus.RUNNING, "its agent has a grace to stop it"
+    decisions = world.horizon(after=6_000)
     assert decisions.transitions[-1].reason == FailureReason.TIMEOUT
     assert from_json(decisions.changes[0].run)["error"]["type"] == "ProgressTimeout"
+
+
+def test_an_attempt_that_is_stopped_for_saying_nothing_is_tried_again_and_not_before() -> None:
+    world = World(prefetch_ms=0)
+    world.step(world.sign_in(slots=2, lease=600), world.task(progress_timeout=10))
+    world.step(world.started(1))
+    world.horizon(after=10_000)
+    assert world.status(1) is TaskStatus.RUNNING
+    decisions = world.step(world.stopped(1))
+    assert (world.status(1), decisions.transitions[-1].reason) == (TaskStatus.PENDING, FailureReason.TIMEOUT)
+    assert from_json(decisions.changes[0].run)["attempts"][0]["error"]["type"] == "ProgressTimeout"
 
 
 @pytest.mark.parametrize("max_attempts", [3, 10])

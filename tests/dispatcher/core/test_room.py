@@ -21,7 +21,10 @@ def test_a_task_may_take_several_slots() -> None:
 def test_more_slots_than_anybody_has_are_never_given_and_it_is_said() -> None:
     world = World()
     world.step(world.sign_in(slots=8), world.task(slots=9))
-    assert world.why() == "1 agent offers 'do' in version 1.0, but none meets 9 slots"
+    assert (
+        world.why()
+        == "no registered agent could ever run this: 1 agent offers 'do' in version 1.0, but none meets 9 slots"
+    )
 
 
 def test_resources_are_granted_and_returned() -> None:

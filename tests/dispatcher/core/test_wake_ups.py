@@ -46,7 +46,8 @@ def test_a_probe_that_ends_without_a_verdict_is_followed_by_another(how: str) ->
     world.step(world.sign_in(lease=600), world.task(max_attempts=1))
     world.step(world.failed(1))
     world.step(world.task(), world.task(), after=1_000)
-    decisions = world.step(world.cancel(2) if how == "cancelled" else world.returned(2))
+    world.step(*([world.cancel(2)] if how == "cancelled" else []))
+    decisions = world.step(world.stopped(2) if how == "cancelled" else world.returned(2))
     assert len(placed(decisions)) == 1
 
 
@@ -78,7 +79,7 @@ def test_an_extension_is_known_to_the_next_leader() -> None:
 
 
 @pytest.mark.parametrize("value", [b"{", b"{}", b'"x"', b"[1]"])
-@pytest.mark.parametrize("kind", list(NoteKind))
+@pytest.mark.parametrize("kind", [kind for kind in NoteKind if kind is not NoteKind.SCHEDULE])
 def test_a_note_that_cannot_be_read_is_forgotten(kind: NoteKind, value: bytes) -> None:
     world = World()
     world.step(world.sign_in())

@@ -2,30 +2,48 @@
 
 from typing import Any
 
+from bus.filters import TaskFilter
 from bus.ids import TaskId
 from bus.messages import (
     AgentCommand,
     CancelAttempt,
+    CancelMatching,
     CancelTasks,
     CapabilitySpec,
     HandBack,
     Heartbeat,
+    PurgeDead,
     RecallAttempt,
     Register,
     Report,
+    ReprioritiseMatching,
+    RequeueDead,
     TaskError,
     TaskHeader,
     TaskResult,
     TaskUpdate,
     Unregister,
+    UpdateAgent,
     WatchTasks,
 )
-from bus.records import Guard
+from bus.overrides import OfferChange
+from bus.records import Guard, Run
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.decisions import Decisions, Place
-from dispatcher.core.events import Beat, Commanded, Event, Horizon, Reported, SignedIn, SignedOut, Submitted
+from dispatcher.core.events import (
+    Beat,
+    Commanded,
+    Event,
+    Horizon,
+    OfDeadLetters,
+    Reported,
+    SignedIn,
+    SignedOut,
+    Submitted,
+)
 from dispatcher.core.model import AgentState
+from dispatcher.core.record import StoredTask
 from dispatcher.core.scheduler import Scheduler
 
 START = 1_800_000_000_000
@@ -46,6 +64,8 @@ class World:
         self.now = START
         self.stored: dict[str, str] = {}
         self.places: dict[str, Place] = {}
+        self.runs: dict[str, bytes] = {}
+        self.headers: dict[str, TaskHeader] = {}
         self.steps: list[Step] = []
         self.decided: list[Decisions] = []
         self._last = 0
@@ -62,6 +82,7 @@ class World:
             assert self.stored.get(change.task_id, "") == change.before, change
             self.stored[change.task_id] = change.after
             self.places[change.task_id] = change.place
+            self.runs[change.task_id] = change.run
         return decisions
 
     def pass_time(self, ms: int) -> None:
@@ -86,6 +107,7 @@ class World:
         """Make a submission; ids count up."""
         self._last = self._last + 1 if number is None else number
         header = TaskHeader.model_validate({"capability": capability, "priority": priority, **fields})
+        self.headers[task_id(self._last)] = header
         return Submitted(task_id(self._last), header, b'{"payload":1}', self.now if at is None else at)
 
     def sign_in(
@@ -119,6 +141,10 @@ class World:
         """Make the report of how a task's present attempt ended."""
         return self._report(number, "results", TaskResult, **{"output": 42, "status": status, **fields})
 
+    def stopped(self, number: int, **fields: Any) -> Reported:
+        """Make the report that a task's present attempt has stopped, as its cancel wanted."""
+        return self.ended(number, TaskStatus.CANCELLED, **{"output": None, "duration": 0.0, **fields})
+
     def failed(self, number: int, **fields: Any) -> Reported:
         """Make the report that a task's present attempt raised."""
         error = TaskError(type="ValueError", message="no")
@@ -135,18 +161,57 @@ class World:
             Report.model_validate({"agent_id": guard.agent_id, "session": guard.session, kind: (item,)}), self.now
         )
 
-    def cancel(self, *numbers: int, reason: str = "") -> Commanded:
+    def cancel(self, *numbers: int, reason: str = "", by: str = "somebody", **fields: Any) -> Commanded:
         """Make a client's wish to cancel."""
         ids = tuple(task_id(number) for number in numbers)
-        return Commanded(CancelTasks(task_ids=ids, reason=reason, by="somebody"), self.now)
+        return Commanded(CancelTasks(task_ids=ids, reason=reason, by=by, **fields), self.now)
+
+    def requeue(self, *numbers: int, **fields: Any) -> OfDeadLetters:
+        """Make an operator's wish to give dead letters a new life, with the records as they are."""
+        ids = tuple(task_id(number) for number in numbers)
+        return self._of_dead(RequeueDead(task_ids=ids, by="somebody", reply_to="operator", **fields))
+
+    def purge(self, *numbers: int) -> OfDeadLetters:
+        """Make an operator's wish to delete dead letters."""
+        ids = tuple(task_id(number) for number in numbers)
+        return self._of_dead(PurgeDead(task_ids=ids, by="somebody", reply_to="operator"))
+
+    def _of_dead(self, command: RequeueDead | PurgeDead) -> OfDeadLetters:
+        found = {one: stored for one in command.task_ids if (stored := self.record(one)) is not None}
+        return OfDeadLetters(command, found, self.now)
+
+    def record(self, one: str) -> StoredTask | None:
+        """Return what the ledger has of a task."""
+        guard = self.stored.get(one)
+        if not guard:
+            return None
+        header = self.headers.get(one, TaskHeader(capability="_"))
+        return StoredTask(one, Guard.parse(guard), header, Run.model_validate_json(self.runs[one]))
+
+    def run(self, number: int) -> Run:
+        """Return the changing part of a task's record."""
+        return Run.model_validate_json(self.runs[task_id(number)])
+
+    def cancel_matching(self, *, reason: str = "", **where: Any) -> Commanded:
+        """Make an operator's wish to cancel all tasks of a kind."""
+        return Commanded(CancelMatching(where=TaskFilter(**where), reason=reason, reply_to="operator"), self.now)
+
+    def reprioritise_matching(self, priority: TaskPriority, **where: Any) -> Commanded:
+        """Make an operator's wish to give all tasks of a kind another priority."""
+        where_ = TaskFilter(**where)
+        return Commanded(ReprioritiseMatching(where=where_, priority=priority, reply_to="operator"), self.now)
 
     def watch(self, number: int, client: str) -> Commanded:
         """Make a client's wish to be told."""
         return Commanded(WatchTasks(task_ids=(task_id(number),), reply_to=client), self.now)
 
-    def command(self, kind: str, agent_id: str = "a") -> Commanded:
+    def command(self, kind: str, agent_id: str = "a", **fields: Any) -> Commanded:
         """Make an operator's command."""
-        return Commanded(AgentCommand.model_validate({"type": kind, "agent_id": agent_id}), self.now)
+        return Commanded(AgentCommand.model_validate({"type": kind, "agent_id": agent_id, **fields}), self.now)
+
+    def update_agent(self, change: OfferChange, agent_id: str = "a") -> Commanded:
+        """Make an operator's wish to change what an agent offers."""
+        return Commanded(UpdateAgent(agent_id=agent_id, change=change), self.now)
 
     # --- what is so
 
@@ -178,7 +243,7 @@ def placed(decisions: Decisions) -> list[tuple[int, str]]:
     return [
         (int(t.task_id.removeprefix("default.")), t.agent_id or "")
         for t in decisions.transitions
-        if t.status is TaskStatus.ASSIGNED
+        if t.status is TaskStatus.ASSIGNED and t.reason is None
     ]
 
 

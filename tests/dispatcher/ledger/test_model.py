@@ -31,8 +31,10 @@ from bus.messages import (
     Command,
     HandBack,
     Heartbeat,
+    PurgeDead,
     Register,
     Report,
+    RequeueDead,
     TaskHeader,
     TaskResult,
     TaskUpdate,
@@ -44,12 +46,13 @@ from bus.retries import RetryPolicy
 from bus.states import TaskPriority, TaskStatus
 from dispatcher import ledger as ledger_module
 from dispatcher.core.config import SchedulerConfig
-from dispatcher.core.decisions import Decisions
+from dispatcher.core.decisions import Decisions, NoteKind
 from dispatcher.core.events import Beat, Commanded, Duplicate, Event, Horizon, Reported, SignedIn, SignedOut, Submitted
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import FencedError, Inputs, Ledger, in_parts
 from dispatcher.loading import load_agents, load_notes, load_tasks
+from dispatcher.revival import with_records
 from tests.support.server import RunningServer
 
 AGENTS = {"a": 1, "b": 2, "c": 3}
@@ -70,6 +73,9 @@ KINDS = (
     "start",
     "complete",
     "fail",
+    "requeue",
+    "requeue",
+    "purge",
 )
 
 
@@ -101,14 +107,18 @@ class Pool(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self.names = PoolNames(check_pool(f"m{new_nonce()[-12:]}"))
-        self.config = SchedulerConfig(prefetch_ms=0, retry=RetryPolicy(base=2.0))
+        self.config = SchedulerConfig(prefetch_ms=0, retry=RetryPolicy(base=2.0), max_pending=1_000)
         self.now = START
         self.sessions: dict[str, str] = {}
         self.submitted: set[TaskId] = set()
         self.said: Counter[str] = Counter()
         """How often the events told that a task has ended."""
         self.ends: dict[str, bytes] = {}
-        """The state in which each ended task was first seen."""
+        """The state in which each ended task was first seen, in its present life."""
+        self.past: Counter[str] = Counter()
+        """How many lives of each task are over."""
+        self.to_purge: set[str] = set()
+        """All that anybody ever wanted to be purged."""
         self.cursor = "0-0"
         self.lose_reply = False
         self.calls_to_live: int | None = None
@@ -130,6 +140,7 @@ class Pool(RuleBasedStateMachine):
         self.redis: Any = connect(self.url, name="model")
         self.ledger = Ledger(self.redis, self.names)
         await self._lead()
+        await self._store(self.scheduler.step((), self.now))
 
     async def _lead(self) -> None:
         """Become the leader as a new dispatcher does."""
@@ -159,7 +170,8 @@ class Pool(RuleBasedStateMachine):
 
     def feed(self, *events: Event) -> Decisions:
         """Let the scheduler decide, and store it."""
-        decisions = self.scheduler.step(events, self.now)
+        brought = self.run(with_records(self.redis, self.names, events))
+        decisions = self.scheduler.step(brought, self.now)
         try:
             self.run(self._store(decisions))
         except DiedError:
@@ -191,6 +203,18 @@ class Pool(RuleBasedStateMachine):
         self.submitted.add(task_id)
         self.feed(self._submission(task_id, priority, delay, attempts))
 
+    @rule(capability=st.sampled_from(["nobody", "work"]))
+    def submit_what_expires(self, capability: str) -> None:
+        """Submit a task that fails unless an agent takes it at once."""
+        task_id = TaskId(f"{self.names.pool}.t{len(self.submitted)}")
+        self.submitted.add(task_id)
+        event = self._submission(task_id, TaskPriority.MEDIUM, 0, 1)
+        event.header = event.header.model_copy(update={"capability": capability, "queue_timeout": 0.001})
+        event.body = event.header.model_dump_json().encode()
+        self.feed(event)
+        self.now += 2
+        self.feed()
+
     @precondition(lambda self: self.submitted)
     @rule(data=st.data())
     def submit_again(self, data: st.DataObject) -> None:
@@ -201,6 +225,10 @@ class Pool(RuleBasedStateMachine):
         header = TaskHeader(
             id=task_id, capability="work", priority=priority, delay=delay, max_attempts=attempts, reply_to="c1"
         )
+        if (
+            task_id in self.submitted and len(self.submitted) % 2
+        ):  # as the script does, for a submission that another wrote by hand as well
+            self.run(self.redis.sadd(self.names.queue("*"), task_id))
         return Submitted(task_id, header, header.model_dump_json().encode(), self.now)
 
     @precondition(lambda self: self.submitted)
@@ -208,6 +236,21 @@ class Pool(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         """Cancel a task, whatever its status."""
         self.feed(self._cancel(self._some(data)))
+
+    @precondition(lambda self: any(state.startswith(b"FAILED") for state in self.ends.values()))
+    @rule(data=st.data(), purge=st.booleans(), twice=st.booleans())
+    def of_dead_letters(self, data: st.DataObject, *, purge: bool, twice: bool) -> None:
+        """Requeue or purge tasks, most of them dead."""
+        self.now += 1  # no two commands of one operator are of the same instant
+        self.feed(*[self._of_dead(data, "purge" if purge else "requeue")] * (1 + twice))
+
+    def _of_dead(self, data: st.DataObject, kind: str) -> Event:
+        dead = sorted(one for one, state in self.ends.items() if state.startswith(b"FAILED"))
+        ids = tuple(data.draw(st.lists(st.sampled_from(dead or sorted(self.submitted)), min_size=1, max_size=4)))
+        if kind == "purge":
+            self.to_purge.update(ids)
+            return Commanded(PurgeDead(task_ids=ids, reply_to="op"), self.now)
+        return Commanded(RequeueDead(task_ids=ids, by="op", reply_to="op"), self.now)
 
     def _some(self, data: st.DataObject) -> TaskId:
         return data.draw(st.sampled_from(sorted(self.submitted)))
@@ -217,7 +260,7 @@ class Pool(RuleBasedStateMachine):
         """Let one pass take what several clients and agents want, however that goes together."""
         self.feed(*(event for kind in kinds for event in self._events(kind, data)))
 
-    def _events(self, kind: str, data: st.DataObject) -> list[Event]:
+    def _events(self, kind: str, data: st.DataObject) -> list[Event]:  # noqa: PLR0911 - one per kind
         match kind:
             case "submit" | "submit twice":
                 task_id = TaskId(f"{self.names.pool}.t{len(self.submitted)}")
@@ -229,6 +272,8 @@ class Pool(RuleBasedStateMachine):
                 return [self._submission(self._some(data), TaskPriority.LOW, 0, 1)]
             case "cancel" if self.submitted:
                 return [self._cancel(self._some(data))]
+            case "requeue" | "purge" if self.ends:
+                return [self._of_dead(data, kind)]
             case "start" | "complete" | "fail" if self._at_work():
                 agent, task = data.draw(st.sampled_from(self._at_work()))
                 return [self._report(agent, task.id, task.attempt, kind)]
@@ -304,6 +349,13 @@ class Pool(RuleBasedStateMachine):
                 parts = {"results": (TaskResult(**key, status=TaskStatus.FAILED, retryable=retryable),)}
         return Reported(Report(agent_id=agent, session=session, **parts), self.now)
 
+    @precondition(lambda self: self._at_work())
+    @rule(data=st.data())
+    def reject(self, data: st.DataObject) -> None:
+        """Let an agent say that a task can never be done."""
+        agent, task = data.draw(st.sampled_from(self._at_work()))
+        self.feed(self._report(agent, task.id, task.attempt, "reject"))
+
     def _at_work(self) -> list[tuple[str, Any]]:
         return [(agent, task) for agent in sorted(AGENTS) for task in self._held(agent)]
 
@@ -356,28 +408,58 @@ class Pool(RuleBasedStateMachine):
     async def _check(self) -> None:
         names = self.names
         records = {task_id: await self.redis.hget(names.task(task_id), "state") for task_id in self.submitted}
-        assert None not in records.values(), "a submitted task was lost"
+        await self._hear()
+        for task_id in [task_id for task_id, state in records.items() if state is None]:
+            self._is_purged(task_id)
+            del records[task_id]
         guards = {task_id: Guard.parse(state.decode()) for task_id, state in records.items()}
         await self._check_ends(records, guards)
         await self._check_memory(guards)
+        await self._check_expiry(guards)
         await self._check_indexes(guards)
         await self._check_assignments(guards)
+
+    async def _hear(self) -> None:
+        """Take what the events tell: ends, and which tasks have left theirs."""
+        for entry, fields in await self.redis.xrange(self.names.events, f"({self.cursor}"):
+            self.cursor = entry.decode()
+            for told in decoded(fields).get("tasks", []):
+                task_id = told["task_id"]
+                if TaskStatus(told["status"]).terminal:
+                    self.said[task_id] += 1
+                    self.ends.setdefault(task_id, b"")
+                elif task_id in self.ends:
+                    state = self.ends.pop(task_id)
+                    assert state == b"" or state.startswith(b"FAILED")
+                    assert told.get("reason") == "requeued" or task_id in self.to_purge, "a terminal state changed"
+                    self.past[task_id] += 1
+
+    def _is_purged(self, task_id: TaskId) -> None:
+        assert task_id in self.to_purge, "a submitted task was lost"
+        state = self.ends.pop(task_id, None)
+        if state is not None:
+            assert state == b"" or state.startswith(b"FAILED"), "a record was deleted that was no dead letter's"
+            self.past[task_id] += 1
 
     async def _check_ends(self, records: dict[TaskId, bytes], guards: dict[TaskId, Guard]) -> None:
         for task_id, guard in guards.items():
             if guard.status.terminal:
-                assert self.ends.setdefault(task_id, records[task_id]) == records[task_id], "a terminal state changed"
-        for entry, fields in await self.redis.xrange(self.names.events, f"({self.cursor}"):
-            self.cursor = entry.decode()
-            told = decoded(fields).get("tasks", [])
-            self.said.update(t["task_id"] for t in told if TaskStatus(t["status"]).terminal)
-        assert self.said == Counter(self.ends.keys()), "an end was told not once"
+                end = self.ends.get(task_id) or records[task_id]
+                self.ends[task_id] = end
+                assert end == records[task_id], "a terminal state changed"
+        assert self.said == self.past + Counter(self.ends.keys()), "an end was told not once"
+
+    async def _check_expiry(self, guards: dict[TaskId, Guard]) -> None:
+        for task_id, guard in guards.items():
+            expires = await self.redis.pttl(self.names.task(task_id)) >= 0
+            assert expires == guard.status.terminal, f"{task_id}: {guard} expires: {expires}"
 
     async def _check_memory(self, guards: dict[TaskId, Guard]) -> None:
         live = {task_id: str(guard) for task_id, guard in guards.items() if not guard.status.terminal}
         board = self.scheduler.board
         assert {task.id: task.guard for task in board.tasks.values()} == live
-        assert {note.field for note in await load_notes(self.redis, self.names)} == set(board.tombstones)
+        noted = {note.field for note in await load_notes(self.redis, self.names) if note.kind is NoteKind.TOMBSTONE}
+        assert noted == set(board.tombstones)
         for agent in board.fleet.agents.values():
             held = {task_id for task_id, guard in guards.items() if guard.agent_id == agent.id}
             assert set(agent.tasks) == held, "a slot was leaked"
@@ -397,6 +479,8 @@ class Pool(RuleBasedStateMachine):
         assert found["leases"] == by_status[TaskStatus.ASSIGNED] | by_status[TaskStatus.RUNNING]
         ended = by_status[TaskStatus.COMPLETED] | by_status[TaskStatus.FAILED] | by_status[TaskStatus.CANCELLED]
         assert found["finished"] == ended
+        queue: Any = await self.redis.smembers(self.names.queue("*"))
+        assert {raw.decode() for raw in queue} == by_status[TaskStatus.PENDING]
         assert found["dead"] == by_status[TaskStatus.FAILED]
 
     async def _check_assignments(self, guards: dict[TaskId, Guard]) -> None:
