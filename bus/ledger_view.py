@@ -3,13 +3,13 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import from_json
 
 from bus.connection import Redis
 from bus.errors import ScheduleError, first_problem
 from bus.filters import TaskFacts, TaskFilter
-from bus.messages import ScheduleInfo, ScheduleProgress, ScheduleSpec, SubmitTask
+from bus.messages import ScheduleInfo, ScheduleProgress, ScheduleRun, ScheduleSpec, SubmitTask
 from bus.messages.schedules import AS_STORED
 from bus.names import SCHEDULE_PROGRESS_NOTE, SCHEDULES_NOTE, PoolNames
 from bus.placement import placed_because
@@ -39,7 +39,7 @@ class LedgerView:
         row: Any = await self._redis.hmget(self._names.task(task_id), ["state", "spec", "run", "result"])
         if row[0] is None:
             return None
-        record = _record(self._names.pool, task_id, row)
+        record = record_of(self._names.pool, task_id, row)
         if record.status is not TaskStatus.PENDING:
             return record
         return record.model_copy(update={"waiting_because": await self._why(record)})
@@ -72,9 +72,9 @@ class LedgerView:
             look_at -= 1
             if row[0] is None:
                 continue
-            task = _record(self._names.pool, task_id, row)
-            if where.matches(_facts(task)):
-                found.append(Task.model_validate(task.model_dump(include=_TASK_FIELDS)))
+            task, facts = _listed(self._names.pool, task_id, row)
+            if where.matches(facts):
+                found.append(task)
         return found
 
     async def dead_ids(self, where: TaskFilter) -> AsyncIterator[str]:
@@ -92,7 +92,7 @@ class LedgerView:
                     yield task_id
                 continue
             for task_id, row in zip(page, await self._read(page), strict=True):
-                if row[0] is not None and where.matches(_facts(_record(self._names.pool, task_id, row))):
+                if row[0] is not None and where.matches(_listed(self._names.pool, task_id, row)[1]):
                     yield task_id
 
     async def _rows(self, where: TaskFilter) -> AsyncIterator[tuple[str, Any]]:
@@ -142,9 +142,7 @@ class LedgerView:
         found: list[Task] = []
         async for child_id, row in self._rows_of(self._names.children(task_id), backwards=False):
             if row[0] is not None:
-                found.append(
-                    Task.model_validate(_record(self._names.pool, child_id, row).model_dump(include=_TASK_FIELDS))
-                )
+                found.append(listed_task(self._names.pool, child_id, row))
                 if len(found) >= limit:
                     break
         return found
@@ -215,25 +213,6 @@ class LedgerView:
         ]
 
 
-def _facts(task: TaskInDB) -> TaskFacts:
-    """Return what a filter may ask of a task that is stored."""
-    return TaskFacts(
-        status=task.status,
-        capability=task.capability,
-        priority=task.priority,
-        tags=task.tags,
-        fairness_key=task.spec.fairness_key,
-        agent_id=task.agent_id,
-        enqueued_at=task.enqueued_at,
-        ended_at=task.finished_at,
-        reason=task.reason,
-        error_type=None if task.error is None else task.error.type,
-    )
-
-
-_TASK_FIELDS: Final = set(Task.model_fields)
-
-
 def _schedule(schedule_id: str, spec: bytes, progress: bytes) -> ScheduleInfo:
     try:
         return ScheduleInfo(
@@ -247,40 +226,15 @@ def _schedule(schedule_id: str, spec: bytes, progress: bytes) -> ScheduleInfo:
         ) from error
 
 
-def _record(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
+def record_of(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
     """Make the view of a record's fields state, spec, run and perhaps result."""
     state, spec_json, run_json, *rest = row
     guard = Guard.parse((state or b"").decode())
     spec = SubmitTask.model_validate_json(spec_json or b"{}")
     run = Run.model_validate_json(run_json or b"{}")
     result = rest[0] if rest else None
-    last = run.attempts[-1] if run.attempts else None
     return TaskInDB(
-        id=task_id,
-        pool=pool,
-        capability=spec.capability,
-        status=guard.status,
-        priority=run.priority or spec.priority,
-        attempt=guard.attempt,
-        max_attempts=spec.max_attempts,
-        agent_id=guard.agent_id or (last.agent_id if last and guard.status.terminal else None),
-        enqueued_at=run.enqueued_at,
-        not_before=run.not_before,
-        assigned_at=run.assigned_at,
-        started_at=run.started_at,
-        finished_at=run.finished_at,
-        progress=run.progress,
-        note=run.note,
-        reason=run.reason,
-        error=run.error,
-        schedule=spec.schedule,
-        tags=spec.tags,
-        metadata=spec.metadata,
-        parent=spec.parent,
-        depth=spec.depth,
-        trace=spec.trace or (task_id if run.children and spec.parent is None else None),
-        children=run.children,
-        waiting=run.waiting and guard.status is TaskStatus.RUNNING,
+        **task_fields(pool, task_id, guard, spec, run),
         session=guard.session or None,
         spec=spec,
         output=None if result is None else from_json(result),
@@ -289,3 +243,79 @@ def _record(pool: str, task_id: str, row: Sequence[bytes | None]) -> TaskInDB:
         requeues=run.requeues,
         placed_because=placed_because(run.why, spec.prefers, spec.sticky) if run.why else None,
     )
+
+
+class ListedSpec(BaseModel):
+    """What lists show of a submission: its other fields, the payload among them, are not even looked at."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    capability: str = ""
+    priority: TaskPriority = TaskPriority.MEDIUM
+    max_attempts: int = 3
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+    fairness_key: str | None = None
+    schedule: ScheduleRun | None = None
+    parent: str | None = None
+    depth: int = 0
+    trace: str | None = None
+
+
+def listed_task(pool: str, task_id: str, row: Sequence[bytes | None]) -> Task:
+    """Make the view of a record's fields state, spec and run, of which a list shows thousands."""
+    return _listed(pool, task_id, row)[0]
+
+
+def _listed(pool: str, task_id: str, row: Sequence[bytes | None]) -> tuple[Task, TaskFacts]:
+    """Return the view of a record, and what a filter may ask of it."""
+    state, spec_json, run_json = row
+    guard = Guard.parse((state or b"").decode())
+    spec = ListedSpec.model_validate_json(spec_json or b"{}")
+    run = Run.model_validate_json(run_json or b"{}")
+    task = Task.model_validate(task_fields(pool, task_id, guard, spec, run))
+    facts = TaskFacts(
+        status=task.status,
+        capability=task.capability,
+        priority=task.priority,
+        tags=task.tags,
+        fairness_key=spec.fairness_key,
+        agent_id=task.agent_id,
+        enqueued_at=task.enqueued_at,
+        ended_at=task.finished_at,
+        reason=task.reason,
+        error_type=None if task.error is None else task.error.type,
+    )
+    return task, facts
+
+
+def task_fields(pool: str, task_id: str, guard: Guard, spec: SubmitTask | ListedSpec, run: Run) -> dict[str, Any]:
+    """Return the fields of `bus.records.Task` that the parts of a record make."""
+    last = run.attempts[-1] if run.attempts else None
+    return {
+        "id": task_id,
+        "pool": pool,
+        "capability": spec.capability,
+        "status": guard.status,
+        "priority": run.priority or spec.priority,
+        "attempt": guard.attempt,
+        "max_attempts": spec.max_attempts,
+        "agent_id": guard.agent_id or (last.agent_id if last and guard.status.terminal else None),
+        "enqueued_at": run.enqueued_at,
+        "not_before": run.not_before,
+        "assigned_at": run.assigned_at,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "progress": run.progress,
+        "note": run.note,
+        "reason": run.reason,
+        "error": run.error,
+        "schedule": spec.schedule,
+        "tags": spec.tags,
+        "metadata": spec.metadata,
+        "parent": spec.parent,
+        "depth": spec.depth,
+        "trace": spec.trace or (task_id if run.children and spec.parent is None else None),
+        "children": run.children,
+        "waiting": run.waiting and guard.status is TaskStatus.RUNNING,
+    }

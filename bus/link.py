@@ -28,13 +28,13 @@ IDS_PER_MESSAGE: Final = 1000
 class Link:
     """The connections of one client. Raises `ValueError` for a pool that cannot be one, and `BusAddressError`."""
 
-    def __init__(self, url: str | None, pool: str) -> None:
+    def __init__(self, url: str | None, pool: str, *, max_connections: int = MAX_CONNECTIONS) -> None:
         self.url = resolve_url(url)
         self.pool = check_pool(pool)
         self.client_id: ClientId = new_client_id()
         try:
             self.redis: Redis = connect(
-                self.url, name=f"callboard-client-{self.client_id}", max_connections=MAX_CONNECTIONS
+                self.url, name=f"callboard-client-{self.client_id}", max_connections=max_connections
             )
         except ValueError as error:
             raise BusAddressError(self.url) from error

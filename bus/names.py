@@ -13,6 +13,8 @@ from bus.states import TaskPriority
 PREFIX: Final = "callboard"
 POOLS_KEY: Final = f"{PREFIX}:pools"
 """Set of the names of all pools that ever had a leader."""
+TOKENS_KEY: Final = f"{PREFIX}:tokens"
+"""Hash: what is known of each token of the REST API, by its id. Of all pools together: a token may be for several."""
 
 DISPATCHERS_GROUP: Final = "dispatchers"
 """The consumer group through which the leader reads every inbound stream."""

@@ -44,8 +44,11 @@ class Submission:
     body: bytes
 
 
-def submission_of(task: TaskCreate, default_pool: str, reply_to: ClientId) -> tuple[PoolNames, Submission]:
-    """Give `task` its id and write its message. Raises `SubmissionError` if it cannot be sent."""
+def submission_of(task: TaskCreate, default_pool: str, reply_to: ClientId | None) -> tuple[PoolNames, Submission]:
+    """Give `task` its id and write its message; nobody is told its outcome if `reply_to` is None.
+
+    Raises `SubmissionError` if it cannot be sent.
+    """
     pool = check_pool(task.pool or default_pool)
     task_id = new_task_id(pool) if task.key is None else keyed_task_id(pool, task.key)
     return PoolNames(pool), written(task, task_id, reply_to, content_of(task), keyed=task.key is not None)
@@ -59,13 +62,14 @@ def content_of(task: TaskCreate) -> bytes:
 
 
 def written(
-    task: TaskCreate, task_id: TaskId, reply_to: ClientId, content: bytes, *, keyed: bool, more: bytes = b""
+    task: TaskCreate, task_id: TaskId, reply_to: ClientId | None, content: bytes, *, keyed: bool, more: bytes = b""
 ) -> Submission:
     """Write a task's message: who it is, `more` members of it (each with a comma behind), and its content.
 
     Raises `PayloadTooLargeError`. Ids need no escaping, for they match their patterns.
     """
-    body = b'{"v":%d,"id":"%b","reply_to":"%b",%b%b' % (VERSION, task_id.encode(), reply_to.encode(), more, content[1:])
+    listens = b"" if reply_to is None else b'"reply_to":"%b",' % reply_to.encode()
+    body = b'{"v":%d,"id":"%b",%b%b%b' % (VERSION, task_id.encode(), listens, more, content[1:])
     if len(body) > MAX_BODY_BYTES:
         raise PayloadTooLargeError(len(body), MAX_BODY_BYTES)
     return Submission(task_id, task.capability, task.priority, keyed, body)

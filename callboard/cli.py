@@ -13,10 +13,12 @@ from cyclopts import App, Parameter
 from callboard.failures import tell
 
 _COMMANDS: Final = (
-    ("up", "Start a server, a dispatcher and agents; Ctrl-C stops them all."),
+    ("up", "Start a server, a dispatcher, the REST API and agents; Ctrl-C stops them all."),
     ("demo", "Watch a census of Python's standard library, with an agent killed half way."),
     ("dispatcher", "Run a dispatcher: it leads its pools, or stands by for them."),
     ("agent", "Run an agent, and start it anew when it crashes."),
+    ("api", "Serve the REST API."),
+    ("token", "Make, list and revoke tokens of the REST API."),
     ("submit", "Submit a task, or many; print ids, or wait for results."),
     ("tasks", "Look at tasks, fetch their results, cancel them."),
     ("dead", "Look at tasks that have failed, requeue and purge them."),

@@ -165,7 +165,8 @@ def _explain_libraries(error: BaseException) -> tuple[int, str]:
         problem = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
         text = problem["msg"].removeprefix("Value error, ")
-        variable = f" (option, or CALLBOARD_{where.partition('.')[0].upper()})" if where else ""
+        prefix = "CALLBOARD_API_" if error.title == "ApiSettings" else "CALLBOARD_"
+        variable = f" (option, or {prefix}{where.partition('.')[0].upper()})" if where else ""
         return USAGE, f"{where}{variable}: {text}" if where else text
     if isinstance(error, SettingsError):
         return USAGE, f"{error}: correct that CALLBOARD_ variable"

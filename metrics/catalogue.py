@@ -157,6 +157,18 @@ RUNTIME: Final = (
 )
 """What an agent's process exposes."""
 
+API_REQUESTS: Final = _counter(
+    "api_requests", "Requests answered, by the template of their path below /api/v1.", "route", "method", "status"
+)
+API_SECONDS: Final = _histogram(
+    "api_request_seconds", "Time from a request to the end of its answer, waiting included.", TASK_BUCKETS, "route"
+)
+API_OPEN: Final = _gauge("api_open", "Streams and waiting requests that are open.")
+API_DROPPED: Final = _counter("api_streams_dropped", "Streams ended because their reader was too slow.")
+
+API: Final = (API_REQUESTS, API_SECONDS, API_OPEN, API_DROPPED)
+"""What an API process exposes."""
+
 _HEAD: Final = """\
 # Metrics
 
@@ -170,7 +182,7 @@ of capabilities and of schedules and 500 of agents are told apart, all others ar
 def page() -> str:
     """Return docs/metrics.md."""
     parts = [_HEAD]
-    for title, metrics in (("Of a dispatcher", DISPATCHER), ("Of an agent", RUNTIME)):
+    for title, metrics in (("Of a dispatcher", DISPATCHER), ("Of an agent", RUNTIME), ("Of an API process", API)):
         parts += [f"\n## {title}\n\n", "| metric | kind | labels | meaning |\n|---|---|---|---|\n"]
         parts += [
             f"| `{m.exposed}` | {m.kind} | {', '.join(f'`{label}`' for label in m.labels)} | {m.help} |\n"

@@ -12,7 +12,14 @@ from threading import Thread
 from typing import Any, Final, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import GCCollector, PlatformCollector, ProcessCollector, make_wsgi_app
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+    make_wsgi_app,
+)
 from prometheus_client.registry import CollectorRegistry
 
 _TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
@@ -50,6 +57,11 @@ def new_registry() -> CollectorRegistry:
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
+
+
+def exposition_of(registry: CollectorRegistry) -> Callable[[], tuple[bytes, str]]:
+    """Return what makes the text of a registry, and tells its media type: for a process with a server of its own."""
+    return lambda: (generate_latest(registry), CONTENT_TYPE_LATEST)
 
 
 class MetricsServer:

@@ -1,4 +1,4 @@
-"""`callboard up`: a server, a dispatcher and agents in one command."""
+"""`callboard up`: a server, a dispatcher, the REST API and agents in one command."""
 
 import asyncio
 import contextlib
@@ -25,6 +25,7 @@ from callboard.output import print_json, print_rows, say
 from callboard.ports import free_port, is_free
 from callboard.processes import Child, ProcessGroup
 from callboard.signals import stop_on_signal
+from dispatcher.api.settings import API_PORT, ApiSettings
 
 T = TypeVar("T")
 
@@ -47,11 +48,15 @@ async def up(
     redis_port: Annotated[
         int, Parameter(validator=PORT_RANGE, help="Port of the server on 127.0.0.1; 0 is any free one.")
     ] = DEFAULT_PORT,
+    api_port: Annotated[
+        int | None,
+        Parameter(validator=PORT_RANGE, help=f"Port of the REST API; else {API_PORT}, or if it is taken any free one."),
+    ] = None,
     data_dir: Annotated[Path, Parameter(help="Where the server keeps its data, for the next time too.")] = DATA_DIR,
     json: AsJson = False,
     log: LogOptions = LOG_DEFAULTS,
 ) -> int:
-    """Start a server, a dispatcher and agents; Ctrl-C stops them all, agents first.
+    """Start a server, a dispatcher, the REST API and agents; Ctrl-C stops them all, agents first.
 
     Every process is one of its own, as in production. With CALLBOARD_REDIS_URL set, that server is used and none is
     started. The second Ctrl-C does not wait for tasks that still run. Should this command be killed, all it has
@@ -62,7 +67,7 @@ async def up(
         check_pool(pool)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    site = _Site(pool=pool, agents=agent or [], processes=processes, log=log)
+    site = _Site(pool=pool, agents=agent or [], processes=processes, log=log, api_port=api_port)
     this = asyncio.current_task()
     with stop_on_signal(again=lambda: this is not None and this.cancel()) as stop:
         try:
@@ -99,9 +104,12 @@ class _Site:
     agents: list[str]
     processes: int
     log: LogOptions
+    api_port: int | None
     label: str = field(default_factory=new_nonce)
     dispatcher: str = ""
     """Where the dispatcher's metrics are."""
+    api: str = ""
+    """Where the REST API is."""
     signed_in: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -122,19 +130,28 @@ async def _start(site: _Site, server: _Server, group: ProcessGroup) -> bool:
     """Start everything and return when all of it works. Raises `CommandError` if something does not."""
     async with Client(server.url, pool=site.pool):  # says at once if the server of the environment is away
         pass
-    port = METRICS_PORT if is_free(_HERE, METRICS_PORT) else free_port(_HERE)
+    port = _free_or_any(METRICS_PORT)
     site.dispatcher = f"http://{_HERE}:{port}/metrics"
     env = {URL_VARIABLE: server.url}
     program = [sys.executable, "-P", "-m", "callboard"]
     dispatcher = [*program, "dispatcher", "--pool", site.pool, "--metrics-port", str(port)]
     await group.start("the dispatcher", [*dispatcher, *site.log.arguments()], env=env)
+    api_port = site.api_port or _free_or_any(ApiSettings().port)
+    site.api = f"http://{_HERE}:{api_port}/api/v1"
+    api = [*program, "api", "--host", _HERE, "--port", str(api_port), "--pool", site.pool]
+    await group.start("the API", [*api, *site.log.arguments()], env=env)
     for target in site.agents:
         command = [*program, "agent", target, "--pool", site.pool, "--processes", str(site.processes)]
         command += ["--metadata", f"{STARTED_BY}={site.label}", *site.log.arguments()]
         await group.start(f"the agent {target}", command, env=env)
-    await _alive(group, _dispatcher_ready(port))
+    await _alive(group, _ready(port, "/healthz"))
+    await _alive(group, _ready(api_port, "/readyz"))
     await _alive(group, _agents_ready(site, server))
     return True
+
+
+def _free_or_any(port: int) -> int:
+    return port if port and is_free(_HERE, port) else free_port(_HERE)
 
 
 async def _alive(group: ProcessGroup, ready: Coroutine[Any, Any, None]) -> None:
@@ -169,18 +186,18 @@ def _ended(child: Child) -> CommandError:
     return CommandError(f"{child.name} has ended ({child.ending}): everything is stopped; see its own lines above")
 
 
-async def _dispatcher_ready(port: int) -> None:
-    while not await _is_healthy(port):  # noqa: ASYNC110 - it is another process that will be ready
+async def _ready(port: int, path: str) -> None:
+    while not await _is_healthy(port, path):  # noqa: ASYNC110 - it is another process that will be ready
         await asyncio.sleep(_POLL_S)
 
 
-async def _is_healthy(port: int) -> bool:
+async def _is_healthy(port: int, path: str) -> bool:
     try:
         reader, writer = await asyncio.open_connection(_HERE, port)
     except OSError:
         return False
     with contextlib.closing(writer):
-        writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+        writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
         try:
             answer = await reader.readline()
         except OSError:
@@ -228,10 +245,10 @@ def _tell(site: _Site, server: _Server, *, as_json: bool) -> None:
     data = None if server.data_dir is None else str(server.data_dir)
     if as_json:
         facts = {"redis_url": url, "server": server.kind, "data_dir": data, "pool": site.pool}
-        print_json({**facts, "dispatcher": {"metrics": site.dispatcher}, "agents": site.signed_in})
+        print_json({**facts, "dispatcher": {"metrics": site.dispatcher}, "api": site.api, "agents": site.signed_in})
         return
     rows = [("server", f"{url} ({server.kind})"), ("data", data or "with that server")]
-    rows.append(("dispatcher", f"pool {site.pool}, {site.dispatcher}"))
+    rows += [("dispatcher", f"pool {site.pool}, {site.dispatcher}"), ("api", site.api)]
     rows += [(f"agent {one['id']}", f"{', '.join(one['capabilities'])}; {one['metrics']}") for one in site.signed_in]
     print_rows("Callboard is up", rows)
     say("Ctrl-C stops everything")

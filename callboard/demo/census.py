@@ -131,6 +131,12 @@ class Stage:
             end = "\n".join(self._log.read_text(errors="replace").splitlines()[-8:])
             raise RuntimeError(f"the agents did not sign in within {START_S:g} s:\n{end}") from None
 
+    async def serve_api(self) -> str:
+        """Start the REST API; return its address, where it will answer in a moment."""
+        port = free_port(_HERE)
+        await self._start("api", "api", "--host", _HERE, "--port", str(port))
+        return f"http://{_HERE}:{port}/api/v1"
+
     async def kill(self, agent_id: str) -> int:
         """Kill an agent's process and its supervisor, so that nobody starts it anew; return the process' id."""
         agent = await self.bus.agent(agent_id)

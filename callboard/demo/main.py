@@ -46,6 +46,7 @@ async def _keep(stage: Stage, screen: Console) -> None:
         "Everything but the dead agent goes on until Ctrl-C:",
         f"  server      {stage.url} ({stage.server})",
         f"  dispatcher  {stage.dispatcher_metrics}",
+        f"  api         {await stage.serve_api()}",
         *(f"  {name:<11} {url}" for name, url in metrics if name != VICTIM),
         "In a second terminal:",
         f"  export CALLBOARD_REDIS_URL={stage.url}",

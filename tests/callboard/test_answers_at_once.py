@@ -11,7 +11,7 @@ from callboard.cli import build_app
 from tests.callboard.commandline import CommandLine
 
 NOWHERE = "redis://127.0.0.1:1/0"
-COMMANDS = ["up", "demo", "dispatcher", "agent", "submit", "tasks", "agents", "asyncapi", "version"]
+COMMANDS = ["up", "demo", "dispatcher", "agent", "submit", "tasks", "agents", "api", "token", "asyncapi", "version"]
 
 
 @pytest.fixture(name="callboard")

@@ -31,7 +31,7 @@ def up(start: Start, *arguments: str, env: dict[str, str] | None = None) -> tupl
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_nothing_running(start: Start, number: int) -> None:
     running, _, processes = up(start, "--agent", CREW)
-    assert len(processes) == 4, "server, dispatcher, supervisor, agent"
+    assert len(processes) == 5, "server, dispatcher, API, supervisor, agent"
     assert running.end(number) == 0
     assert not any(process.is_running() for process in processes)
 
@@ -40,6 +40,7 @@ def test_it_says_where_everything_is_and_that_works(callboard: CommandLine, star
     running, facts, _ = up(start, "--agent", CREW, "--processes", "2", "--pool", "house")
     assert (facts["data_dir"], facts["pool"]) == (str(tmp_path / "data"), "house")
     assert fetch(facts["dispatcher"]["metrics"])[0] == 200
+    assert fetch(f"{facts['api']}/agents")[0] == 200
     assert len(facts["agents"]) == 2
     for agent in facts["agents"]:
         assert "text.count" in agent["capabilities"]
@@ -83,7 +84,7 @@ def test_a_server_that_is_there_is_used(redis_url: str, pool: str, start: Start,
     running, facts, processes = up(start, "--pool", pool, env={"CALLBOARD_REDIS_URL": redis_url})
     assert (facts["redis_url"], facts["data_dir"]) == (redis_url, None)
     assert "CALLBOARD_REDIS_URL" in facts["server"]
-    assert len(processes) == 1, "the dispatcher"
+    assert len(processes) == 2, "the dispatcher and the API"
     assert not (tmp_path / "data").exists()
     assert running.end(signal.SIGINT) == 0
 

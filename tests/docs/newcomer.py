@@ -13,14 +13,18 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 from bus.connection import DEFAULT_URL, connect
+from callboard.ports import free_port
+from dispatcher.api.settings import API_PORT
 from tests.callboard.commandline import environment
 from tests.docs.pages import ROOT
 
+_API: Final = f"127.0.0.1:{API_PORT}"
 _SHIMS: Final = {"callboard": "-P -m callboard", "python": "-u"}
 _READY: Final = {
     ("callboard", "up"): "Ctrl-C stops everything",
     ("callboard", "dispatcher"): "serves pools",
     ("callboard", "agent"): "is signed in",
+    ("callboard", "api"): "the API is at",
     ("python", "examples/wire_agent.py"): "is signed in",
 }
 """Commands that run on, and what each says when it works: they are started, and stopped by Ctrl-C at the page's end."""
@@ -80,6 +84,7 @@ class Newcomer:
     def __init__(self, url: str, folder: Path) -> None:
         self.url = url
         self._folder = folder
+        self._api = f"127.0.0.1:{free_port('127.0.0.1')}"
         programs = folder / ".venv" / "bin"
         programs.mkdir(parents=True)
         for name, arguments in _SHIMS.items():
@@ -91,6 +96,7 @@ class Newcomer:
         self._env = environment(
             CALLBOARD_REDIS_URL=url,
             CALLBOARD_RETRY_BASE="PT0.02S",
+            CALLBOARD_API_PORT=self._api.rpartition(":")[2],
             PATH=f"{programs}{os.pathsep}{os.environ['PATH']}",
         )
         self._background: list[_Background] = []
@@ -111,6 +117,7 @@ class Newcomer:
 
         Of `make` only the plan is made: the installation that it is for is the one which runs this test.
         """
+        command = command.replace(_API, self._api)
         words = shlex.split(command, comments=True)
         program = Path(words[0]).name
         if program == "make":
@@ -137,8 +144,8 @@ class Newcomer:
         return Ran(await process.wait(), self._told(so_far))
 
     def _told(self, printed: str) -> str:
-        """Return what would have been printed with the server where `callboard up` has it."""
-        return printed.replace(self.url, DEFAULT_URL)
+        """Return what would have been printed with the server and the API where `callboard up` has them."""
+        return printed.replace(self.url, DEFAULT_URL).replace(self._api, _API)
 
 
 @asynccontextmanager

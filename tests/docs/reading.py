@@ -20,7 +20,7 @@ from bus import Client
 from tests.docs.newcomer import Newcomer, Ran
 from tests.docs.pages import ROOT, Block, Step, matches, steps
 
-_LOOK: Final = re.compile(r"callboard (?:tasks|agents) (?:list|get)\b")
+_LOOK: Final = re.compile(r"callboard (?:tasks|agents) (?:list|get)\b|^curl -s [^-]")
 _PRINTS: Final = re.compile(r" *print\(.*\)  # (.*)")
 
 

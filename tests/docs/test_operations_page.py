@@ -13,7 +13,9 @@ from agent_runtime.settings import AgentSettings
 from bus.names import PREFIX
 from callboard import failures
 from callboard.commands.agent import agent
+from callboard.commands.api import api
 from callboard.commands.dispatcher import METRICS_PORT, dispatcher
+from dispatcher.api.settings import ApiSettings
 from dispatcher.ledger import LedgerLimits
 from dispatcher.settings import DispatcherSettings
 from tests.docs.pages import ROOT
@@ -35,7 +37,9 @@ def default_of(settings: type[BaseSettings], name: str) -> str:
     return "" if value is None else ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
-@pytest.mark.parametrize(("settings", "command"), [(DispatcherSettings, dispatcher), (AgentSettings, agent)])
+@pytest.mark.parametrize(
+    ("settings", "command"), [(DispatcherSettings, dispatcher), (AgentSettings, agent), (ApiSettings, api)]
+)
 def test_the_tables_of_settings_are_those_of_the_classes(
     settings: type[BaseSettings], command: Callable[..., Any]
 ) -> None:
@@ -43,7 +47,8 @@ def test_the_tables_of_settings_are_those_of_the_classes(
     for name, field in settings.model_fields.items():
         option = OPTIONS.get(name, name)
         assert option in inspect.signature(command).parameters
-        variable = f"{PREFIX}_{name}".upper()
+        prefix = f"{PREFIX}_" if name == "redis_url" else settings.model_config["env_prefix"]
+        variable = f"{prefix}{name}".upper()
         flag = option.replace("_", "-")
         table += f"| `{variable}` | `--{flag}` | {default_of(settings, name)} | {field.description} |\n"
     heading = f"Of `callboard {command.__name__}`:\n\n| variable | option | default | meaning |\n|---|---|---|---|\n"

@@ -1,0 +1,69 @@
+"""What the API consists of: the application with its routers, its problems, and the boundary around it all."""
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Final
+
+from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from dispatcher.api.boundary import Boundary
+from dispatcher.api.openapi import finish
+from dispatcher.api.problems import handle_problems
+from dispatcher.api.routers import agents, events, monitoring, results, tasks
+from dispatcher.api.site import Site
+
+PREFIX: Final = "/api/v1"
+
+Exposition = Callable[[], tuple[bytes, str]]
+"""Returns the metrics of the process, and their media type."""
+
+_DESCRIPTION: Final = """\
+Submit tasks, wait for their results, look at tasks and agents, follow what happens.
+
+- Errors are [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problems; programs look at `type`.
+- Every answer has an `X-Request-ID`, which the log has, too; send your own to choose it.
+- Instants are milliseconds since the epoch by the Redis server's clock, durations are seconds.
+"""
+
+
+def no_metrics() -> tuple[bytes, str]:
+    """Return nothing: for processes that count nothing."""
+    return b"", "text/plain; version=0.0.4; charset=utf-8"
+
+
+def build_app(site: Site, exposition: Exposition = no_metrics) -> FastAPI:
+    """Return the application without its boundary: its `openapi()` is the document of the API."""
+    app = FastAPI(
+        title="Callboard",
+        version=version("callboard"),
+        description=_DESCRIPTION,
+        docs_url="/docs",
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.state.site = site
+    app.state.metrics = exposition
+    api = APIRouter(prefix=PREFIX)
+    for router in (results.router, tasks.router, agents.router, events.router, monitoring.status_router):
+        api.include_router(router)
+    api.include_router(monitoring.probes)
+    app.include_router(api)
+    app.include_router(monitoring.probes, include_in_schema=False)
+    handle_problems(app)
+    if site.settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(site.settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Location", "Retry-After"],
+        )
+    finish(app)
+    return app
+
+
+def build_api(site: Site, exposition: Exposition = no_metrics) -> ASGIApp:
+    """Return the whole API."""
+    return Boundary(build_app(site, exposition), site)

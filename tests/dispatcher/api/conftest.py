@@ -1,0 +1,89 @@
+"""Two API processes' worth of services in this loop, a pool that is led, and clients over real sockets."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from bus import Client
+from dispatcher.api.service import ApiService
+from dispatcher.api.settings import ApiSettings
+from tests.support.bus import running_dispatcher
+
+
+@asynccontextmanager
+async def serving(url: str, pool: str, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve the API while the block runs; provides a client of it."""
+    service = ApiService(ApiSettings(redis_url=url, pool=pool, port=0, **settings))
+    stop, ready = asyncio.Event(), asyncio.Event()
+    running = asyncio.create_task(service.run(stop, ready))
+    try:
+        async with asyncio.timeout(10):
+            await ready.wait()
+        limits = httpx.Limits(max_connections=200)
+        async with httpx.AsyncClient(base_url=f"{service.url}/api/v1", timeout=20, limits=limits) as client:
+            yield client
+    finally:
+        stop.set()
+        async with asyncio.timeout(5):
+            await running
+
+
+class Alternating:
+    """Sends each request to the next of several API processes."""
+
+    def __init__(self, *clients: httpx.AsyncClient) -> None:
+        self._clients = clients
+        self._turn = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self._turn += 1
+        return getattr(self._clients[self._turn % len(self._clients)], name)
+
+
+@pytest.fixture
+async def led(redis_url: str, pool: str) -> AsyncIterator[str]:
+    """Provide a pool that a dispatcher leads."""
+    async with running_dispatcher(redis_url, pool):
+        yield pool
+
+
+@pytest.fixture
+async def api(redis_url: str, led: str) -> AsyncIterator[Any]:
+    """Provide a client that alternates between two API processes of a pool that is led."""
+    async with AsyncExitStack() as stack:
+        yield Alternating(
+            await stack.enter_async_context(serving(redis_url, led)),
+            await stack.enter_async_context(serving(redis_url, led)),
+        )
+
+
+@pytest.fixture
+async def orphan(redis_url: str, pool: str) -> AsyncIterator[httpx.AsyncClient]:
+    """Provide a client of the API of a pool that nobody leads."""
+    async with serving(redis_url, pool) as client:
+        yield client
+
+
+@pytest.fixture
+async def bus(redis_url: str, pool: str) -> AsyncIterator[Client]:
+    """Provide a client of the bus."""
+    async with Client(redis_url, pool=pool) as client:
+        yield client
+
+
+def assert_problem(answer: httpx.Response, slug: str, status: int, field: str | None = None) -> Any:
+    """Check that an answer is the problem `slug`, and return it."""
+    problem = answer.json()
+    assert (answer.status_code, problem["type"]) == (status, f"urn:callboard:problem:{slug}"), problem
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert problem["status"] == status
+    if field is not None:
+        assert field in {one["field"] for one in problem["errors"]}, problem
+    if status in (429, 503):
+        assert int(answer.headers["retry-after"]) >= 1
+    return problem
