@@ -177,7 +177,7 @@ class Board:
         fleet.newly_limited = set()
         for task in (task for agent in fleet.agents.values() for task in agent.tasks.values()):
             capability, current = task.terms.requirement.capability, task.current
-            if current is not None and capability in names:
+            if current is not None and not current.waiting and capability in names:
                 counted = {gate.key for gate in current.gates}
                 more = tuple(gate for gate in fleet.gates_of(capability) if gate.key not in counted)
                 current.gates += more

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic_core import from_json
 
-from bus.messages import MAX_DEPTH, Explain
+from bus.messages import MAX_DEPTH, CapabilitySpec, Explain
 from bus.states import TaskStatus
 from dispatcher.core.decisions import Decisions
 from dispatcher.core.events import Commanded, Event, Found, Submitted
@@ -314,3 +314,11 @@ def test_the_next_leader_asks_nothing_of_parents_that_live_and_cuts_theirs() -> 
     assert after.step().inquiries == []
     after.step(after.cancel(1))
     assert after.status(3) is TaskStatus.CANCELLED
+
+
+def test_a_parent_that_waits_does_not_count_for_a_limit_that_is_stated_meanwhile(world: World) -> None:
+    parent_with(world, 0)
+    world.step(world.started(1, waiting=True))
+    world.step(world.sign_in("b", CapabilitySpec(name="do", concurrency=1), slots=5, lease=600))
+    world.step(world.ended(1))
+    assert placed(world.step(world.task())) != [], "nothing of it is left in the limit"
