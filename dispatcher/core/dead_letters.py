@@ -92,5 +92,9 @@ def _revive(board: Board, stored: StoredTask, command: RequeueDead, at: int) -> 
         stored=str(stored.guard),
     )
     board.tasks[task.id] = task
+    if stored.header.sticky is not None:
+        board.sticky.wanted[task.id] = stored.header.sticky
+    if stored.header.schedule is not None:
+        board.schedules.began(stored.header.schedule.id, task.id)
     children.restored(board, task, stored.header, run.children)
     lifecycle.revive(board, task, command.reason)
