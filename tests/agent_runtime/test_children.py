@@ -186,7 +186,7 @@ async def test_who_wants_its_slot_no_longer_than_it_can_wait_has_it(
     next_one = await leader.assign(signed, "n", "n", capability="plain")
     agent.gate("c").set()
     assert (await leader.result(child)).output == "c"
-    await leader.wait_for(lambda: leader.heartbeats[-1].holding == ((parent, 1), (next_one, 1)))
+    await leader.wait_for(lambda: leader.heartbeats and leader.heartbeats[-1].holding == ((parent, 1), (next_one, 1)))
     assert "n begins" not in agent.happened, "the parent has the only slot"
     agent.gate("end").set()
     agent.gate("n").set()
@@ -201,7 +201,7 @@ async def test_a_wait_that_is_left_behind_when_its_task_ends_frees_nothing_twice
     assert (await leader.result(await leader.assign(signed, "p", "p", capability="forget"))).output == "p"
     first = await leader.assign(signed, "a", "a", capability="plain")
     second = await leader.assign(signed, "b", "b", capability="plain", score=1)
-    await leader.wait_for(lambda: leader.heartbeats[-1].holding == ((first, 1), (second, 1)))
+    await leader.wait_for(lambda: leader.heartbeats and leader.heartbeats[-1].holding == ((first, 1), (second, 1)))
     assert agent.happened == ["p waits", "a begins"]
     agent.gate("p").set()
     agent.gate("b").set()

@@ -65,7 +65,7 @@ async def test_work_goes_on_through_an_outage_and_its_result_arrives_afterwards(
     assert sorted(agent.runs) == ["a", "b"]
     await eventually(lambda: "the server answers again" in caplog.text)
     assert caplog.text.count("no answer from the server") == caplog.text.count("the server answers again") == 1
-    await leader.wait_for(lambda: not leader.heartbeats[-1].holding)
+    await leader.wait_for(lambda: leader.heartbeats and not leader.heartbeats[-1].holding)
     assert len(leader.registrations) == 1
 
 

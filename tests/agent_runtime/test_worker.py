@@ -220,7 +220,7 @@ async def test_code_that_does_not_stop_within_the_grace_is_reported_without_it(
     await leader.cancel(signed, task_id, confirm=True, grace=0.1)
     result = await leader.result(task_id)
     assert (result.status, result.abandoned) == (TaskStatus.CANCELLED, True)
-    await leader.wait_for(lambda: leader.heartbeats[-1].occupied == 1)
+    await leader.wait_for(lambda: leader.heartbeats and leader.heartbeats[-1].occupied == 1)
 
 
 async def test_what_has_not_begun_is_reported_as_cancelled_and_never_begins(
@@ -257,7 +257,7 @@ async def test_a_thread_that_goes_on_keeps_its_slot_and_its_late_result_is_dropp
     task_id = await leader.assign(signed, "t", {"text": "x"}, capability="thread", run_timeout=0.05)
     assert (await leader.result(task_id)).reason is FailureReason.TIMEOUT
     after = await leader.assign(signed, "u", {"text": "abc"})
-    await leader.wait_for(lambda: after in dict(leader.heartbeats[-1].holding))
+    await leader.wait_for(lambda: leader.heartbeats and after in dict(leader.heartbeats[-1].holding))
     assert after not in leader.results
     agent.thread_gate.set()
     assert (await leader.result(after)).output == {"length": 3}
@@ -273,7 +273,7 @@ async def test_heartbeats_list_what_is_held_and_the_cursor(leader: HandLeader, s
     assert {task for task, _ in leader.heartbeats[-1].holding} == set(tasks)
     assert leader.heartbeats[-1].inbox != "0-0"
     agent.gate.set()
-    await leader.wait_for(lambda: not leader.heartbeats[-1].holding)
+    await leader.wait_for(lambda: leader.heartbeats and not leader.heartbeats[-1].holding)
 
 
 async def test_entries_of_other_sessions_are_not_run(leader: HandLeader, start_worker: StartWorker) -> None:
@@ -332,7 +332,7 @@ async def test_stop_hands_back_what_has_not_begun_and_finishes_the_rest(
     await leader.wait_for(lambda: second in leader.returned)
     late = await leader.assign(signed, "c", {"text": "c"}, capability="wait")
     await leader.wait_for(lambda: late in leader.returned)
-    await leader.wait_for(lambda: leader.heartbeats[-1].draining)
+    await leader.wait_for(lambda: leader.heartbeats and leader.heartbeats[-1].draining)
     agent.gate.set()
     assert (await leader.result(first)).output == "a"
     assert await running.ended() is ExitCode.STOPPED
@@ -508,7 +508,7 @@ async def test_a_recalled_attempt_goes_back_once_if_it_has_not_begun_and_only_th
     for task in (first, second, second, f"{leader.names.pool}.unknown"):
         await leader.recall(signed, task)
     await leader.wait_for(lambda: leader.returned)
-    await leader.wait_for(lambda: set(dict(leader.heartbeats[-1].holding)) == {first, third})
+    await leader.wait_for(lambda: leader.heartbeats and set(dict(leader.heartbeats[-1].holding)) == {first, third})
     await leader.recall(signed, second)
     agent.gate.set()
     await leader.result(third)
@@ -560,9 +560,9 @@ async def test_a_slot_whose_code_does_not_stop_is_told_at_once_and_told_when_it_
     signed = await leader.welcome()
     task = await leader.assign(signed, "t", {"text": "x"}, capability="thread", run_timeout=0.05)
     assert (await leader.result(task)).reason is FailureReason.TIMEOUT
-    await leader.wait_for(lambda: leader.heartbeats[-1].occupied == 1)
+    await leader.wait_for(lambda: leader.heartbeats and leader.heartbeats[-1].occupied == 1)
     agent.thread_gate.set()
-    await leader.wait_for(lambda: leader.heartbeats[-1].occupied == 0)
+    await leader.wait_for(lambda: leader.heartbeats and leader.heartbeats[-1].occupied == 0)
     assert [beat.occupied for beat in leader.heartbeats] == [0, 1, 0]
 
 
