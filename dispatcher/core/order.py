@@ -29,7 +29,7 @@ from dispatcher.core.config import SchedulerConfig
 
 if TYPE_CHECKING:
     from dispatcher.core.fleet import RequirementClass
-    from dispatcher.core.model import TaskState
+    from dispatcher.core.model import AgentState, TaskState
 
 SLACK: Final = 64
 """Dropped entries a line may hold beside as many as tasks wait in it."""
@@ -176,8 +176,12 @@ class Order:
     # --- waiting
 
     def push(self, task: "TaskState", cls: "RequirementClass") -> None:
-        """Let a PENDING task wait."""
+        """Let a PENDING task wait. In a blocked class one that goes before the head has that class tried again."""
         terms = task.terms
+        if cls.blocked:
+            score = self.blocked[cls]
+            if score is not None and task.score < score:
+                self.open(cls)
         share = self._share(terms.fairness_key)
         if not share.waiting:
             share.served = max(share.served, self._served)
@@ -262,6 +266,12 @@ class Order:
             if score is not None and cls.waiting:
                 first, agents = min(first, score), agents | cls.mask
         return first, agents
+
+    def first_for(self, agent: "AgentState") -> float:
+        """Return the least score that waits for room in `agent`; infinity when nothing does."""
+        bit = 1 << agent.index
+        scores = (s for cls, s in self.blocked.items() if s is not None and cls.waiting and cls.mask & bit)
+        return min(scores, default=math.inf)
 
     def forget(self, cls: "RequirementClass") -> None:
         """Drop a class in which nobody waits."""

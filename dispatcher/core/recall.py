@@ -1,7 +1,9 @@
-"""Taking back what an agent has and has not begun, when somebody else could begin it now.
+"""Taking back what an agent has and has not begun: another could begin it now, or something more urgent is to be next.
 
 An agent is given short work ahead of its slots. If that turns out to wait, behind a task that takes longer than it used
-to, behind a thread that does not stop, behind a blocked event loop, it is recalled. Recall has two phases: a recalled
+to, behind a thread that does not stop, behind a blocked event loop, it is recalled. What is more urgent and short goes
+before it in the agent's own heap; what is not short waits for a slot, which those ahead of the slots would take first:
+they go back, and wait in their order again. Recall has two phases: a recalled
 task stays ASSIGNED until the agent hands it back or reports that it has begun, so it is never in two hands. Only of an
 agent whose loop is blocked for long it is taken without an answer, which the fence of the attempt makes safe.
 """
@@ -34,12 +36,13 @@ def look(board: Board, agent_id: str) -> None:
                 lifecycle.requeue(board, task, "taken_back", now)
         return
     excess = -agent.free
+    first = board.order.first_for(agent)
     for task in _unbegun(agent):
         current = task.current
         if excess <= 0 or current is None or now - current.assigned_at < config.recall_after_ms:
             break
         excess -= task.terms.requirement.slots
-        if not current.recalled and _somebody_else(board, task):
+        if not current.recalled and (task.score > first or _somebody_else(board, task)):
             current.recalled = True
             message = RecallAttempt(session=agent.session, task_id=task.id, attempt=task.attempt)
             board.instruct(agent.id, Control(message))

@@ -1,6 +1,6 @@
-"""Work that waits in an agent while another could begin it."""
+"""Work that waits in an agent while another could begin it, or while something more urgent needs the place."""
 
-from bus.states import AgentHealth, TaskStatus
+from bus.states import AgentHealth, TaskPriority, TaskStatus
 from tests.dispatcher.core.world import World, placed, recalls, stops, task_id
 
 
@@ -23,6 +23,45 @@ def test_work_ahead_is_recalled_when_somebody_else_is_free() -> None:
     assert world.status(3) is TaskStatus.ASSIGNED, "until the agent has handed it back"
     assert recalls(world.step(after=1_000)) == [], "it is asked once"
     assert placed(world.step(world.returned(3), world.returned(4))) == [(3, "b"), (4, "b")]
+
+
+def test_work_ahead_is_recalled_when_something_more_urgent_needs_the_place() -> None:
+    world = ahead()
+    urgent = world.task(priority=TaskPriority.URGENT, estimated_duration=600)
+    assert placed(world.step(urgent)) == [], "it is not short, so it waits for a slot"
+    assert sorted(recalls(world.step(after=200))) == [("a", task_id(n)) for n in (3, 4, 5)]
+    world.step(world.returned(3), world.returned(4), world.returned(5))
+    assert world.status(3) is TaskStatus.PENDING, "not given to the same agent again, ahead of the urgent one"
+    assert placed(world.step(world.ended(2, duration=5)))[0] == (6, "a")
+
+
+def test_work_ahead_is_recalled_for_a_task_that_needs_several_slots() -> None:
+    world = World()
+    world.step(world.sign_in(slots=2, lease=3_600), world.task())
+    world.step(world.ended(1, duration=0.001), *(world.task() for _ in range(4)))
+    world.step(world.started(2), world.started(3))
+    assert placed(world.step(world.task(slots=2, priority=TaskPriority.HIGH))) == []
+    assert sorted(recalls(world.step(after=200))) == [("a", task_id(4)), ("a", task_id(5))]
+    world.step(world.returned(4), world.returned(5))
+    assert placed(world.step(world.ended(2), world.ended(3))) == [(6, "a")]
+
+
+def test_work_ahead_is_not_recalled_for_what_is_less_urgent_or_cannot_go_there() -> None:
+    world = ahead()
+    world.step(
+        world.task(priority=TaskPriority.LOW, estimated_duration=600),
+        world.task("other", priority=TaskPriority.URGENT, estimated_duration=600),
+    )
+    assert recalls(world.step(after=1_000)) == []
+
+
+def test_what_is_more_urgent_than_the_head_of_its_blocked_kind_is_looked_at_by_itself() -> None:
+    world = ahead()
+    world.step(world.task(estimated_duration=600), world.task(estimated_duration=600))
+    assert recalls(world.step(after=1_000)) == [], "the head came after them"
+    assert placed(world.step(world.task(priority=TaskPriority.URGENT))) == [(8, "a")], "short: ahead of the slots"
+    world.step(world.task(priority=TaskPriority.URGENT, estimated_duration=600))
+    assert len(recalls(world.step(after=1_000))) == 3
 
 
 def test_a_task_that_began_in_the_meantime_stays_where_it_is() -> None:
