@@ -42,7 +42,7 @@ class SchedulerConfig:
     blocked_lag_s: float = 2.0
     """An agent whose event loop is later than this gets no new work."""
     recall_after_ms: int = 100
-    """How long work ahead of an agent's slots may wait there while another agent has a free slot, or while something more
+    """How long work ahead of an agent's slots may wait there while another agent has a free slot, or something more
     urgent waits for the agent."""
     blocked_patience_ms: int = 10_000
     """How long an agent whose event loop is blocked keeps what it has not begun."""
