@@ -52,6 +52,9 @@ class DispatcherObserver(Protocol):
     def purged(self, count: int) -> None:
         """Dead letters were deleted for good."""
 
+    def cancels(self, outcome: str, count: int) -> None:
+        """`count` cancels are over: finished, given_up or too_late."""
+
     def stale(self, kind: str, count: int) -> None:
         """Late or foreign reports were refused."""
 
@@ -107,6 +110,9 @@ class Silent:
         """Ignore it."""
 
     def purged(self, count: int) -> None:
+        """Ignore it."""
+
+    def cancels(self, outcome: str, count: int) -> None:
         """Ignore it."""
 
     def stale(self, kind: str, count: int) -> None:

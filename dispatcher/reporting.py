@@ -32,6 +32,8 @@ def report_pass(observer: DispatcherObserver, decisions: Decisions) -> None:
         _report_ends(observer, decisions.ended)
     for (capability, reason), count in Counter(decisions.retried).items():
         observer.retried(capability, reason, count)
+    for outcome, count in Counter(decisions.cancels).items():
+        observer.cancels(outcome, count)
     for kind, count in Counter(decisions.stale).items():
         observer.stale(kind, count)
     _report_dead_letters(observer, decisions)

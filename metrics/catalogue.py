@@ -71,6 +71,13 @@ FIRINGS: Final = _counter(
 TASK_RETRIES: Final = _counter(
     "task_retries", "Tasks that went back to PENDING after an attempt.", "pool", "capability", "reason"
 )
+CANCELS: Final = _counter(
+    "cancels",
+    "Cancels that are over: the work has stopped (`finished`), nobody knows whether it has (`given_up`), or its result "
+    "came before (`too_late`).",
+    "pool",
+    "outcome",
+)
 DEAD_REQUEUED: Final = _counter(
     "dead_letters_requeued", "Dead letters that were given a new life.", "pool", "capability"
 )
@@ -122,7 +129,7 @@ LEADER_EPOCH: Final = _gauge("leader_epoch", "The epoch this process leads the p
 BACKLOG: Final = _gauge("stream_backlog", "Entries of an inbound stream that are not consumed yet.", "pool", "topic")
 
 DISPATCHER: Final = (
-    *(TASKS_ACCEPTED, TASKS_FINISHED, TASK_RETRIES, DEAD_REQUEUED, DEAD_PURGED, DEAD_LETTERS),
+    *(TASKS_ACCEPTED, TASKS_FINISHED, TASK_RETRIES, CANCELS, DEAD_REQUEUED, DEAD_PURGED, DEAD_LETTERS),
     *(ATTEMPTS_PLACED, QUEUE_WAIT, TASK_RUN, END_TO_END, TASKS_WAITING),
     *(AGENTS, AGENTS_PAUSED, AGENT_REQUESTS, AGENT_SLOTS, AGENT_SLOTS_USED),
     *(HEARTBEAT_AGE, STALE_REPORTS, UNREADABLE, DECISIONS, PASS_SECONDS),

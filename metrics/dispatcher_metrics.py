@@ -79,6 +79,7 @@ class DispatcherMetrics:
         self.finished = counter(catalogue.TASKS_FINISHED, registry)
         self.firings = counter(catalogue.FIRINGS, registry)
         self.retries = counter(catalogue.TASK_RETRIES, registry)
+        self.cancels = counter(catalogue.CANCELS, registry)
         self.requeued = counter(catalogue.DEAD_REQUEUED, registry)
         self.purged = counter(catalogue.DEAD_PURGED, registry)
         self.dead_letters = gauge(catalogue.DEAD_LETTERS, registry)
@@ -176,6 +177,10 @@ class PoolMetrics:
     def dead_letters(self, count: int) -> None:
         """Show how many dead letters there are."""
         self._m.dead_letters.labels(self._pool).set(count)
+
+    def cancels(self, outcome: str, count: int) -> None:
+        """Count cancels that are over."""
+        self._m.cancels.labels(self._pool, outcome).inc(count)
 
     def stale(self, kind: str, count: int) -> None:
         """Count reports that were refused."""

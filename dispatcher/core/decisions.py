@@ -230,6 +230,8 @@ class Decisions:
     inquiries: list[str] = field(default_factory=list)
     """Tasks whose guards the scheduler wants to be told, by `events.Found`, when these decisions are stored."""
     firings: list[Firing] = field(default_factory=list)
+    cancels: list[str] = field(default_factory=list)
+    """Outcome of each cancel that is over, see `bus.records.CancelOutcome`."""
     stale: list[str] = field(default_factory=list)
     """Kind of each report that was refused."""
 

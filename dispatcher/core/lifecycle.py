@@ -386,6 +386,8 @@ def _finish(board: Board, task: TaskState, status: TaskStatus, reason: str | Non
     for client in task.listeners:
         board.draft.answers.append(Answer(task.id, client, outcome_json(task, agent_id)))
     total = max(0, at - task.enqueued_at)
+    if task.cancellation is not None and task.cancellation.outcome is not None:
+        board.draft.cancels.append(task.cancellation.outcome.value)
     board.draft.ended.append(
         Ended(task.id, task.terms.requirement.capability, status.value, reason or "", run_ms, total)
     )

@@ -43,6 +43,7 @@ DISPATCHER_MOVES: list[tuple[Callable[[DispatcherObserver], None], str, dict[str
         2.5,
     ),
     (lambda o: o.retried("c", "error", 2), "callboard_task_retries_total", {"capability": "c", "reason": "error"}, 2),
+    (lambda o: o.cancels("given_up", 2), "callboard_cancels_total", {"outcome": "given_up"}, 2),
     (lambda o: o.requeued("c", 2), "callboard_dead_letters_requeued_total", {"capability": "c"}, 2),
     (lambda o: o.purged(3), "callboard_dead_letters_purged_total", {}, 3),
     (lambda o: o.dead_letters(4), "callboard_dead_letters", {}, 4),

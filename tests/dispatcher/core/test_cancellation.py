@@ -90,6 +90,7 @@ def test_what_does_not_stop_within_the_grace_is_given_up_and_fenced_off() -> Non
     ended = world.horizon(after=1_001)
     assert world.status(1) is TaskStatus.CANCELLED
     assert (record(ended).outcome, outcome(ended)["given_up"]) == (CancelOutcome.GIVEN_UP, True)
+    assert ended.cancels == ["given_up"]
     assert world.step(late).stale == ["result"]
 
 
