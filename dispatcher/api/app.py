@@ -9,9 +9,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from dispatcher.api.boundary import Boundary
+from dispatcher.api.direct import Direct
 from dispatcher.api.openapi import finish
 from dispatcher.api.problems import handle_problems
-from dispatcher.api.routers import agents, events, monitoring, results, tasks
+from dispatcher.api.routers import agents, dispatch, events, monitoring, results, tasks
 from dispatcher.api.site import Site
 
 PREFIX: Final = "/api/v1"
@@ -46,24 +47,32 @@ def build_app(site: Site, exposition: Exposition = no_metrics) -> FastAPI:
     app.state.site = site
     app.state.metrics = exposition
     api = APIRouter(prefix=PREFIX)
-    for router in (results.router, tasks.router, agents.router, events.router, monitoring.status_router):
+    for router in (
+        dispatch.router,
+        results.router,
+        tasks.router,
+        agents.router,
+        events.router,
+        monitoring.status_router,
+    ):
         api.include_router(router)
     api.include_router(monitoring.probes)
     app.include_router(api)
     app.include_router(monitoring.probes, include_in_schema=False)
     handle_problems(app)
-    if site.settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(site.settings.cors_origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "Location", "Retry-After"],
-        )
     finish(app)
     return app
 
 
 def build_api(site: Site, exposition: Exposition = no_metrics) -> ASGIApp:
     """Return the whole API."""
-    return Boundary(build_app(site, exposition), site)
+    app: ASGIApp = Direct(build_app(site, exposition), {f"{PREFIX}/tasks/dispatch": dispatch.answer})
+    if site.settings.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=list(site.settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Location", "Retry-After"],
+        )
+    return Boundary(app, site)

@@ -6,6 +6,7 @@ caller sent is repeated in it beyond names of fields.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
@@ -170,10 +171,11 @@ def as_problem(error: BaseException) -> ProblemError | None:  # noqa: C901, PLR0
             return None
 
 
-def _of_validation(error: RequestValidationError) -> ProblemError:
+def invalid(errors: Iterable[tuple[Iterable[str | int], str]]) -> ProblemError:
+    """Return the error for fields that are wrong: the names that lead to each, and what is wrong with it."""
     found = [
-        FieldProblem(field=".".join(map(str, one["loc"])), message=one["msg"].removeprefix("Value error, "))
-        for one in error.errors()[:_FIELDS_TOLD]
+        FieldProblem(field=".".join(map(str, names)), message=message.removeprefix("Value error, "))
+        for names, message in islice(errors, _FIELDS_TOLD)
     ]
     first = found[0] if found else FieldProblem(field="body", message="it cannot be understood")
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
@@ -193,7 +195,7 @@ def handle_problems(app: FastAPI) -> None:
 
     async def handle(request: Request, error: Exception) -> Response:
         if isinstance(error, RequestValidationError):
-            problem: ProblemError | None = _of_validation(error)
+            problem: ProblemError | None = invalid((one["loc"], one["msg"]) for one in error.errors())
         elif isinstance(error, HTTPException):
             problem = _of_http(error, request.url.path)
         else:

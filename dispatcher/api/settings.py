@@ -2,6 +2,7 @@
 
 import ipaddress
 from datetime import timedelta
+from functools import cached_property
 from typing import Annotated, Self
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
@@ -56,7 +57,7 @@ class ApiSettings(BaseSettings):
             raise ValueError(msg)
         return self
 
-    @property
+    @cached_property
     def loopback(self) -> bool:
         """True if only this machine can reach the address."""
         if self.host == "localhost":
@@ -66,7 +67,7 @@ class ApiSettings(BaseSettings):
         except ValueError:
             return False
 
-    @property
+    @cached_property
     def guarded(self) -> bool:
         """True if every request needs a token."""
         return not self.loopback if self.require_token is None else self.require_token

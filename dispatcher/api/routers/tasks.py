@@ -2,16 +2,14 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from bus.errors import QueueFullError  # noqa: TC001 - FastAPI reads the names of this module
 from bus.explanations import Explanation
 from bus.ids import AGENT_ID_PATTERN, CAPABILITY_PATTERN, task_pool
-from bus.records import Guard, TaskCreate, TaskInDB, TaskQueueStatus
+from bus.records import Guard, TaskInDB, TaskQueueStatus
 from bus.states import TaskPriority, TaskStatus
-from bus.submission import Submission, in_calls, send, submission_of
 from bus.task_pages import TaskFilter, TaskPages
-from dispatcher.api.admission import OperatesAnywhere, Reads, ReadsTask, Submits, TaskIdPath, Visit, site_of
+from dispatcher.api.admission import OperatesAnywhere, Reads, ReadsTask, TaskIdPath, site_of
 from dispatcher.api.json_bodies import JsonRoute
 from dispatcher.api.looking import record_of_task
 from dispatcher.api.problems import (
@@ -19,20 +17,15 @@ from dispatcher.api.problems import (
     INVALID_CURSOR,
     NO_LEADER,
     NOT_READ_YET,
-    QUEUE_FULL,
     UNKNOWN_POOL,
     UNKNOWN_TASK,
     UNREADABLE_TASK,
     declared,
-    field_problem,
 )
 from dispatcher.api.schemas.tasks import (
     CancelRequest,
     CancelResponse,
-    DispatchedTask,
     NewTask,
-    TaskDispatchRequest,
-    TaskDispatchResponse,
     TaskList,
     Timeline,
 )
@@ -41,73 +34,6 @@ from dispatcher.api.timeline import timeline_of
 router: Final = APIRouter(prefix="/tasks", tags=["tasks"], route_class=JsonRoute)
 
 OF_TASK: Final = (UNKNOWN_TASK, UNKNOWN_POOL, NOT_READ_YET, UNREADABLE_TASK)
-
-Key = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=200,
-        description="Submit once: a second request with this key stores nothing and answers the same ids. Becomes the "
-        "key of a task that has none of its own; in a batch, with `#` and the task's place from 0.",
-    ),
-]
-
-
-@router.post(
-    "/dispatch",
-    status_code=202,
-    summary="Submit tasks",
-    responses=declared(UNKNOWN_POOL, QUEUE_FULL),
-    response_model=TaskDispatchResponse,
-    response_description="All of them are stored, but those that there was no room for.",
-)
-async def dispatch(visit: Submits, asked: TaskDispatchRequest, idempotency_key: Key = None) -> Response:
-    """Submit one task, or up to a thousand at once.
-
-    The answer is the receipt: they are stored, and will be done whatever becomes of this process. If the server stops
-    to answer in the midst of a batch, some may be stored; with keys the whole batch may be sent again.
-    """
-    tasks = _keyed(asked, idempotency_key)
-    made = [submission_of(task, visit.names.pool, None)[1] for task in tasks]
-    known, refused = await _store(visit, made)
-    headers = {"Location": f"/api/v1/tasks/{made[0].task_id}"} if len(made) == 1 else {}
-    told = tuple(
-        DispatchedTask.model_construct(id=one.task_id, known=one.task_id in known, refused=one.task_id in refused)
-        for one in made
-    )
-    body = TaskDispatchResponse.model_construct(pool=visit.names.pool, tasks=told).model_dump_json()
-    return Response(body, 202, headers, "application/json")
-
-
-def _keyed(asked: TaskDispatchRequest, key: str | None) -> list[TaskCreate]:
-    if key is None:
-        return list(asked.tasks)
-    if isinstance(asked.root, NewTask):
-        if asked.root.key not in (None, key):
-            raise field_problem("body.key", "it differs from the Idempotency-Key: leave one of them out")
-        return [asked.root.model_copy(update={"key": key})]
-    return [
-        task if task.key is not None else task.model_copy(update={"key": f"{key}#{place}"})
-        for place, task in enumerate(asked.tasks)
-    ]
-
-
-async def _store(visit: Visit, made: list[Submission]) -> tuple[set[str], set[str]]:
-    """Store all; return which were known, and which there was no room for. Raises if there was none for any."""
-    site = visit.site
-    if len(made) == 1:
-        return ({made[0].task_id} if await site.submitter.submit(visit.names, made[0]) else set()), set()
-    known, refused = set[str](), set[str]()
-    first: QueueFullError | None = None
-    for part in in_calls(made):
-        sent = await send(site.redis, site.link.url, visit.names, part)
-        known |= sent.known
-        for place, refusal in sent.refused.items():
-            refused.add(part[place].task_id)
-            first = first or refusal.error(visit.names, part[place])
-    if first is not None and len(refused) == len(made):
-        raise first
-    return known, refused
 
 
 @router.get("", summary="List tasks", response_model=TaskList, responses=declared(UNKNOWN_POOL, INVALID_CURSOR))

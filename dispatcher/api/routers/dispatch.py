@@ -1,0 +1,116 @@
+"""Submitting tasks: the one operation that programs call thousands of times a second."""
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
+
+from bus.errors import QueueFullError  # noqa: TC001 - FastAPI reads the names of this module
+from bus.records import TaskCreate
+from bus.submission import Submission, in_calls, send, submission_of
+from dispatcher.api.admission import BEARER, PoolQuery, Submits, Visit, in_pool
+from dispatcher.api.direct import json_body, validated
+from dispatcher.api.problems import QUEUE_FULL, UNKNOWN_POOL, declared, field_problem
+from dispatcher.api.schemas.tasks import (
+    DispatchedTask,
+    NewTask,
+    TaskDispatchRequest,
+    TaskDispatchResponse,
+)
+from dispatcher.api.tokens import SUBMIT
+
+
+class _Route(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        async def handle(request: Request) -> Response:
+            return await answer(request)
+
+        return handle
+
+
+router: Final = APIRouter(prefix="/tasks", tags=["tasks"], route_class=_Route)
+
+Key = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        description="Submit once: a second request with this key stores nothing and answers the same ids. Becomes the "
+        "key of a task that has none of its own; in a batch, with `#` and the task's place from 0.",
+    ),
+]
+
+
+_submits: Final = in_pool(SUBMIT)
+_POOL: Final[TypeAdapter[str | None]] = TypeAdapter(PoolQuery)
+_KEY: Final[TypeAdapter[str | None]] = TypeAdapter(Key)
+_ASKED: Final = TypeAdapter(TaskDispatchRequest)
+
+
+@router.post(
+    "/dispatch",
+    status_code=202,
+    summary="Submit tasks",
+    responses=declared(UNKNOWN_POOL, QUEUE_FULL),
+    response_model=TaskDispatchResponse,
+    response_description="All of them are stored, but those that there was no room for.",
+)
+async def dispatch(visit: Submits, asked: TaskDispatchRequest, idempotency_key: Key = None) -> Response:
+    """Submit one task, or up to a thousand at once.
+
+    The answer is the receipt: they are stored, and will be done whatever becomes of this process. If the server stops
+    to answer in the midst of a batch, some may be stored; with keys the whole batch may be sent again.
+    """
+    tasks = _keyed(asked, idempotency_key)
+    made = [submission_of(task, visit.names.pool, None)[1] for task in tasks]
+    known, refused = await _store(visit, made)
+    headers = {"Location": f"/api/v1/tasks/{made[0].task_id}"} if len(made) == 1 else {}
+    told = tuple(
+        DispatchedTask.model_construct(id=one.task_id, known=one.task_id in known, refused=one.task_id in refused)
+        for one in made
+    )
+    body = TaskDispatchResponse.model_construct(pool=visit.names.pool, tasks=told).model_dump_json()
+    return Response(body, 202, headers, "application/json")
+
+
+async def answer(request: Request) -> Response:
+    """Read the request, and `dispatch`: what FastAPI would do, see `dispatcher.api.direct`."""
+    pool = validated(_POOL, request.query_params.get("pool"), "query.pool")
+    visit = await _submits(request, await BEARER(request), pool)
+    key = validated(_KEY, request.headers.get("idempotency-key"), "header.idempotency-key")
+    # The first name tells one from many, which the caller knows.
+    asked = validated(_ASKED, await json_body(request), "body", skip=1)
+    return await dispatch(visit, asked, key)
+
+
+def _keyed(asked: TaskDispatchRequest, key: str | None) -> list[TaskCreate]:
+    if key is None:
+        return list(asked.tasks)
+    if isinstance(asked.root, NewTask):
+        if asked.root.key not in (None, key):
+            raise field_problem("body.key", "it differs from the Idempotency-Key: leave one of them out")
+        return [asked.root.model_copy(update={"key": key})]
+    return [
+        task if task.key is not None else task.model_copy(update={"key": f"{key}#{place}"})
+        for place, task in enumerate(asked.tasks)
+    ]
+
+
+async def _store(visit: Visit, made: list[Submission]) -> tuple[set[str], set[str]]:
+    """Store all; return which were known, and which there was no room for. Raises if there was none for any."""
+    site = visit.site
+    if len(made) == 1:
+        return ({made[0].task_id} if await site.submitter.submit(visit.names, made[0]) else set()), set()
+    known, refused = set[str](), set[str]()
+    first: QueueFullError | None = None
+    for part in in_calls(made):
+        sent = await send(site.redis, site.link.url, visit.names, part)
+        known |= sent.known
+        for place, refusal in sent.refused.items():
+            refused.add(part[place].task_id)
+            first = first or refusal.error(visit.names, part[place])
+    if first is not None and len(refused) == len(made):
+        raise first
+    return known, refused
