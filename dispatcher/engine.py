@@ -97,6 +97,8 @@ class _Pass:
     portions: Sequence[Portion]
     now: int
     alone: bool
+    withdrawn: AbstractSet[str]
+    """Tasks that were to be new and had ended long ago: of this pass on the scheduler's memory has them no more."""
 
 
 class Engine:
@@ -128,6 +130,8 @@ class Engine:
         self._suspects = suspects
         self._decided: asyncio.Queue[_Pass] = asyncio.Queue(maxsize=1)
         self._extra: list[Event] = []
+        self._phantoms: set[str] = set()
+        """Such tasks that passes may still speak of which were decided before the scheduler had heard of it."""
         self._last_contact = leadership.clock.now_ms()
         self.parked: set[str] = set()
         """Entries of an unknown version: left where they are, and no reason to wait for the horizon."""
@@ -193,9 +197,10 @@ class Engine:
             raise
         except Exception as error:
             raise DefectError(_refs(portions), certain=alone) from error
-        if len(decisions) or portions:
+        withdrawn = {event.task_id for event in events if isinstance(event, Duplicate)}
+        if len(decisions) or portions or withdrawn:
             self._observer.decided(len(decisions), time.perf_counter() - began)
-            await self._decided.put(_Pass(decisions, inputs, portions, now, alone))
+            await self._decided.put(_Pass(decisions, inputs, portions, now, alone, withdrawn))
 
     async def _with_records(self, events: list[Event]) -> list[Event]:
         """Read what events on dead letters are about; waits for the server as long as the lease is ours."""
@@ -217,12 +222,16 @@ class Engine:
         while True:
             work = await self._decided.get()
             began = time.perf_counter()
+            self._phantoms -= work.withdrawn
+            if self._phantoms:
+                work.decisions = work.decisions.without(self._phantoms)
             known = await self._store(work)
             self._observer.committed(len(work.decisions), time.perf_counter() - began)
             report_pass(self._observer, work.decisions.without(known) if known else work.decisions)
             for portion in work.portions:
                 self._consumed(portion)
             if known:
+                self._phantoms.update(known)
                 self._extra += [Duplicate(task_id) for task_id in known]
                 self._inbox.wake()
             if asked := work.decisions.inquiries:

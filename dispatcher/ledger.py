@@ -29,6 +29,8 @@ from dispatcher.core.decisions import (
     Answer,
     Decisions,
     Instruct,
+    Note,
+    NoteKind,
     Place,
     QueueChange,
     TaskChange,
@@ -214,6 +216,8 @@ class Ledger:
         while True:
             part, last = work.parts[work.at], work.at == len(work.parts) - 1
             call = self._render(part, decisions if last else None, inputs if last else None, lead, now)
+            if work.at == 0:  # starts without their rate would let others start in their place
+                self._notes(call, (note for note in decisions.notes if note.kind is NoteKind.RATE))
             call.id = f"{lead.epoch}/{work.number}/{work.at}"
             status, *told = await COMMIT.run(self._redis, call.keys, self._arguments(call, lead, now))
             if status == b"FENCED":
@@ -270,16 +274,11 @@ class Ledger:
             for reply in rest.replies:
                 self._message(call, self._names.replies(reply.client_id), REPLY_TTL_MS, 0, reply.body)
             self._agents(call, rest.agents, now)
-            self._notes(call, rest)
+            self._notes(call, (note for note in rest.notes if note.kind is not NoteKind.RATE))
+            for queue in rest.queues:
+                self._queue(call, queue)
         if inputs is not None:
-            limits = self._limits
-            for body in inputs.rejected:
-                cap = bounded(limits.rejected_cap, limits.rejected_bytes, len(body))
-                self._message(call, self._names.rejected, 0, cap, body)
-            for stream, ids in inputs.acks.items():
-                if ids:
-                    call.n_acks += 1
-                    call.acks += [call.key(stream), len(ids), *ids]
+            self._inputs(call, inputs)
         agents = [] if rest is None else rest.agent_transitions
         if part.transitions or agents:
             call.events = to_json(
@@ -287,6 +286,16 @@ class Ledger:
                 exclude_none=True,
             )
         return call
+
+    def _inputs(self, call: _Call, inputs: Inputs) -> None:
+        limits = self._limits
+        for body in inputs.rejected:
+            cap = bounded(limits.rejected_cap, limits.rejected_bytes, len(body))
+            self._message(call, self._names.rejected, 0, cap, body)
+        for stream, ids in inputs.acks.items():
+            if ids:
+                call.n_acks += 1
+                call.acks += [call.key(stream), len(ids), *ids]
 
     def _task(self, call: _Call, change: TaskChange) -> None:
         names = self._names
@@ -361,12 +370,10 @@ class Ledger:
                 cap = bounded(limits.replies_cap, limits.replies_bytes, len(body))
                 self._message(call, stream, limits.replies_ttl_ms, cap, body)
 
-    def _notes(self, call: _Call, rest: Decisions) -> None:
-        for note in rest.notes:
+    def _notes(self, call: _Call, notes: Iterable[Note]) -> None:
+        for note in notes:
             call.n_notes += 1
             call.notes += (call.key(self._names.notes(note.kind)), note.field, note.value or b"")
-        for queue in rest.queues:
-            self._queue(call, queue)
 
     def _queue(self, call: _Call, change: QueueChange) -> None:
         key = call.key(self._names.queue(change.scope))

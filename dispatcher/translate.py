@@ -45,6 +45,8 @@ BYTES_PER_ITEM: Final = 8 * 1024
 """A piece weighs as much as it has items, or one for so many bytes, whichever is more."""
 HOLDINGS_PER_ITEM: Final = 16
 """A heartbeat is compared with what its agent should hold, which is cheap and cannot be done in pieces."""
+ITEMS_PER_SIGNING: Final = 50
+"""An agent that comes or goes is matched with each kind of requirement that waits, of which there may be thousands."""
 
 
 def arrival_of(pool: Pool, batch: Batch[Any], culprits: Mapping[str, str]) -> Arrival:
@@ -107,6 +109,8 @@ def pieces(event: Event | None, size: int) -> Iterator[tuple[Event | None, int]]
                 yield Commanded(event.command.model_copy(update={"task_ids": some}), event.at), len(some)
             return
         weight = max(weight, len(ids))
+    elif isinstance(event, SignedIn | SignedOut):
+        weight = max(weight, ITEMS_PER_SIGNING)
     elif isinstance(event, Beat):
         weight += len(event.message.holding) // HOLDINGS_PER_ITEM
     yield event, weight

@@ -48,11 +48,17 @@ class TaskFields(TaskRequirement):
     )
 
     @property
-    def requirement_key(self) -> str:
-        """A text that is the same for all tasks that ask the same of an agent and of the pool's limits."""
+    def agent_requirement_key(self) -> str:
+        """A text that is the same for all tasks that ask the same of an agent."""
         text = requirement_key(self.capability, self.version, self.requires, self.prefers)
         if self.slots != 1 or self.resources:
             text += f"|{self.slots}|{sorted(self.resources.items())}"
+        return text
+
+    @property
+    def requirement_key(self) -> str:
+        """A text that is the same for all tasks that ask the same of an agent and of the pool's limits."""
+        text = self.agent_requirement_key
         if self.limits:
             text += "|" + "|".join(limit.model_dump_json(exclude_none=True) for limit in self.limits)
         return text

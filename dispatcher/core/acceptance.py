@@ -39,7 +39,8 @@ def _may_begin(board: Board, task: TaskState, header: TaskHeader) -> bool:
     """Tell whether the task lives; if not it has ended."""
     buried = board.unbury(task.id) if board.tombstones else None
     if buried is not None:
-        cancellation.request(board, task, *buried, None)
+        reason, by, _ = buried
+        cancellation.request(board, task, reason, by, None)
         return False
     if not children.join(board, task, header):
         return False

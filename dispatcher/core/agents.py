@@ -61,6 +61,8 @@ def sign_in(board: Board, message: Register, at: int) -> None:
         last_beat=at,
         life=board.new_life(),
     )
+    if agent is not None:
+        fresh.watched = agent.watched  # by a timer of this id, which goes on
     if agent is not None and agent.session == message.session:
         fresh.completed, fresh.failed = agent.completed, agent.failed
         fresh.success, fresh.latency_ms, fresh.standing = agent.success, agent.latency_ms, agent.standing
@@ -74,6 +76,7 @@ def sign_in(board: Board, message: Register, at: int) -> None:
         steering.carry_over(agent, fresh, message, at)
     board.add_agent(fresh)
     if agent is not None:
+        breaker.judge(board, fresh)
         fail_fast.review(board)
     board.throttle(fresh)
     _hand_over(board, fresh, tasks)
@@ -106,6 +109,10 @@ def sign_out(board: Board, message: Unregister, at: int) -> None:
     """Take an agent's leave; what it still holds goes back to waiting once its last reports are read."""
     agent = board.fleet.agents.get(message.agent_id)
     if agent is None or agent.session != message.session:
+        return
+    if not agent.capabilities:  # a stand-in: nothing of it is stored
+        agent.last_beat = at - agent.lease_ms
+        board.horizon_timers.set(at, TimerKind.LEASE, agent.id, agent.life)
         return
     steering.signed_out(board, agent, at)
     board.set_agent(agent, AgentStatus.STOPPED, message.reason or None)
@@ -164,6 +171,7 @@ def _set_health(board: Board, agent: AgentState, health: AgentHealth) -> None:
         board.set_agent(agent, AgentStatus.RUNNING if agent.tasks else AgentStatus.IDLE)
         if steering.leaves(agent):
             board.set_agent(agent, AgentStatus.DRAINING, agent.request.reason if agent.request else None)
+        breaker.judge(board, agent)
         board.horizon_timers.set(agent.last_beat + agent.lease_ms, TimerKind.LEASE, agent.id, agent.life)
     agent.health = health
     agent.blocked_since = board.now if health is AgentHealth.BLOCKED else None
@@ -190,7 +198,7 @@ def _reconcile(board: Board, agent: AgentState, message: Heartbeat, at: int) -> 
         current = task.current
         if current is None or current.session != message.session:
             continue
-        if task.id in held:
+        if held.get(task.id) == task.attempt:
             current.missing_since = None
             cancellation.remind(board, task, at)
         elif current.missing_since is None:

@@ -4,6 +4,7 @@
 present one, however many transitions lie between.
 """
 
+from collections import deque
 from collections.abc import Iterable
 from random import Random
 from typing import TYPE_CHECKING
@@ -73,8 +74,8 @@ class Board:
         """A timer will look at them."""
         self.began = 0
         """When this leader began; 0: it has not."""
-        self.tombstones: dict[str, tuple[str, str]] = {}
-        """Reason and author of cancels that found no task, by the task's id."""
+        self.tombstones: dict[str, tuple[str, str, int]] = {}
+        """Reason and author of cancels that found no task, and when they came, by the task's id."""
         self.sweeps: dict[str, Sweep] = {}
         """Commands that speak of all tasks of a kind, by their number; kept for a while when they are through."""
         self.sweeps_until = 0
@@ -82,6 +83,8 @@ class Board:
         self.sweeps_begun = 0
         self.purged: dict[str, str] = {}
         """Dead letters that this pass deletes: the guard that the ledger has, by the task's id."""
+        self.unsorted: deque[str] = deque()
+        """Tasks that may wait in classes which do not tell apart what agents ask of tasks by now."""
         self.schedules = Schedules()
         self._lives = 0
         self.draft = Decisions()
@@ -145,29 +148,35 @@ class Board:
 
     def bury(self, task_id: str, reason: str, by: str) -> None:
         """Remember a cancel that found no task; the next leader shall know it, too."""
-        self.tombstones[task_id] = reason, by
+        self.tombstones[task_id] = reason, by, self.now
         said = to_json({"reason": reason, "by": by, "at": self.now})
         self.draft.notes.append(Note(NoteKind.TOMBSTONE, task_id, said))
 
-    def unbury(self, task_id: str) -> tuple[str, str] | None:
-        """Forget a tombstone; return the reason and the author of its cancel, None if there is none."""
+    def unbury(self, task_id: str) -> tuple[str, str, int] | None:
+        """Forget a tombstone; return the reason, the author and the instant of its cancel, None if there is none."""
         found = self.tombstones.pop(task_id, None)
         if found is not None:
             self.draft.notes.append(Note(NoteKind.TOMBSTONE, task_id, None))
         return found
 
     def add_agent(self, agent: AgentState) -> None:
-        """Let `agent` be considered; if it asks of tasks what nobody has asked, those that wait are sorted anew."""
+        """Let `agent` be considered; if it asks of tasks what nobody has asked, those that wait are sorted anew.
+
+        That takes its time, `sort_out`; until then it is given only those that are.
+        """
         asked = self.fleet.asked
         self.fleet.add(agent)
         self._count_running()
-        if self.fleet.asked == asked:
-            return
-        waiting = [task for task in self.tasks.values() if task.line is not None]
-        for task in waiting:
-            self.order.leave(task)
-        for task in waiting:
-            self.enqueue(task)
+        if self.fleet.asked != asked:
+            self.unsorted = deque(task.id for task in self.tasks.values() if task.line is not None)
+
+    def sort_out(self) -> None:
+        """Sort some of the tasks anew that wait in classes in which they differ in what agents ask of tasks."""
+        for _ in range(min(len(self.unsorted), self.config.sorted_per_pass)):
+            task = self.tasks.get(self.unsorted.popleft())
+            if task is not None and task.line is not None and not self.fleet.sorted_out(task.line.cls):
+                self.order.leave(task)
+                self.enqueue(task)
 
     def _count_running(self) -> None:
         """Let what runs already count for the limits that its capability has got."""
@@ -291,11 +300,14 @@ class Board:
         return change
 
     def _last_of_kin(self, task: TaskState) -> bool:
-        """Tell whether the list of children that the change of `task` concerns is kept only for the retention now."""
+        """Tell whether the list of children that the change of `task` concerns is kept only for the retention now.
+
+        Or, if the task is given a new life, whether there is one that is to be kept as long as others again.
+        """
         kin = task.kin
         if not task.stored:
             return kin is not None and kin.parent is not None and self.live(kin.parent) is None
-        return kin is not None and kin.children > 0 and task.status.terminal
+        return kin is not None and kin.children > 0 and (task.status.terminal or task.stored.startswith("FAILED"))
 
     def _forget(self, task_id: str) -> None:
         self.tasks.pop(task_id, None)

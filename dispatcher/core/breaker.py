@@ -39,6 +39,8 @@ class Breaker:
     state: BreakerState = BreakerState.CLOSED
     until: int = 0
     cooldown_ms: int = 0
+    probe: str = ""
+    """The task that is let through."""
 
 
 def failed(board: Board, agent: AgentState, capability: str, reason: FailureReason) -> None:
@@ -66,10 +68,11 @@ def succeeded(board: Board, agent: AgentState, capability: str) -> None:
         board.touch_agent(agent)
 
 
-def placed(board: Board, agent: AgentState, capability: str) -> None:
+def placed(board: Board, agent: AgentState, capability: str, task_id: str) -> None:
     """Give nothing more while the probe runs."""
     breaker = agent.breakers.get(capability)
     if breaker is not None and breaker.state is BreakerState.HALF_OPEN:
+        breaker.probe = task_id
         board.fleet.exclude(agent, capability)
 
 
@@ -116,15 +119,20 @@ def _open(board: Board, agent: AgentState, capability: str, breaker: Breaker, co
     board.draft.notes.append(Note(NoteKind.BREAKER, field, value))
     board.clock_timers.set(breaker.until, TimerKind.BREAKER, field)
     board.fleet.exclude(agent, capability)
+    judge(board, agent)
+    board.touch_agent(agent)
+
+
+def judge(board: Board, agent: AgentState) -> None:
+    """Let an agent be in ERROR all of whose capabilities are shut off."""
     shut = {name for name, one in agent.breakers.items() if one.state is BreakerState.OPEN}
     if shut >= {spec.name for spec in agent.capabilities} and agent.status in (AgentStatus.IDLE, AgentStatus.RUNNING):
         board.set_agent(agent, AgentStatus.ERROR, TRIPPED)
         board.fleet.refresh(agent)
-    board.touch_agent(agent)
 
 
-def left(board: Board, agent: AgentState, capability: str) -> None:
+def left(board: Board, agent: AgentState, capability: str, task_id: str) -> None:
     """Let another probe through if this one told nothing: cancelled, handed back, lost, or wrong itself."""
     breaker = agent.breakers.get(capability)
-    if breaker is not None and breaker.state is BreakerState.HALF_OPEN:
+    if breaker is not None and breaker.state is BreakerState.HALF_OPEN and breaker.probe == task_id:
         board.fleet.admit(agent, capability)

@@ -48,7 +48,7 @@ def request(board: Board, task: TaskState, reason: str, by: str, grace_ms: int |
         return True
     _tell_agent(board, task, known)
     _arm(board, task, known)
-    board.family.bereave_early(task.id)
+    board.family.bereave(task.id, TaskStatus.CANCELLED)
     board.touch(task)
     board.tell(task, reason=_words(known, "cancel requested"))
     return False

@@ -96,6 +96,8 @@ def inquire(board: Board) -> None:
             # Its record may be older than those of its children: the leader died between the two.
             parent.kin = parent.kin or Kin()
             parent.kin.children = max(parent.kin.children, family.live(parent_id))
+            if parent.cancellation is not None:
+                family.bereave(parent_id, TaskStatus.CANCELLED)
         elif parent_id in family:
             board.draft.inquiries.append(parent_id)
 
@@ -109,7 +111,7 @@ def found(board: Board, parent: str, text: str) -> None:
     status = Guard.parse(text).status if text else TaskStatus.COMPLETED
     if status is TaskStatus.COMPLETED:
         board.family.release(parent)
-    elif status.terminal and parent in board.family:
+    elif status.terminal:
         board.family.bereave(parent, status)
 
 
@@ -117,10 +119,9 @@ def cut(board: Board) -> None:
     """Cancel children whose parents ended badly; so many in a pass, and theirs in turn."""
     family, left = board.family, board.config.children_per_pass
     while left and family.orphaned:
-        parent, why = family.orphaned[0]
-        child = family.pop(parent)
-        if child is None:
+        children, why = family.orphaned[0]
+        if not children:
             family.orphaned.popleft()
-        elif board.live(child) is not None:
+        elif board.live(child := children.pop()) is not None:
             left -= 1
             task_commands.cancel(board, child, why)

@@ -60,6 +60,8 @@ class SchedulerConfig:
     """Most tasks placed in one pass, for the same reason as below."""
     timers_per_pass: int = 500
     """Most timers that ring in one pass: a pass must be over long before the leader's lease."""
+    sorted_per_pass: int = 1_000
+    """Most waiting tasks that are sorted anew in one pass, when an agent asks of tasks what nobody has asked."""
     children_per_pass: int = 500
     """Most children that are cancelled with their parents in one pass, for the same reason."""
     schedule_grace_ms: int = 60_000

@@ -83,11 +83,12 @@ class TaskChange:
     def queued(self) -> bool | None:
         """True if it begins to wait with this change, False if it waits no longer, None if neither.
 
-        One that is accepted and placed in one pass waits no longer: it was unread, which is waiting, too.
+        One that is accepted and placed in one pass waits no longer: it was unread, which is waiting, too. So may be one
+        that had FAILED: it was purged, and submitted again under the same id.
         """
         if self.place in (Place.WAITING, Place.DELAYED):
             return None if self.before.startswith("PENDING") else True
-        return None if self.before and not self.before.startswith("PENDING") else False
+        return False if self.before.startswith(("PENDING", "FAILED")) or not self.before else None
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ def able(board: Board, cls: RequirementClass) -> bool:
     return any(_there(board, agent) for agent in fleet.eligible(cls)) or any(
         cls.requirement.capability in agent.shut
         and _there(board, agent)
-        and not _lacks(agent, cls.requirement, cls.facts)
+        and not _lacks(agent, cls.requirement, cls.eligible.facts)
         for agent in fleet.agents.values()
     )
 
@@ -47,7 +47,7 @@ def verdict(board: Board, task: TaskState) -> TaskError | None:
 def watch(board: Board, task: TaskState) -> None:
     """Look after a task that waits and is to fail fast."""
     board.hasty[task.id] = None
-    if task.attempt or _in_grace(board):
+    if task.attempt or task.requeues or _in_grace(board):
         review(board)
 
 

@@ -6,7 +6,7 @@ to date when an agent comes, goes or changes, so a placement costs a few word-wi
 bits, and the backlog plays no part.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -14,8 +14,9 @@ from bus.requirement_text import format_clause
 from bus.requirements import Value
 from bus.states import AgentHealth, TaskPriority
 from dispatcher.core.config import SchedulerConfig
+from dispatcher.core.eligibility import Eligible
 from dispatcher.core.limits import Gate, rate_gate
-from dispatcher.core.match import accepts, facts_asked, find_capability, preferences_met
+from dispatcher.core.match import facts_asked
 from dispatcher.core.model import AgentState
 from dispatcher.core.terms import Requirement, Terms
 
@@ -41,57 +42,43 @@ as good: the "power of two choices" (Mitzenmacher, 2001)."""
 
 _NEVER: Final = "no registered agent could ever run this"
 
-ClassKey = tuple[Requirement, tuple[tuple[str, str], ...]]
+ClassKey = tuple[Requirement, tuple[tuple[str, str], ...] | None]
 
 
 class RequirementClass:
-    """All waiting tasks with one requirement, and the agents that meet it."""
+    """All waiting tasks with one requirement and the same limits, and the agents that meet it."""
 
     __slots__ = (
         "blocked",
         "by_priority",
         "candidates",
-        "facts",
+        "eligible",
         "gates",
-        "mask",
-        "met",
         "parked",
         "plain",
-        "preferred",
         "requirement",
         "waiting",
     )
 
-    def __init__(self, requirement: Requirement, facts: Mapping[str, Value]) -> None:
+    def __init__(self, requirement: Requirement, eligible: Eligible) -> None:
         self.requirement = requirement
-        self.facts = facts
-        """What its tasks have in common of what any agent asks of tasks."""
+        self.eligible = eligible
         self.gates = requirement.gates
         """All limits that its tasks count for, those of their capability included."""
         self.plain = requirement.slots == 1 and not requirement.resources
         """Its tasks take one slot and nothing else."""
-        self.mask = 0
         self.candidates = -1
         """Agents that may have the room for one that is not plain: all but those that were looked at and have not."""
-        self.preferred: list[tuple[float, int]] = []
-        self.met: dict[int, int] = {}
-        """Agents by which of the preferences they meet, as bits in the order of the preferences."""
         self.waiting = 0
         self.by_priority = dict.fromkeys(TaskPriority, 0)
         self.blocked = False
         """No agent has room for its head; see `dispatcher.core.order`, whose these last two are."""
         self.parked: list[Line] = []
 
-    def drop(self, bit: int) -> None:
-        """Count an agent among the eligible no more."""
-        self.mask &= ~bit
-        self.preferred = [(weight, mask & ~bit) for weight, mask in self.preferred if mask & ~bit]
-        self.met = {met: mask & ~bit for met, mask in self.met.items() if mask & ~bit}
-
-    def met_by(self, agent: AgentState) -> int:
-        """Return which of the preferences the agent meets, as bits in their order."""
-        bit = 1 << agent.index
-        return next((met for met, mask in self.met.items() if mask & bit), 0)
+    @property
+    def mask(self) -> int:
+        """The eligible agents, as bits."""
+        return self.eligible.mask
 
 
 class Fleet:
@@ -101,6 +88,8 @@ class Fleet:
         self._config = config
         self.agents: dict[str, AgentState] = {}
         self.classes: dict[ClassKey, RequirementClass] = {}
+        self._eligible: dict[tuple[str, object], Eligible] = {}
+        """By what is asked of an agent, and the facts of the tasks."""
         self.asked: frozenset[str] = frozenset()
         """Facts of tasks that any agent asks for: tasks that differ in them are of different classes."""
         self.durations: dict[str, float] = {}
@@ -134,8 +123,8 @@ class Fleet:
             self._by_index.append(agent)
         self.agents[agent.id] = agent
         self.asked |= facts_asked(agent.accepts)
-        for cls in self.classes.values():
-            self._match(cls, agent)
+        for eligible in self._eligible.values():
+            eligible.match(agent)
         self._limit(agent)
         self.refresh(agent)
 
@@ -147,8 +136,8 @@ class Fleet:
             self._levels[agent.level] ^= bit
             agent.level = -1
         self._lost &= ~bit
-        for cls in self.classes.values():
-            cls.drop(bit)
+        for eligible in self._eligible.values():
+            eligible.drop(bit)
         self._limit(agent)
         self._by_index[agent.index] = None
         self._free_indexes.append(agent.index)
@@ -193,16 +182,16 @@ class Fleet:
         """Let `agent` not be eligible for `capability`."""
         agent.shut.add(capability)
         bit = 1 << agent.index
-        for cls in self.classes.values():
-            if cls.requirement.capability == capability:
-                cls.drop(bit)
+        for eligible in self._eligible.values():
+            if eligible.requirement.capability == capability:
+                eligible.drop(bit)
 
     def admit(self, agent: AgentState, capability: str) -> None:
         """Let `agent` be eligible for `capability` again."""
         agent.shut.discard(capability)
-        for cls in self.classes.values():
-            if cls.requirement.capability == capability:
-                self._match(cls, agent)
+        for eligible in self._eligible.values():
+            if eligible.requirement.capability == capability:
+                eligible.match(agent)
         self.returned(agent)
 
     # --- classes
@@ -211,17 +200,27 @@ class Fleet:
         """Return the class of tasks with these terms, making it if it is new."""
         requirement = terms.requirement
         facts: dict[str, Value] = {}
-        key: ClassKey = (requirement, ())
+        said: tuple[tuple[str, str], ...] | None = None
         if self.asked:
             facts = {name: value for name, value in terms.facts.items() if name in self.asked}
-            key = (requirement, tuple((name, repr(value)) for name, value in facts.items()))
-        cls = self.classes.get(key)
+            said = tuple((name, repr(value)) for name, value in facts.items())
+        cls = self.classes.get((requirement, said))
         if cls is None:
-            cls = self.classes[key] = RequirementClass(requirement, facts)
-            for agent in self.agents.values():
-                self._match(cls, agent)
+            eligible = self._eligible_for(requirement, facts, said)
+            cls = self.classes[requirement, said] = RequirementClass(requirement, eligible)
             cls.gates = (*requirement.gates, *self._capability_gates.get(requirement.capability, ()))
         return cls
+
+    def sorted_out(self, cls: RequirementClass) -> bool:
+        """Tell whether the tasks of `cls` have in common all that agents ask of tasks by now."""
+        return cls.eligible.asked == self.asked
+
+    def _eligible_for(self, requirement: Requirement, facts: dict[str, Value], said: object) -> Eligible:
+        key = requirement.agent_key or requirement.key, said
+        found = self._eligible.get(key)
+        if found is None or found.asked != self.asked:
+            found = self._eligible[key] = Eligible(requirement, facts, self.asked, self.agents.values())
+        return found
 
     def _limit(self, changed: AgentState) -> None:
         """Let the limits of `changed`'s capabilities be the strictest that any agent states."""
@@ -250,24 +249,10 @@ class Fleet:
         for key, cls in idle.items():
             del self.classes[key]
             self._narrowed.pop(cls, None)
+        used = {id(cls.eligible) for cls in self.classes.values()}
+        self._eligible = {key: eligible for key, eligible in self._eligible.items() if id(eligible) in used}
         self.sweep_at = max(KEPT_CLASSES, 2 * len(self.classes))
         return list(idle.values())
-
-    def _match(self, cls: RequirementClass, agent: AgentState) -> None:
-        capability = find_capability(agent, cls.requirement)
-        bit = 1 << agent.index
-        if capability is None or capability.name in agent.shut or not agent.could_fit(cls.requirement):
-            return
-        if agent.accepts and not accepts(agent.accepts, cls.facts):
-            return
-        cls.mask |= bit
-        met = preferences_met(agent, capability, cls.requirement)
-        if met:
-            cls.met[met] = cls.met.get(met, 0) | bit
-            weight = sum(p.weight for n, p in enumerate(cls.requirement.preferences) if met >> n & 1)
-            by_weight = dict(cls.preferred)
-            by_weight[weight] = by_weight.get(weight, 0) | bit
-            cls.preferred = sorted(by_weight.items(), reverse=True)
 
     # --- choosing
 
@@ -299,7 +284,7 @@ class Fleet:
             found = levels[0] & ~spared & mask if short else 0
             if not found:
                 return None
-        for _, preferred in cls.preferred:
+        for _, preferred in cls.eligible.preferred:
             if found & preferred:
                 found &= preferred
                 break
@@ -316,7 +301,7 @@ class Fleet:
             found = self._levels[level] & mask & cls.candidates
             if not found:
                 continue
-            for preferred in (*(agents for _, agents in cls.preferred), found):
+            for preferred in (*(agents for _, agents in cls.eligible.preferred), found):
                 fit = self._fitting(cls, found & preferred, rng)
                 if fit:
                     return self._pick(fit, rng)

@@ -30,24 +30,14 @@ class Family:
 
     def __init__(self) -> None:
         self._children: dict[str, dict[str, None]] = {}
-        self.orphaned: deque[tuple[str, str]] = deque()
-        """Parents that were cancelled or have failed, each with what its children are told; they are not yet cut."""
+        self.orphaned: deque[tuple[list[str], str]] = deque()
+        """Children of parents that were cancelled or have failed, and what they are told; they are not yet cut."""
         self.doubtful: dict[str, None] = {}
         """Parents that are not live and may have ended well or badly: the ledger knows."""
 
     def add(self, parent: str, child: str) -> None:
         """Take in a live child."""
         self._children.setdefault(parent, {})[child] = None
-
-    def pop(self, parent: str) -> str | None:
-        """Remove and return the child that was taken in first; None if none is left."""
-        children = self._children.get(parent)
-        if not children:
-            self._children.pop(parent, None)
-            return None
-        child = next(iter(children))
-        del children[child]
-        return child
 
     def leave(self, task: "TaskState") -> None:
         """Take out a task that is live no more."""
@@ -64,22 +54,17 @@ class Family:
         if not self._children:
             return
         self.leave(task)
-        if task.id not in self._children:
-            return
         if task.status is TaskStatus.COMPLETED:
-            del self._children[task.id]
+            self._children.pop(task.id, None)
         else:
             self.bereave(task.id, task.status)
 
     def bereave(self, parent: str, status: TaskStatus) -> None:
         """Let the children of `parent`, which ended badly, be cancelled in this pass and the next ones."""
-        how = "was cancelled" if status is TaskStatus.CANCELLED else "has failed"
-        self.orphaned.append((parent, f"its parent {parent} {how}"))
-
-    def bereave_early(self, parent: str) -> None:
-        """Let the children of a task be cancelled that is being cancelled itself."""
-        if parent in self._children:
-            self.bereave(parent, TaskStatus.CANCELLED)
+        children = self._children.pop(parent, None)
+        if children:
+            how = "was cancelled" if status is TaskStatus.CANCELLED else "has failed"
+            self.orphaned.append((list(reversed(children)), f"its parent {parent} {how}"))
 
     def release(self, parent: str) -> None:
         """Let the children of `parent`, which ended well or is forgotten, go on by themselves."""

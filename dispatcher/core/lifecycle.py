@@ -51,7 +51,7 @@ def assign(
     """PENDING → ASSIGNED: a new attempt, on `agent`; `sticky` if it was chosen for having had the task's sticky key."""
     _move(task, TaskStatus.ASSIGNED)
     task.attempt += 1
-    met = cls.met_by(agent) if cls.met else 0
+    met = cls.eligible.met_by(agent) if cls.eligible.met else 0
     why = (cls.mask.bit_count(), agent.free)
     task.current = Attempt(agent, agent.session, board.now, why=(*why, met, sticky) if met or sticky else why)
     if task.terms.fail_fast:
@@ -64,7 +64,7 @@ def assign(
         board.limits.start((*gates, *agent.gates), board.now)
         board.throttle(agent)
     if agent.breakers:
-        breaker.placed(board, agent, task.terms.requirement.capability)
+        breaker.placed(board, agent, task.terms.requirement.capability, task.id)
     board.touch(task)
     board.tell(task)
     if agent.free < 0:
@@ -155,15 +155,15 @@ def attempt_failed(
 
     `retry_after` (ms) is the agent's own word on when to try again.
     """
+    if task.cancellation is not None:  # it was told to stop: however it does, that is no fault of its agent
+        _end_cancelled(board, task, task.cancellation, reason.value, error, at)
+        return
     task.failures += 1
     agent = task.agent
     if agent is not None:
         agent.failed += 1
         agent.ended(well=False)
         breaker.failed(board, agent, task.terms.requirement.capability, reason)
-    if task.cancellation is not None:
-        _end_cancelled(board, task, task.cancellation, reason.value, error, at)
-        return
     policy = _policy(board, task, agent)
     if not retryable or task.failures >= task.terms.max_attempts or forbids(policy, error):
         fail(board, task, reason, error, at)
@@ -370,7 +370,7 @@ def _leave(board: Board, task: TaskState) -> None:
         board.set_agent(agent, AgentStatus.IDLE)
     current.agent = None
     if agent.breakers:
-        breaker.left(board, agent, task.terms.requirement.capability)
+        breaker.left(board, agent, task.terms.requirement.capability, task.id)
 
 
 def _finish(board: Board, task: TaskState, status: TaskStatus, reason: str | None, at: int, run_ms: float) -> None:

@@ -205,6 +205,11 @@ class Order:
         """Let a task wait no more; harmless if it does not."""
         line = task.line
         if line is not None:
+            cls = line.cls
+            if cls.blocked:
+                score = self.blocked[cls]
+                if score is not None and task.score <= score:
+                    self.open(cls)  # it may have been the head, for which room is kept
             self._leave(task, line)
             self._part_with(line.lane.share)
 

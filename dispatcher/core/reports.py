@@ -58,6 +58,7 @@ def _update(board: Board, task: TaskState, current: Attempt, update: TaskUpdate,
         cancellation.heard(board, task, current, update, at)
     if update.extend is not None:
         current.extended_ms = int(update.extend * 1000)
+        board.touch(task)
     if task.status is TaskStatus.ASSIGNED:
         lifecycle.start(board, task, current, at)
     elif update.cancel is None:  # of which `heard` has told
@@ -65,6 +66,7 @@ def _update(board: Board, task: TaskState, current: Attempt, update: TaskUpdate,
         board.tell(task)
     if update.waiting not in (None, current.waiting) and current.agent is not None:
         (room.waits if update.waiting else room.goes_on)(board, task, current, current.agent)
+        board.touch(task)
 
 
 def _result(board: Board, task: TaskState, current: Attempt, result: TaskResult, at: int) -> None:

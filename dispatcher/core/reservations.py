@@ -75,6 +75,8 @@ class Reservations:
         agent = best[1]
         if present is not None and present.agent is not agent:
             self._free(fleet, cls)
+        elif present is not None and present.score < score:
+            fleet.returned(agent)  # who was kept away may come before the one that it is kept for now
         for owner in [owner for owner, held in self._held.items() if owner is not cls and held.agent is agent]:
             del self._held[owner]
         self._held[cls] = Reservation(agent, 1 << agent.index, score)

@@ -87,7 +87,9 @@ def _said_nothing(board: Board, task_id: str, attempt: int) -> None:
 
 
 def _forget_tombstone(board: Board, task_id: str, _: int) -> None:
-    board.unbury(task_id)
+    found = board.tombstones.get(task_id)
+    if found is not None and found[2] + board.config.tombstone_ms <= board.now:  # else it was asked for again
+        board.unbury(task_id)
 
 
 def _fail_fast(board: Board, _: str, __: int) -> None:

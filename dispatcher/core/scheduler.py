@@ -78,6 +78,8 @@ class Scheduler:
         ringing.ring(self.board)
         if board.sweeps:
             sweeps.work(board, task_commands.apply)
+        if board.unsorted:
+            board.sort_out()
         children.cut(board)
         children.inquire(board)
         self._place()
@@ -93,6 +95,7 @@ class Scheduler:
             or family.orphaned
             or family.doubtful
             or board.bounds.busy
+            or board.unsorted
             or (board.sweeps and sweeps.unfinished(board))
         ):
             return board.now
@@ -163,7 +166,7 @@ class Scheduler:
                 board.limits.arrivals[note.field] = float(said)
             case NoteKind.TOMBSTONE:
                 at = int(said["at"])
-                board.tombstones[note.field] = str(said["reason"]), str(said.get("by", ""))
+                board.tombstones[note.field] = str(said["reason"]), str(said.get("by", "")), at
                 board.clock_timers.set(at + board.config.tombstone_ms, TimerKind.TOMBSTONE, note.field)
 
     def _restore(self, stored: StoredTask) -> None:

@@ -221,6 +221,8 @@ def carry_over(agent: AgentState, fresh: AgentState, message: Register, at: int)
     if fresh.session == agent.session:
         if agent.status is AgentStatus.DRAINING:
             fresh.status, fresh.reason = AgentStatus.DRAINING, agent.reason
+        elif leaves(agent) and agent.request is not None:  # it was lost when it was asked to
+            fresh.status, fresh.reason = AgentStatus.DRAINING, agent.request.reason
     else:
         _new_session(fresh, at)
     _updated(fresh, message, at)

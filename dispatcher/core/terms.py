@@ -38,6 +38,8 @@ class Requirement:
     """Name and thousandths of each resource that it takes."""
     gates: tuple[Gate, ...] = field(default=(), compare=False)
     """The limits that it carries itself; its capability may have more."""
+    agent_key: str = field(default="", compare=False)
+    """The part of `key` that is asked of an agent: all but the limits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,6 +139,7 @@ def requirement_of(header: TaskHeader) -> Requirement:
     """Return what a submission asks of an agent."""
     return Requirement(
         key=header.requirement_key,
+        agent_key=header.agent_requirement_key,
         capability=header.capability,
         version=header.version,
         conditions=header.requires,

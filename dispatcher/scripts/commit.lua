@@ -25,7 +25,8 @@
 --         head of the assignment: JSON up to the spec, which follows it, and a closing brace
 --         key of the marker that its submission left (0 = none)
 --         key of the parent's list of children to enter it in (0 = none)
---         key of a list of children whose parent has ended, to be kept for the retention (0 = none)
+--         key of a list of children whose parent has ended, to be kept for the retention, or, if it has been given a
+--         new life, for good (0 = none)
 --       then per ack: key, number of ids, ids
 --       then per message: key, time to live of the stream (ms, 0 = none), cap (0 = none), body
 --       then per agent, 6 values:
@@ -116,7 +117,11 @@ for i = 1, tasks do
     redis.call('ZADD', KEYS[tonumber(ARGV[at + 13])], ARGV[3], id)
   end
   if ARGV[at + 14] ~= '0' then
-    redis.call('PEXPIRE', KEYS[tonumber(ARGV[at + 14])], ARGV[4])
+    if was == 'F' and index[place] then
+      redis.call('PERSIST', KEYS[tonumber(ARGV[at + 14])])
+    else
+      redis.call('PEXPIRE', KEYS[tonumber(ARGV[at + 14])], ARGV[4])
+    end
   end
   if was == 'P' and place ~= 'w' then
     redis.call('ZREM', KEYS[2], id)

@@ -9,12 +9,13 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from bus.ids import check_pool
-from bus.messages import CancelTasks
+from bus.ids import TaskId, check_pool
+from bus.messages import CancelTasks, CapabilitySpec, Register, Report, TaskHeader, TaskResult
 from bus.names import DATA_FIELD, DISPATCHERS_GROUP, PoolNames
+from bus.states import TaskStatus
 from dispatcher import engine as engine_module
 from dispatcher.core.decisions import Decisions
-from dispatcher.core.events import Commanded, Event
+from dispatcher.core.events import Commanded, Event, Reported, SignedIn, Submitted
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.engine import DefectError, Engine, LeadLostError, gravest
 from dispatcher.inbox import Arrival, Inbox, Portion
@@ -44,7 +45,7 @@ class Running:
     def __init__(self, redis: Redis, pool: str, scheduler: Any = None) -> None:
         self.names = PoolNames(check_pool(pool))
         self.leadership = Leadership(redis, self.names, "one", lease_ms=60_000)
-        self.ledger = Recorded(redis, self.names)
+        self.ledger: Recorded = Recorded(redis, self.names)
         self.inbox = Inbox((self.names.commands,))
         self.consumed: list[str] = []
         self.redis = redis
@@ -155,3 +156,64 @@ def test_the_gravest_is_found_in_groups_of_groups() -> None:
     defect = DefectError(frozenset(), certain=False)
     group = ExceptionGroup("", [OSError(), ExceptionGroup("", [LeadLostError(), defect])])
     assert gravest(group) is defect
+
+
+class Gated(Recorded):
+    """Stores nothing while `gate` is closed."""
+
+    def __init__(self, redis: Redis, names: PoolNames) -> None:
+        super().__init__(redis, names)
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def commit(self, lead: Lead, decisions: Decisions, inputs: Inputs, now: int) -> list[str]:
+        await self.gate.wait()
+        return await super().commit(lead, decisions, inputs, now)
+
+
+async def test_a_submission_that_is_read_again_is_no_conflict_for_the_passes_decided_before_that_is_known(
+    redis: Redis, pool: str
+) -> None:
+    running = Running(redis, pool)
+    names, scheduler = running.names, running.scheduler
+    running.ledger = ledger = Gated(redis, names)
+    await redis.xgroup_create(names.commands, DISPATCHERS_GROUP, id="0", mkstream=True)
+    numbers = iter(range(1, 100))
+
+    async def take(*events: Event) -> str:
+        entry = f"{next(numbers)}-0"
+        arrival = Arrival(names.commands)
+        arrival.add(entry, [(event, 1) for event in events])
+        await running.inbox.put(arrival)
+        return entry
+
+    async def taken(*events: Event) -> None:
+        entry = await take(*events)
+        await eventually(lambda: entry in running.consumed)
+
+    def submitted(local: str) -> Submitted:
+        task_id = TaskId(f"{pool}.{local}")
+        return Submitted(task_id, TaskHeader(id=task_id, capability="do"), b'{"payload":1}', 0)
+
+    def ended(local: str) -> Reported:
+        result = TaskResult(task_id=f"{pool}.{local}", attempt=1, status=TaskStatus.COMPLETED, duration=5.0)
+        return Reported(Report(agent_id="a", session="s", results=(result,)), 0)
+
+    signed = Register(agent_id="a", session="s", capabilities=(CapabilitySpec(name="do"),), lease=3_600)
+    serving = asyncio.create_task((await running.make()).run())
+    await taken(SignedIn(signed, 0), submitted("one"))
+    await taken(ended("one"))
+    await taken(submitted("two"))
+    ledger.gate.clear()
+    await take(submitted("one"))  # its client got no reply, and sent it again
+    await eventually(lambda: f"{pool}.one" in scheduler.board.tasks)
+    last = await take(ended("two"))
+    await eventually(lambda: scheduler.board.tasks[f"{pool}.one"].status is TaskStatus.ASSIGNED)
+    ledger.gate.set()
+    await eventually(lambda: last in running.consumed)
+    await eventually(lambda: f"{pool}.one" not in scheduler.board.tasks)
+    await taken(submitted("three"))
+    assert not serving.done()
+    states = [await redis.hget(names.task(f"{pool}.{one}"), "state") for one in ("one", "two", "three")]
+    assert states == [b"COMPLETED/1//", b"COMPLETED/1//", b"ASSIGNED/1/a/s"]
+    serving.cancel()

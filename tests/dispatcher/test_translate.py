@@ -7,9 +7,11 @@ from pydantic_core import from_json
 from bus.ids import check_pool
 from bus.messages import (
     CancelTasks,
+    CapabilitySpec,
     HandBack,
     Heartbeat,
     PurgeDead,
+    Register,
     Report,
     Reprioritise,
     RequeueDead,
@@ -20,11 +22,11 @@ from bus.messages import (
 )
 from bus.names import PoolNames
 from bus.states import TaskPriority, TaskStatus
-from dispatcher.core.events import Beat, Commanded, Event, Refused, Reported, Submitted
+from dispatcher.core.events import Beat, Commanded, Event, Refused, Reported, SignedIn, Submitted
 from dispatcher.decoding import Batch, decode
 from dispatcher.inbox import Arrival
 from dispatcher.pool import topics
-from dispatcher.translate import ITEMS_PER_PIECE, arrival_of
+from dispatcher.translate import ITEMS_PER_PIECE, ITEMS_PER_SIGNING, arrival_of, pieces
 
 POOL = check_pool("p")
 TOPICS = {topic.name: topic for topic in topics(PoolNames(POOL))}
@@ -132,3 +134,10 @@ def test_an_entry_that_is_known_as_a_culprit_goes_to_rejected_and_its_neighbours
     assert from_json(guilty.rejected[0])["reason"] == "it fails"
     assert isinstance(innocent.event, Submitted)
     assert innocent.event.header == TaskHeader(capability="d")
+
+
+def test_agents_that_sign_in_together_do_so_in_several_passes() -> None:
+    """Each is matched with every kind of requirement that waits: 500 in a pass would outlast the leader's lease."""
+    signed = SignedIn(Register(agent_id="a", session="s", capabilities=(CapabilitySpec(name="do"),)), 0)
+    ((_, weight),) = pieces(signed, 100)
+    assert weight == ITEMS_PER_SIGNING

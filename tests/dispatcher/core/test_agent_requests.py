@@ -407,3 +407,12 @@ def test_a_registration_is_confirmed_by_its_revision() -> None:
     world.step(world.sign_in(lease=600))
     decisions = world.step(world.sign_in(lease=600, revision=3))
     assert [getattr(i.message.root, "revision", None) for i in decisions.instructions] == [3]
+
+
+def test_an_agent_that_was_to_drain_while_it_was_lost_gets_nothing_when_it_comes_back() -> None:
+    world = World()
+    world.step(world.sign_in())
+    world.horizon(after=6_000)
+    world.step(world.command("drain"))
+    assert placed(world.step(world.sign_in(), world.task(), after=100)) == []
+    assert world.agent().status is AgentStatus.DRAINING

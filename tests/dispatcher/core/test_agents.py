@@ -3,9 +3,9 @@
 import pytest
 from pydantic_core import from_json
 
-from bus.messages import CapabilitySpec
+from bus.messages import CapabilitySpec, Unregister
 from bus.states import AgentHealth, AgentStatus, FailureReason, TaskStatus
-from dispatcher.core.events import Blind
+from dispatcher.core.events import Blind, Horizon, SignedOut
 from tests.dispatcher.core.world import World, placed, stops, task_id, told
 
 
@@ -240,3 +240,37 @@ def test_the_history_of_attempts_names_the_agents() -> None:
     decisions = world.step(world.ended(1))
     attempts = from_json(decisions.changes[0].run)["attempts"]
     assert [(a["agent_id"], a["outcome"]) for a in attempts] == [("a", "agent_lost"), ("b", "completed")]
+
+
+def test_a_stand_in_that_signs_out_is_not_stored() -> None:
+    world = World()
+    world.step(world.sign_in(), world.task())
+    world.take_over(agents=False)
+    farewell = SignedOut(Unregister(agent_id="a", session="a1"), world.now)
+    assert all(change.record is None for change in world.step(farewell).agents)
+    world.horizon(after=1)
+    assert (world.status(1), "a" in world.scheduler.board.fleet.agents) == (TaskStatus.PENDING, False)
+
+
+def test_an_attempt_that_never_arrived_is_not_hidden_by_an_earlier_one() -> None:
+    world = World()
+    world.step(world.sign_in(slots=2, lease=3_600), world.task())
+    world.step(world.started(1))
+    world.step(world.failed(1))
+    world.step(after=60_000)
+    assert world.guard(1).attempt == 2
+    for _ in range(10):
+        world.step(world.beat(holding=((task_id(1), 1),)), Horizon(world.now), after=1_000)
+    assert world.guard(1).attempt > 2 or world.status(1) is TaskStatus.PENDING
+
+
+def test_waiting_tasks_are_sorted_by_what_a_new_agent_asks_of_them_in_short_passes() -> None:
+    world = World(sorted_per_pass=10)
+    world.step(world.sign_in("busy", lease=3_600), world.task(fairness_key="batch"))
+    world.step(*(world.task(fairness_key="batch" if n % 2 else "live") for n in range(100)))
+    picky = world.sign_in("picky", slots=200, accepts=[{"attribute": "fairness_key", "op": "!=", "value": "batch"}])
+    given = placed(world.step(picky))
+    assert len(given) == 5, "of ten that were looked at"
+    while world.scheduler.next_due == world.now:
+        given += placed(world.step())
+    assert sorted(number for number, _ in given) == list(range(2, 102, 2))

@@ -90,3 +90,32 @@ def test_a_new_leader_knows_of_it_and_a_new_session_begins_afresh() -> None:
     decisions = new.step(new.sign_in(session="a2", slots=8))
     assert placed(decisions) == [(4, "a")]
     assert [(note.field, note.value) for note in decisions.notes] == [("a do", None)]
+
+
+def test_attempts_that_were_told_to_stop_do_not_count() -> None:
+    world = World(breaker_failures=2)
+    world.step(world.sign_in(slots=2), world.task(), world.task())
+    world.step(world.started(1), world.started(2))
+    world.step(world.cancel(1, 2))
+    world.step(world.failed(1), world.failed(2))
+    assert world.status(1) is TaskStatus.CANCELLED
+    assert world.agent().status is AgentStatus.IDLE
+
+
+def test_an_older_task_that_leaves_lets_no_second_probe_through() -> None:
+    world = World(breaker_failures=2, breaker_cooldown_ms=1_000)
+    world.step(world.sign_in(slots=5), *(world.task(max_attempts=1) for _ in range(4)))
+    world.step(*(world.started(n) for n in (1, 2, 3, 4)))
+    world.step(world.failed(1), world.failed(2))
+    world.step(*(world.task() for _ in range(3)))
+    assert len(placed(world.step(world.beat(), after=1_500))) == 1
+    assert placed(world.step(world.cancel(3), world.stopped(3))) == []
+
+
+def test_an_agent_all_of_which_is_shut_off_shows_so_when_it_signs_in_again() -> None:
+    world = World(breaker_failures=1, breaker_cooldown_ms=600_000)
+    world.step(world.sign_in(), world.task(max_attempts=1))
+    world.step(world.failed(1))
+    assert world.agent().status is AgentStatus.ERROR
+    world.step(world.sign_in())
+    assert world.agent().status is AgentStatus.ERROR

@@ -322,3 +322,30 @@ def test_a_parent_that_waits_does_not_count_for_a_limit_that_is_stated_meanwhile
     world.step(world.sign_in("b", CapabilitySpec(name="do", concurrency=1), slots=5, lease=600))
     world.step(world.ended(1))
     assert placed(world.step(world.task())) != [], "nothing of it is left in the limit"
+
+
+def test_a_new_leader_goes_on_to_cancel_the_children_of_a_parent_that_is_being_cancelled() -> None:
+    world = World(children_per_pass=1)
+    world.step(world.sign_in(slots=8, lease=3_600), world.task())
+    world.step(world.started(1))
+    world.step(*(world.task(parent=task_id(1), parent_attempt=1, depth=1) for _ in range(3)))
+    world.step(world.cancel(1, grace=600), after=10)
+    world.take_over()
+    for _ in range(5):
+        world.step(after=10)
+    assert all(world.status(n).terminal or world.run(n).cancellation is not None for n in (2, 3, 4))
+
+
+def test_what_a_requeued_parent_submits_anew_is_not_cut_with_its_earlier_children() -> None:
+    world = World(children_per_pass=1)
+    world.step(world.sign_in(slots=20), world.task(max_attempts=1))
+    world.step(world.started(1))
+    world.step(*(world.task(parent=task_id(1), parent_attempt=1, depth=1) for _ in range(5)))
+    world.step(world.failed(1))
+    world.step(world.requeue(1))
+    world.step(world.started(1))
+    world.step(world.task(parent=task_id(1), parent_attempt=2, depth=1))
+    for _ in range(10):
+        world.step(after=1)
+    assert all(world.status(n).terminal or world.run(n).cancellation is not None for n in (2, 3, 4, 5, 6))
+    assert world.status(7) is TaskStatus.ASSIGNED

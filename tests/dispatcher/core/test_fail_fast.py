@@ -132,3 +132,13 @@ def test_a_capability_that_is_taken_back_is_looked_at_again() -> None:
     world.step(world.sign_in("a", CapabilitySpec(name="other")))
     world.step(after=GRACE)
     assert world.status(2) is TaskStatus.FAILED
+
+
+def test_one_that_is_requeued_while_it_is_still_impossible_fails_again() -> None:
+    world = World(fail_fast_grace_ms=1_000)
+    world.step(world.sign_in(lease=3_600))
+    world.step(world.task("other", fail_fast=True), after=5_000)
+    assert world.status(1) is TaskStatus.FAILED
+    world.step(world.requeue(1))
+    world.step(after=1_001)
+    assert world.status(1) is TaskStatus.FAILED

@@ -309,3 +309,22 @@ def test_only_moves_of_the_table_are_made() -> None:
             else:
                 with pytest.raises(IllegalTransitionError, match=f"{before} -> {after}"):
                     move(world, task)
+
+
+def test_a_word_on_a_cancel_does_not_hide_what_else_is_said() -> None:
+    world = World()
+    world.step(world.sign_in(), world.task())
+    world.step(world.started(1))
+    world.step(world.cancel(1, grace=100))
+    world.step(world.started(1, cancel="delivered"))
+    world.step(world.started(1, cancel="delivered", waiting=True, extend=30.0))
+    assert (world.run(1).waiting, world.run(1).extended_ms) == (True, 30_000)
+
+
+def test_a_second_cancel_of_what_is_not_known_yet_lasts_as_long_as_the_first() -> None:
+    world = World()
+    world.step(world.sign_in(lease=3_600), world.cancel(1))
+    world.step(world.cancel(1), after=59_000)
+    world.step(after=5_000)
+    world.step(world.task(number=1))
+    assert world.status(1) is TaskStatus.CANCELLED

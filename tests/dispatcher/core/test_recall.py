@@ -1,6 +1,7 @@
 """Work that waits in an agent while another could begin it, or while something more urgent needs the place."""
 
 from bus.states import AgentHealth, TaskPriority, TaskStatus
+from dispatcher.core.timers import TimerKind
 from tests.dispatcher.core.world import World, placed, recalls, stops, task_id
 
 
@@ -129,3 +130,13 @@ def test_a_result_without_a_duration_does_not_pass_for_no_time_at_all() -> None:
     world.step(world.started(1))
     world.pass_time(5_000)
     assert len(placed(world.step(world.ended(1)))) == 1
+
+
+def test_an_agent_that_signs_in_again_and_again_is_watched_by_one_timer() -> None:
+    world = ahead()
+    for _ in range(30):
+        world.step(world.sign_in(lease=3_600), after=30)
+    for _ in range(10):
+        world.step(world.beat(), after=100)
+    timers = world.scheduler.board.clock_timers
+    assert sum(kind is TimerKind.RECALL for kind, *_ in timers.pop_due(world.now + 1_000, 1_000)) == 1

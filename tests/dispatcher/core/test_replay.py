@@ -16,7 +16,7 @@ from dispatcher.core.scheduler import Scheduler
 from tests.dispatcher.core.random_life import RandomLife
 from tests.dispatcher.core.world import World
 
-SEED = 7
+SEED = 8
 REPLAY = """
 import pickle, sys
 from dispatcher.core.scheduler import Scheduler

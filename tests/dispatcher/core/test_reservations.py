@@ -168,3 +168,32 @@ def test_when_all_is_quiet_no_task_waits_that_would_find_room(moves: list[tuple[
         able = [agent.id for agent in board.fleet.agents.values() if agent.fits(task.terms.requirement)]
         assert set(able) <= kept, f"{task.id} would find room at {able}"
     assert len(kept) <= sum(1 for cls in board.fleet.classes.values() if cls.waiting and not cls.plain)
+
+
+def test_a_reservation_does_not_outlast_the_head_that_it_was_made_for() -> None:
+    world = World()
+    world.step(world.sign_in(slots=4, lease=3_600), world.task())
+    world.step(world.started(1))
+    world.step(
+        world.task(priority=TaskPriority.URGENT, slots=4), world.task(priority=TaskPriority.LOW, slots=4), after=10
+    )
+    assert placed(world.step(world.task(), after=10)) == [], "behind the urgent one"
+    assert placed(world.step(world.cancel(2), after=10)) == [(4, "a")], "before the one of low priority"
+
+
+def test_a_reservation_follows_a_task_to_its_new_priority() -> None:
+    world = World()
+    world.step(world.sign_in(slots=4, lease=3_600), world.task())
+    world.step(world.started(1))
+    world.step(world.task(priority=TaskPriority.URGENT, slots=4, tags=["x"]), after=10)
+    assert placed(world.step(world.task(), after=10)) == []
+    assert placed(world.step(world.reprioritise_matching(TaskPriority.LOW, tags=("x",)), after=10)) == [(3, "a")]
+
+
+def test_what_is_more_urgent_than_the_head_that_waits_for_room_has_the_reservation() -> None:
+    world = World()
+    world.step(world.sign_in(slots=4, lease=3_600), world.task())
+    world.step(world.started(1))
+    world.step(world.task(priority=TaskPriority.LOW, slots=4), after=10)
+    world.step(world.task(priority=TaskPriority.URGENT, slots=4), after=10)
+    assert placed(world.step(world.task(), world.task(), after=10)) == []

@@ -79,10 +79,11 @@ class Pool(World):
                 self.specs[change.task_id] = change.spec
         return known
 
-    def take_over(self) -> None:
+    def take_over(self, *, agents: bool = True) -> None:
         """Let another leader go on with what is stored, and nothing else."""
         old, self.scheduler = self.scheduler, Scheduler(self.config, seed=2)
-        fleet = [restore_agent(agent_record(agent), self.now) for agent in old.board.fleet.agents.values()]
+        known = old.board.fleet.agents.values() if agents else ()
+        fleet = [restore_agent(agent_record(agent), self.now) for agent in known]
         tasks = [
             StoredTask(
                 task_id,

@@ -43,7 +43,7 @@ from dispatcher.core.events import (
     Submitted,
 )
 from dispatcher.core.model import AgentState
-from dispatcher.core.record import StoredTask
+from dispatcher.core.record import StoredTask, agent_record, restore_agent
 from dispatcher.core.scheduler import Scheduler
 
 START = 1_800_000_000_000
@@ -88,6 +88,14 @@ class World:
     def pass_time(self, ms: int) -> None:
         """Let time pass before the next event is made."""
         self.now += ms
+
+    def take_over(self, *, agents: bool = True) -> None:
+        """Let a new leader go on, that knows only what is stored; without `agents` their records are lost."""
+        known = self.scheduler.board.fleet.agents.values() if agents else ()
+        fleet = [restore_agent(agent_record(agent), self.now) for agent in known]
+        live = [stored for task in self.stored if (stored := self.record(task)) and not stored.guard.status.terminal]
+        self.scheduler = Scheduler(self.config, seed=2)
+        self.scheduler.load(fleet, live, self.now)
 
     def horizon(self, *, after: int = 0) -> Decisions:
         """Let time pass and let the scheduler know that all that agents wrote until now is read."""

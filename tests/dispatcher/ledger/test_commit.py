@@ -565,3 +565,40 @@ async def test_an_emptied_script_cache_is_filled_again(
         await redis.script_flush()
         await ledger.commit(lead, decisions(change(names, local)), NOTHING, NOW)
     assert await redis.zcard(names.pending) == 2
+
+
+async def test_rates_are_stored_with_the_first_tasks_that_used_them(
+    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class BrokenOff:
+        calls = 0
+
+        async def run(self, *arguments: Any) -> Any:
+            self.calls += 1
+            if self.calls == 2:
+                raise RedisConnectionError("the leader dies")
+            return await commit.run(*arguments)
+
+    commit = ledger_module.COMMIT
+    monkeypatch.setattr(ledger_module, "COMMIT", BrokenOff())
+    made = decisions(*(change(names, f"t{n}") for n in range(150)))
+    made.notes += [Note(NoteKind.RATE, "openai", b"42.0"), Note(NoteKind.BREAKER, "a do", b"{}")]
+    with pytest.raises(RedisConnectionError):
+        await ledger.commit(lead, made, NOTHING, NOW)
+    assert await redis.zcard(names.pending) == 100
+    assert [(note.kind, note.field) for note in await load_notes(redis, names)] == [(NoteKind.RATE, "openai")]
+
+
+async def test_the_list_of_children_of_a_task_that_is_given_a_new_life_is_kept(
+    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead
+) -> None:
+    children = names.children(f"{names.pool}.a")
+    await redis.zadd(children, {"child": 1})
+    await ledger.commit(lead, decisions(change(names, after="FAILED/1//", place=Place.DEAD)), NOTHING, NOW)
+    await redis.pexpire(children, 1_000)
+    again = replace(change(names, before="FAILED/1//", after="PENDING/1//"), last_of_kin=True)
+    await ledger.commit(lead, decisions(again), NOTHING, NOW)
+    assert await redis.pttl(children) == -1
+    over = replace(change(names, before="PENDING/1//", after="FAILED/1//", place=Place.DEAD), last_of_kin=True)
+    await ledger.commit(lead, decisions(over), NOTHING, NOW)
+    assert await redis.pttl(children) > 0
