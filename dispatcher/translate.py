@@ -20,7 +20,9 @@ from bus.messages import (
     VERSION,
     CancelTasks,
     Command,
+    Explain,
     Heartbeat,
+    Plan,
     PurgeDead,
     Register,
     Registration,
@@ -33,7 +35,7 @@ from bus.messages import (
 )
 from dispatcher.core.events import Beat, Commanded, Event, Refused, Reported, SignedIn, SignedOut, Submitted
 from dispatcher.decoding import Batch
-from dispatcher.inbox import Arrival
+from dispatcher.inbox import PASS_SIZE, Arrival
 from dispatcher.salvage import members
 
 _TASK_ID: Final = re.compile(TASK_ID_PATTERN)
@@ -109,6 +111,8 @@ def pieces(event: Event | None, size: int) -> Iterator[tuple[Event | None, int]]
                 yield Commanded(event.command.model_copy(update={"task_ids": some}), event.at), len(some)
             return
         weight = max(weight, len(ids))
+    elif isinstance(event, Commanded) and isinstance(event.command, Explain | Plan):
+        weight = PASS_SIZE  # it looks at every agent
     elif isinstance(event, SignedIn | SignedOut):
         weight = max(weight, ITEMS_PER_SIGNING)
     elif isinstance(event, Beat):

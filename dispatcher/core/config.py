@@ -59,7 +59,8 @@ class SchedulerConfig:
     placements_per_pass: int = 2_000
     """Most tasks placed in one pass, for the same reason as below."""
     timers_per_pass: int = 500
-    """Most timers that ring in one pass: a pass must be over long before the leader's lease."""
+    """Most timers of single tasks that ring in one pass, and fewer of those that make more work each: a pass must be
+    over long before the leader's lease."""
     sorted_per_pass: int = 1_000
     """Most waiting tasks that are sorted anew in one pass, when an agent asks of tasks what nobody has asked."""
     children_per_pass: int = 500

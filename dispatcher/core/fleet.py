@@ -225,7 +225,7 @@ class Fleet:
     def _limit(self, changed: AgentState) -> None:
         """Let the limits of `changed`'s capabilities be the strictest that any agent states."""
         self.stated |= any(spec.max_pending is not None for spec in changed.capabilities)
-        for name in {spec.name for spec in changed.capabilities if spec.rate or spec.concurrency}:
+        for name in dict.fromkeys(spec.name for spec in changed.capabilities if spec.rate or spec.concurrency):
             specs = [spec for agent in self.agents.values() for spec in agent.capabilities if spec.name == name]
             rates = [rate_gate(f"capability {name}", spec.rate) for spec in specs if spec.rate]
             most = min((spec.concurrency for spec in specs if spec.concurrency), default=None)

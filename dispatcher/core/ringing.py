@@ -1,7 +1,8 @@
 """What happens when a timer rings.
 
-A pass rings a bounded number of timers, however many are due, for it must be over long before the leader's lease is;
-the others ring in the next. A timer may have lost its meaning since it was set, so each of these looks first.
+A pass rings timers until they have cost a certain amount of work, however many are due, for it must be over long before
+the leader's lease is; the others ring in the next. A timer may have lost its meaning since it was set, so each of these
+looks first.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,19 +15,38 @@ from dispatcher.core.board import Board
 from dispatcher.core.terms import Requirement
 from dispatcher.core.timers import TimerKind
 
+CLASSES_PER_TIMER: Final = 20
+"""To match an agent with so many kinds of requirements is as much work as a timer makes that concerns one task."""
+
 
 def ring(board: Board) -> None:
     """Ring what is due: on the horizon first, then on the clock."""
-    limit = board.config.timers_per_pass
+    budget = board.config.timers_per_pass
+
+    def cost(kind: TimerKind, subject: str) -> int:
+        return _cost(board, kind, subject)
+
     board.schedules.looks_left = board.config.schedule_looks_per_pass
-    for kind, subject, mark in board.horizon_timers.pop_due(board.horizon, limit):
+    for kind, subject, mark in board.horizon_timers.pop_due(board.horizon, budget, cost):
         _BELLS[kind](board, subject, mark)
     why: dict[Requirement, str] = {}
-    for kind, subject, mark in board.clock_timers.pop_due(board.now, limit):
+    for kind, subject, mark in board.clock_timers.pop_due(board.now, budget, cost):
         if kind is TimerKind.EXPIRE:
             _expire(board, subject, why)
         else:
             _BELLS[kind](board, subject, mark)
+
+
+def _cost(board: Board, kind: TimerKind, subject: str) -> int:
+    """Return how much work a timer may make: as much as so many that concern one task."""
+    match kind:
+        case TimerKind.LEASE | TimerKind.SESSION:
+            agent = board.fleet.agents.get(subject)
+            return 1 if agent is None else 1 + len(agent.tasks)
+        case TimerKind.BREAKER | TimerKind.FORGET:
+            return 1 + len(board.fleet.classes) // CLASSES_PER_TIMER
+        case _:
+            return 1
 
 
 def _expire(board: Board, task_id: str, why: dict[Requirement, str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pydantic_core import from_json
 
 from bus.ids import DEFAULT_POOL, Pool
-from bus.states import AgentHealth, FailureReason, TaskPriority, TaskStatus
+from bus.states import AgentHealth, AgentStatus, FailureReason, TaskPriority, TaskStatus
 from dispatcher.core import (
     acceptance,
     agents,
@@ -120,6 +120,8 @@ class Scheduler:
         self._load_schedules(notes)
         for agent in fleet:
             agent.life = board.new_life()
+            if agent.status is AgentStatus.RUNNING:
+                agent.status = AgentStatus.IDLE  # until its tasks are loaded, if it still has any
             board.add_agent(agent)
             board.throttle(agent)
             steering.arm(board, agent)

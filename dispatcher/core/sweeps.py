@@ -51,6 +51,8 @@ class Sweep:
         """Tell whether it is meant for a live task."""
         if task.enqueued_at > self.at or task.terms.priority is self.priority:
             return False
+        if self.priority is None and task.cancellation is not None:
+            return False  # it was asked for already, perhaps by this very command, under another leader
         return self.where.matches(facts_of(task))
 
 

@@ -60,12 +60,15 @@ class Timers:
             heapify(self._heap)
             self._compact_at = max(COMPACT_AT, 2 * len(self._heap))
 
-    def pop_due(self, now: int, limit: int) -> list[tuple[TimerKind, str, int]]:
-        """Remove and return timers with `when <= now`, earliest first; others than the first `limit` stay."""
+    def pop_due(
+        self, now: int, budget: int, cost: Callable[[TimerKind, str], int] = lambda _kind, _subject: 1
+    ) -> list[tuple[TimerKind, str, int]]:
+        """Remove and return timers with `when <= now`, earliest first, until they have cost the `budget`."""
         due: list[tuple[TimerKind, str, int]] = []
         heap = self._heap
-        while heap and heap[0][0] <= now and len(due) < limit:
+        while heap and heap[0][0] <= now and budget > 0:
             _, _, kind, subject, mark = heappop(heap)
+            budget -= cost(kind, subject)
             due.append((kind, subject, mark))
         return due
 

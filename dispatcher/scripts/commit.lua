@@ -28,7 +28,7 @@
 --         key of a list of children whose parent has ended, to be kept for the retention, or, if it has been given a
 --         new life, for good (0 = none)
 --       then per ack: key, number of ids, ids
---       then per message: key, time to live of the stream (ms, 0 = none), cap (0 = none), body
+--       then per message: key, least time that the stream has to live now (ms, 0 = none), cap (0 = none), body
 --       then per agent, 6 values:
 --         key, id, record ('' = forget), score in the index, keys of its assignments and control streams (0 = keep)
 --       then per note: key, field, value ('' = forget)
@@ -166,7 +166,7 @@ for _ = 1, messages do
   else
     redis.call('XADD', key, 'MAXLEN', '~', cap, '*', '__data__', ARGV[at + 3])
   end
-  if ttl ~= '0' then
+  if ttl ~= '0' and redis.call('PTTL', key) < tonumber(ttl) then
     redis.call('PEXPIRE', key, ttl)
   end
   at = at + 4

@@ -8,6 +8,7 @@ from bus.ids import check_pool
 from bus.messages import (
     CancelTasks,
     CapabilitySpec,
+    Explain,
     HandBack,
     Heartbeat,
     PurgeDead,
@@ -24,7 +25,7 @@ from bus.names import PoolNames
 from bus.states import TaskPriority, TaskStatus
 from dispatcher.core.events import Beat, Commanded, Event, Refused, Reported, SignedIn, Submitted
 from dispatcher.decoding import Batch, decode
-from dispatcher.inbox import Arrival
+from dispatcher.inbox import PASS_SIZE, Arrival
 from dispatcher.pool import topics
 from dispatcher.translate import ITEMS_PER_PIECE, ITEMS_PER_SIGNING, arrival_of, pieces
 
@@ -141,3 +142,10 @@ def test_agents_that_sign_in_together_do_so_in_several_passes() -> None:
     signed = SignedIn(Register(agent_id="a", session="s", capabilities=(CapabilitySpec(name="do"),)), 0)
     ((_, weight),) = pieces(signed, 100)
     assert weight == ITEMS_PER_SIGNING
+
+
+def test_a_question_is_answered_in_a_pass_of_its_own() -> None:
+    """It looks at every agent, for 20 ms and more in a large fleet."""
+    asked = Explain(task_id="default.a", reply_to="c")
+    ((_, weight),) = pieces(Commanded(asked, 0), 100)
+    assert weight == PASS_SIZE

@@ -297,7 +297,8 @@ class Simulation:
         """Store the first tasks of a pass, as a leader does that dies between two calls of the script."""
         changes = decisions.changes[: self.rng.randrange(1 + len(decisions.changes))]
         if not any(not one.before and one.task_id in self.ledger.tasks for one in changes):
-            self.ledger.commit(replace(decisions, changes=changes, agents=[], notes=[], instructions=[]))
+            rates = [note for note in decisions.notes if note.kind is NoteKind.RATE]  # they go with the first call
+            self.ledger.commit(replace(decisions, changes=changes, agents=[], notes=rates, instructions=[], queues=[]))
 
     def _crash(self) -> None:
         """Let another leader take over after a while."""

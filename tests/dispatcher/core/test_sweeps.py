@@ -104,3 +104,13 @@ def test_all_that_match_get_another_priority_and_each_is_counted_once() -> None:
     decisions = world.step(world.reprioritise_matching(TaskPriority.URGENT, tags=("x",)), unread)
     assert [world.run(n).priority for n in (1, 2, 3)] == [TaskPriority.URGENT, TaskPriority.URGENT, None]
     assert told([decisions]) == [(2, True)]
+
+
+def test_what_is_being_cancelled_already_is_not_counted_again_by_the_next_leader() -> None:
+    world = World()
+    world.step(world.sign_in(slots=3, lease=3_600), *(world.task() for _ in range(3)))
+    world.step(*(world.started(n) for n in (1, 2, 3)))
+    command = world.cancel_matching(capability="do")
+    world.step(command)
+    world.take_over()
+    assert told([world.step(command), world.step(after=5_000)])[-1] == (0, True)

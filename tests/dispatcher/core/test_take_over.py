@@ -242,3 +242,22 @@ def test_an_entry_that_claims_to_be_of_the_future_is_of_now() -> None:
     world.horizon(after=6_000)
     assert world.agent().health is AgentHealth.LOST
     assert world.status(1) is TaskStatus.PENDING
+
+
+def test_timers_that_make_much_work_each_are_few_in_a_pass() -> None:
+    world = World(timers_per_pass=10)
+    world.step(*(world.sign_in(name, slots=20) for name in ("a", "b", "c")))
+    world.step(*(world.task() for _ in range(60)))
+    lost = [world.horizon(after=6_000)]
+    while (due := world.scheduler.next_due) is not None and due <= world.now:
+        lost.append(world.step())
+    assert [len(decisions.retried) for decisions in lost if decisions.retried] == [20, 20, 20]
+
+
+def test_a_new_leader_takes_an_agent_without_tasks_for_idle() -> None:
+    world = World()
+    world.step(world.sign_in(), world.task())
+    world.runs.clear()
+    world.stored.clear()  # the leader died between the end of the task and the word on its agent
+    world.take_over()
+    assert world.agent().status is AgentStatus.IDLE
