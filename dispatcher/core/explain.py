@@ -12,6 +12,7 @@ from bus.messages import TaskFields, TaskHeader
 from bus.placement import placed_because
 from bus.states import AgentHealth, AgentStatus, TaskStatus
 from dispatcher.core import cancellation, fail_fast
+from dispatcher.core.ahead import Ahead, ahead_of
 from dispatcher.core.board import Board
 from dispatcher.core.limits import Closed
 from dispatcher.core.match import accepts, failing
@@ -64,7 +65,9 @@ def _look(board: Board, terms: Terms, *, task: TaskState | None, starts_in: floa
         for agent in fleet.agents.values()
         for why in (obstacle(agent, terms),)
     )
-    ahead = 0 if task is None else board.order.ahead_of(task)
+    came = board.now if task is None else task.enqueued_at
+    waits = task is None or task.line is not None
+    ahead, exact = ahead_of(board.order, cls, terms, came, task) if waits else Ahead(0, exact=True)
     chosen = fleet.choose(cls, None, board.rng, barred=barred) if closed is None else None
     limit = None if closed is None else LimitWait(key=closed.key, frees_in=_frees_in(closed, board.now))
     able = fail_fast.able(board, cls)
@@ -84,10 +87,10 @@ def _look(board: Board, terms: Terms, *, task: TaskState | None, starts_in: floa
     if task is not None and (hold_up := _parents_hold(board, task)) is not None:
         parts.append(hold_up)
     if ahead:
-        parts.append(f"{_count(ahead, 'task')} {'is' if ahead == 1 else 'are'} ahead")
+        parts.append(f"{'' if exact else 'about '}{_count(ahead, 'task')} {'is' if ahead == 1 else 'are'} ahead")
     if task is None:
-        waits = "would fail at once" if terms.fail_fast and not able else "would wait"
-        parts.append(f"would go to {chosen.id} now" if chosen is not None else waits)
+        otherwise = "would fail at once" if terms.fail_fast and not able else "would wait"
+        parts.append(f"would go to {chosen.id} now" if chosen is not None else otherwise)
     return Explanation(
         task_id=None if task is None else task.id,
         status=None if task is None else task.status,

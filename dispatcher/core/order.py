@@ -28,6 +28,8 @@ from bus.states import TaskPriority
 from dispatcher.core.config import SchedulerConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dispatcher.core.fleet import RequirementClass
     from dispatcher.core.model import AgentState, TaskState
 
@@ -142,11 +144,23 @@ class Line:
             return late[0][2]
         return fifo[0] if fifo else None
 
-    def before(self, score: int) -> int:
-        """Return how many tasks have a lower score; as soon as one has not, those behind it are not looked at."""
-        in_order = takewhile(lambda task: task.score < score, self._fifo)
-        late = (entry[2] for entry in self._late if entry[2].score < score)
+    def before(self, at: int) -> int:
+        """Return how many tasks came before `at`; as soon as one did not, those behind it are not looked at."""
+        in_order = takewhile(lambda task: task.enqueued_at < at, self._fifo)
+        late = (entry[2] for entry in self._late if entry[2].enqueued_at < at)
         return len({task.id for task in (*in_order, *late) if task.line is self})
+
+    def position(self, task: "TaskState") -> int:
+        """Return how many are before `task`, which waits here."""
+        at, ahead = task.enqueued_at, set[str]()
+        for other in self._fifo:
+            if other is task or other.enqueued_at > at:
+                break
+            if other.line is self:
+                ahead.add(other.id)
+        # Of those that came late and at the same instant some may stand behind it.
+        ahead.update(entry[2].id for entry in self._late if entry[2].line is self and entry[2].enqueued_at < at)
+        return len(ahead - {task.id})
 
     def leave(self, task: "TaskState") -> None:
         """Let `task` wait no more; what is left of it is dropped when it comes up, or when there is much of it."""
@@ -330,18 +344,19 @@ class Order:
         self._served = max(self._served, share.served)
         share.served += task.terms.requirement.slots / share.weight
 
-    def ahead_of(self, task: "TaskState") -> int:
-        """Return how many waiting tasks of the same class have a lower score than `task`; costs a look at each."""
-        line, score = task.line, task.score
-        if line is None:
-            return 0
-        same = [
-            other
-            for share in self._shares.values()
-            for lane in share.lanes.values()
-            if (other := lane.lines.get(line.cls)) is not None
-        ]
-        return sum(other.before(score) for other in same)
+    def shares(self) -> "Iterable[Share]":
+        """Return the shares that wait or have something."""
+        return self._shares.values()
+
+    def share_of(self, key: str | None) -> Share | None:
+        """Return the share of a fairness key; None if it has nothing, and waits for nothing."""
+        return self._shares.get(key or "")
+
+    def start_of(self, share: Share | None) -> float:
+        """Return where the next task of a share stands on the common clock."""
+        if share is None or not share.waiting:
+            return max(self._served, 0.0 if share is None else share.served)
+        return share.served
 
     # --- running work
 

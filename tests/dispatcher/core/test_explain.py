@@ -1,9 +1,12 @@
 """Why a task waits, in numbers; where one that does not exist would go; why one that was placed is where it is."""
 
+from random import Random
+
 import pytest
 
 from bus.explanations import Explanation
 from bus.messages import Command, Explain, Plan, Reply, TaskFields
+from bus.states import TaskPriority, TaskStatus
 from dispatcher.core.events import Commanded
 from tests.dispatcher.core.world import World, placed, task_id
 
@@ -49,7 +52,7 @@ def test_why_a_task_waits_in_numbers() -> None:
         "draining": 1,
         "does not offer do": 1,
     }
-    assert (found.agents, found.eligible, found.ahead) == (12, 3, 0)
+    assert (found.agents, found.eligible, found.ahead) == (12, 3, 3)
     for part in ("12 agents", "8 lacks gpu == true", "2 full (1/1 slots)", "1 draining"):
         assert part in found.text
 
@@ -61,6 +64,46 @@ def test_how_many_are_ahead() -> None:
     found = explained(world, 4)
     assert found.ahead == 3
     assert found.text.endswith("3 tasks are ahead")
+
+
+def one_after_another(world: World, waiting: int) -> list[int]:
+    """Let the agent, which has one slot, do all that waits; return the tasks in the order in which they began."""
+    began: list[int] = []
+    running = next(n for n in range(1, 2_000) if world.status(n) is TaskStatus.ASSIGNED)
+    while len(began) < waiting:
+        ((running, _),) = placed(world.step(world.ended(running, duration=5.0)))
+        began.append(running)
+    return began
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_as_many_are_ahead_as_begin_before(seed: int) -> None:
+    rng, world = Random(seed), World()
+    world.step(world.sign_in("a", "do", "make", lease=36_000), world.task(estimated_duration=5))
+    for _ in range(60):
+        priority = rng.choice((TaskPriority.LOW, TaskPriority.MEDIUM))
+        world.step(
+            world.task(rng.choice(("do", "make")), priority=priority, estimated_duration=5),
+            after=rng.choice((1, 10_007)),
+        )
+    said = {number: explained(world, number).ahead for number in range(2, 62)}
+    planned_ahead = planned(world, priority=TaskPriority.MEDIUM).ahead
+    began = one_after_another(world, 60)
+    assert said == {number: place for place, number in enumerate(began)}
+    assert planned_ahead == sum(
+        world.headers[task_id(n)].priority is TaskPriority.MEDIUM or said[n] < planned_ahead for n in began
+    )
+
+
+def test_of_several_keys_it_is_told_about_how_many_have_their_turn_before() -> None:
+    world = World()
+    world.step(world.sign_in(lease=36_000), world.task(fairness_key="a", estimated_duration=5))
+    world.step(*(world.task(fairness_key="a", estimated_duration=5) for _ in range(100)))
+    world.step(*(world.task(fairness_key="b", estimated_duration=5) for _ in range(5)))
+    said = {number: explained(world, number).ahead for number in range(2, 107)}
+    assert "about 3 tasks are ahead" in explained(world, 104).text
+    began = one_after_another(world, 105)
+    assert max(abs(said[number] - place) for place, number in enumerate(began)) <= 1
 
 
 def test_the_nearest_miss() -> None:
