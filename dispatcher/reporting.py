@@ -10,6 +10,7 @@ from bus.records import AgentWorkload
 from bus.states import AgentStatus, TaskStatus
 from dispatcher.core.decisions import Decisions, Ended
 from dispatcher.core.scheduler import Scheduler
+from dispatcher.core.waiting import why_waiting
 from dispatcher.observer import AgentGauge, DispatcherObserver, QueueGauge
 
 SHOWN: Final = 200
@@ -115,6 +116,6 @@ async def reasons(scheduler: Scheduler) -> Mapping[str, str]:
     why: dict[str, str] = {}
     for cls in nlargest(SHOWN, fleet.classes.values(), key=lambda cls: cls.waiting):
         if cls.waiting:
-            why[cls.requirement.key] = fleet.why_waiting(cls)
+            why[cls.requirement.key] = why_waiting(scheduler.board, cls)
             await asyncio.sleep(0)
     return why

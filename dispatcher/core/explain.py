@@ -14,13 +14,16 @@ from bus.states import AgentHealth, AgentStatus, TaskStatus
 from dispatcher.core import cancellation, fail_fast
 from dispatcher.core.ahead import Ahead, ahead_of
 from dispatcher.core.board import Board
+from dispatcher.core.breaker import BreakerState
 from dispatcher.core.limits import Closed
-from dispatcher.core.match import accepts, failing
+from dispatcher.core.match import failing, refusal, shortage
 from dispatcher.core.model import AgentState, TaskState
 from dispatcher.core.terms import MILLI, Requirement, Terms
+from dispatcher.core.waiting import IMPOSSIBLE, in_words
 
 FREE = "free"
 RESERVED = "kept free for a wider task that is ahead"
+SHUT_OFF = "shut off after failures"
 GROUPS = 8
 """Most groups that the text names; the answer has them all."""
 
@@ -72,14 +75,15 @@ def _look(board: Board, terms: Terms, *, task: TaskState | None, starts_in: floa
     limit = None if closed is None else LimitWait(key=closed.key, frees_in=_frees_in(closed, board.now))
     able = fail_fast.able(board, cls)
     nearest = None if able else fail_fast.nearest(board, terms)
-    parts = [] if able else [fail_fast.IMPOSSIBLE]
+    parts = [] if able else [IMPOSSIBLE]
     parts.append(_count(len(fleet.agents), "agent"))
-    parts += [f"{number} {why}" for why, number in groups.most_common(GROUPS)]
+    parts += [_said(number, why) for why, number in groups.most_common(GROUPS)]
+    if SHUT_OFF in groups:
+        parts.append(_next_probe(board, terms.requirement.capability))
     if nearest is not None:
         parts.append(fail_fast.in_words(nearest))
-    if limit is not None:
-        when = "when one of its tasks ends" if limit.frees_in is None else f"in {limit.frees_in:.1f} s"
-        parts.append(f"limit {limit.key!r} frees {when}")
+    if closed is not None:
+        parts.append(in_words(closed, board.now))
     if (kept := board.reservations.of(cls)) is not None:
         parts.append(f"{kept.id} is kept free for the first of its kind")
     if starts_in is not None:
@@ -110,8 +114,15 @@ def _parents_hold(board: Board, task: TaskState) -> str | None:
     """Say that the task's own parent has slots that it might be waiting for; None if it has none."""
     parent = None if task.kin is None or task.kin.parent is None else board.live(task.kin.parent)
     current = None if parent is None else parent.current
-    if parent is None or current is None or current.agent is None or current.waiting:
+    if parent is None or current is None or current.agent is None:
         return None
+    if current.waiting:
+        if current.agent.status is not AgentStatus.DRAINING:
+            return None
+        return (
+            f"its parent {parent.id} waits for it on {current.agent.id}, which drains until that has ended: "
+            "another agent must take this one, or the drain needs a deadline"
+        )
     slots = _count(parent.terms.requirement.slots, "slot")
     return (
         f"its parent {parent.id} keeps {slots} of {current.agent.id}: if it waits for this task, "
@@ -122,22 +133,25 @@ def _parents_hold(board: Board, task: TaskState) -> str | None:
 def obstacle(agent: AgentState, terms: Terms) -> str:
     """Return in words what keeps the agent from taking a task now, the weightiest only; `free` if nothing does."""
     requirement = terms.requirement
-    lacking = failing(agent, requirement)
+    lacking = failing(agent, requirement) or shortage(agent, requirement)
     if lacking:
         return lacking[0]
-    if not agent.could_fit(requirement):
-        return "too small for it"
-    if not accepts(agent.accepts, terms.facts):
-        return "does not accept it"
+    if (refused := refusal(agent.accepts, terms.facts)) is not None:
+        return refused
+    if agent.status is AgentStatus.STOPPED:
+        return "stopped"
     if requirement.capability in agent.shut:
-        return "shut off after failures"
+        return SHUT_OFF
     return _room(agent, requirement) if agent.open else _shut(agent)
 
 
 def _room(agent: AgentState, requirement: Requirement) -> str:
     if agent.fits(requirement):
         return FREE
-    return f"full ({agent.used}/{agent.slots} slots)" if agent.free < requirement.slots else "short of a resource"
+    if agent.free >= requirement.slots:
+        return "short of a resource"
+    stuck = f", {agent.occupied} held by code that does not stop" if agent.occupied else ""
+    return f"full ({agent.used}/{agent.slots} slots{stuck})"
 
 
 def _shut(agent: AgentState) -> str:
@@ -147,9 +161,27 @@ def _shut(agent: AgentState) -> str:
         return agent.health.value
     if agent.throttled:
         return "at its own rate limit"
-    if agent.status in (AgentStatus.DRAINING, AgentStatus.STOPPED):
-        return agent.status.value.lower()
+    if agent.status is AgentStatus.DRAINING:
+        return "draining"
     return f"in {agent.status}"
+
+
+def _said(number: int, why: str) -> str:
+    """Say what keeps so many agents from it."""
+    if number > 1:
+        verb, _, rest = why.partition(" ")
+        why = f"{_OF_MANY.get(verb, verb)} {rest}".rstrip()
+    return f"{number} {why}"
+
+
+_OF_MANY = {"lacks": "lack", "has": "have", "is": "are", "does": "do", "accepts": "accept"}
+
+
+def _next_probe(board: Board, capability: str) -> str:
+    """Say when the first of the agents that are shut off gets a task to try, or that one has it."""
+    breakers = [agent.breakers.get(capability) for agent in board.fleet.agents.values() if capability in agent.shut]
+    cooling = [one.until for one in breakers if one is not None and one.state is BreakerState.OPEN]
+    return f"the next probe in {_seconds(max(0, min(cooling) - board.now))}" if cooling else "a probe runs"
 
 
 def _frees_in(closed: Closed, now: int) -> float | None:

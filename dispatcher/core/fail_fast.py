@@ -9,7 +9,6 @@ Those that wait are looked at again after an agent has gone, so many per pass, e
 """
 
 from collections.abc import Mapping
-from typing import Final
 
 from bus.explanations import NearestMiss
 from bus.messages import TaskError
@@ -17,12 +16,11 @@ from bus.requirements import Value
 from bus.states import AgentStatus, TaskStatus
 from dispatcher.core.board import Board
 from dispatcher.core.fleet import RequirementClass
-from dispatcher.core.match import accepts, failing
+from dispatcher.core.match import failing, refusal, shortage
 from dispatcher.core.model import AgentState, TaskState
 from dispatcher.core.terms import Requirement, Terms
 from dispatcher.core.timers import TimerKind
-
-IMPOSSIBLE: Final = "no registered agent could ever run this"
+from dispatcher.core.waiting import IMPOSSIBLE
 
 
 def able(board: Board, cls: RequirementClass) -> bool:
@@ -84,16 +82,17 @@ def fallen(board: Board) -> list[tuple[TaskState, TaskError]]:
 
 def nearest(board: Board, terms: Terms) -> NearestMiss | None:
     """Return the agent that lacks least of what a task asks for; None without agents, or if one lacks nothing."""
-    best: tuple[int, str, list[str]] | None = None
+    best: tuple[int, bool, str, list[str]] | None = None
     for agent in board.fleet.agents.values():
         lacks = _lacks(agent, terms.requirement, terms.facts)
-        if agent.status is AgentStatus.STOPPED:
+        stopped = agent.status is AgentStatus.STOPPED
+        if stopped:
             lacks.append("has signed out")
         if not lacks:
             return None
-        if best is None or (len(lacks), agent.id) < best[:2]:
-            best = len(lacks), agent.id, lacks
-    return None if best is None else NearestMiss(agent_id=best[1], lacks=tuple(best[2]))
+        if best is None or (len(lacks), not stopped, agent.id) < best[:3]:
+            best = len(lacks), not stopped, agent.id, lacks
+    return None if best is None else NearestMiss(agent_id=best[2], lacks=tuple(best[3]))
 
 
 def in_words(miss: NearestMiss) -> str:
@@ -109,12 +108,9 @@ def _error(board: Board, terms: Terms) -> TaskError:
 
 
 def _lacks(agent: AgentState, requirement: Requirement, facts: Mapping[str, Value]) -> list[str]:
-    lacks = failing(agent, requirement)
-    if not agent.could_fit(requirement):
-        lacks = [*lacks, "is too small for it"]
-    if not accepts(agent.accepts, facts):
-        lacks = [*lacks, "does not accept it"]
-    return lacks
+    lacks = failing(agent, requirement) + shortage(agent, requirement)
+    refused = refusal(agent.accepts, facts)
+    return lacks if refused is None else [*lacks, refused]
 
 
 def _there(board: Board, agent: AgentState) -> bool:

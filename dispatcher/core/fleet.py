@@ -6,11 +6,11 @@ to date when an agent comes, goes or changes, so a placement costs a few word-wi
 bits, and the backlog plays no part.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from bus.requirement_text import format_clause
 from bus.requirements import Value
 from bus.states import AgentHealth, TaskPriority
 from dispatcher.core.config import SchedulerConfig
@@ -39,8 +39,6 @@ FEW: Final = 4
 """Up to so many agents of equal room are all compared by their record; of more two are drawn at random, which is nearly
 as good: the "power of two choices" (Mitzenmacher, 2001)."""
 
-
-_NEVER: Final = "no registered agent could ever run this"
 
 ClassKey = tuple[Requirement, tuple[tuple[str, str], ...] | None]
 
@@ -106,7 +104,10 @@ class Fleet:
         self.stated = False
         """An agent has come or gone that states how many tasks may wait, see `bounds`."""
         self._capability_gates: dict[str, tuple[Gate, ...]] = {}
-        self._lost = 0
+        self.lost = 0
+        """Agents that are lost, as bits."""
+        self.shut: Counter[str] = Counter()
+        """How many agents are shut off, by the capability."""
         self._levels = [0] * (LEVELS + 1)
         self._by_index: list[AgentState | None] = []
         self._free_indexes: list[int] = []
@@ -122,6 +123,7 @@ class Fleet:
             agent.index = len(self._by_index)
             self._by_index.append(agent)
         self.agents[agent.id] = agent
+        self.shut.update(agent.shut)
         self.asked |= facts_asked(agent.accepts)
         for eligible in self._eligible.values():
             eligible.match(agent)
@@ -131,11 +133,12 @@ class Fleet:
     def remove(self, agent: AgentState) -> None:
         """Forget `agent`; it must hold no task."""
         del self.agents[agent.id]
+        self.shut.subtract(agent.shut)
         bit = 1 << agent.index
         if agent.level >= 0:
             self._levels[agent.level] ^= bit
             agent.level = -1
-        self._lost &= ~bit
+        self.lost &= ~bit
         for eligible in self._eligible.values():
             eligible.drop(bit)
         self._limit(agent)
@@ -147,8 +150,8 @@ class Fleet:
         """Put `agent` into the level of its present room: after each change of its tasks, status or health."""
         level = self._level(agent)
         bit = 1 << agent.index
-        if (agent.health is AgentHealth.LOST) != bool(self._lost & bit):
-            self._lost ^= bit
+        if (agent.health is AgentHealth.LOST) != bool(self.lost & bit):
+            self.lost ^= bit
         before, agent.seen_free = agent.seen_free, agent.free
         if level == agent.level:
             if level > EXACT_LEVELS and agent.free > before:
@@ -180,7 +183,9 @@ class Fleet:
 
     def exclude(self, agent: AgentState, capability: str) -> None:
         """Let `agent` not be eligible for `capability`."""
-        agent.shut.add(capability)
+        if capability not in agent.shut:
+            agent.shut.add(capability)
+            self.shut[capability] += 1
         bit = 1 << agent.index
         for eligible in self._eligible.values():
             if eligible.requirement.capability == capability:
@@ -188,7 +193,9 @@ class Fleet:
 
     def admit(self, agent: AgentState, capability: str) -> None:
         """Let `agent` be eligible for `capability` again."""
-        agent.shut.discard(capability)
+        if capability in agent.shut:
+            agent.shut.discard(capability)
+            self.shut[capability] -= 1
         for eligible in self._eligible.values():
             if eligible.requirement.capability == capability:
                 eligible.match(agent)
@@ -336,7 +343,7 @@ class Fleet:
         start = int(rng.random() * bits.bit_length())
         upper = (bits >> start) << start
         for part in (upper, bits ^ upper):
-            for agent in self._agents_of(part):
+            for agent in self.agents_of(part):
                 if not most:
                     return
                 most -= 1
@@ -344,9 +351,20 @@ class Fleet:
 
     def eligible(self, cls: RequirementClass) -> Iterator[AgentState]:
         """Yield the agents that could run tasks of `cls`, and are not shut off after failures."""
-        return self._agents_of(cls.mask)
+        return self.agents_of(cls.mask)
 
-    def _agents_of(self, bits: int) -> Iterator[AgentState]:
+    def with_room(self, cls: RequirementClass) -> int:
+        """Return the agents that have a free slot for a task of `cls` now, or as many as it takes, as bits."""
+        found = 0
+        for level in range(_level_of(cls.requirement.slots), LEVELS + 1):
+            found |= self._levels[level]
+        found &= cls.mask
+        if cls.plain:
+            return found
+        return sum(1 << agent.index for agent in self.agents_of(found & cls.candidates) if agent.fits(cls.requirement))
+
+    def agents_of(self, bits: int) -> Iterator[AgentState]:
+        """Yield the agents of `bits`."""
         while bits:
             low = bits & -bits
             yield self._at(low)
@@ -359,7 +377,7 @@ class Fleet:
         few = bits.bit_count() <= FEW
         width = bits.bit_length()
         best = self._at(self._draw(bits, width, rng))
-        for other in self._agents_of(bits) if few else (self._at(self._draw(bits, width, rng)),):
+        for other in self.agents_of(bits) if few else (self._at(self._draw(bits, width, rng)),):
             if other.standing > best.standing:
                 best = other
         return best
@@ -390,48 +408,6 @@ class Fleet:
             return given_ms if known is None else known
         return max(known, given_ms)
 
-    # --- words
-
-    def why_waiting(self, cls: RequirementClass) -> str:
-        """Say in one line why the tasks of `cls` have no agent yet."""
-        requirement = cls.requirement
-        if cls.mask:
-            taking = 0
-            for level in self._levels:
-                taking |= level
-            eligible, lost = cls.mask.bit_count(), (cls.mask & self._lost).bit_count()
-            shut = [agent for agent in self._agents_of(cls.mask & ~taking & ~self._lost) if not agent.open]
-            paused = sum(1 for agent in shut if agent.pause is not None)
-            busy = eligible - len(shut) - lost
-            closed = f"{len(shut)} not taking work{f' ({paused} paused)' if paused else ''}"
-            words = f"{_agents(eligible)} can do it: {busy} busy, {closed}, {lost} lost"
-            return f"{words}; {cls.waiting} task{'s wait' if cls.waiting != 1 else ' waits'} for the same"
-        offering = [a for a in self.agents.values() if any(c.name == requirement.capability for c in a.capabilities)]
-        if not offering:
-            return f"{_NEVER}: no agent offers {requirement.capability!r} ({_agents(len(self.agents))} known)"
-        failing = sum(requirement.capability in agent.shut for agent in offering)
-        if failing:
-            return f"{_agents(len(offering))} offering {requirement.capability!r}: {failing} shut off after failures"
-        versions = sorted({c.version for a in offering for c in a.capabilities if c.name == requirement.capability})
-        offer = "offers" if len(offering) == 1 else "offer"
-        return (
-            f"{_NEVER}: {_agents(len(offering))} {offer} {requirement.capability!r} in version {', '.join(versions)}, "
-            f"but none meets {_describe(requirement)}"
-        )
-
 
 def _level_of(free: int) -> int:
     return free if free <= EXACT_LEVELS else min(EXACT_LEVELS + free.bit_length() - 3, LEVELS)
-
-
-def _agents(number: int) -> str:
-    return f"{number} agent{'s' * (number != 1)}"
-
-
-def _describe(requirement: Requirement) -> str:
-    parts = [f"version {requirement.version}"] if requirement.version else []
-    parts += [format_clause(clause) for clause in requirement.conditions]
-    if requirement.slots > 1:
-        parts.append(f"{requirement.slots} slots")
-    parts += [f"{much / 1000:g} {name}" for name, much in requirement.resources]
-    return " and ".join(parts) or "the requirement"

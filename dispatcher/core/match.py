@@ -18,7 +18,7 @@ from bus.requirement_text import format_clause
 from bus.requirements import AGENT_ID, AnyOf, Clause, Condition, Operator, Value
 from bus.states import TaskPriority
 from dispatcher.core.model import AgentState
-from dispatcher.core.terms import Requirement
+from dispatcher.core.terms import MILLI, Requirement
 
 _RANKS: Final[Mapping[object, int]] = {level: rank for rank, level in enumerate(TaskPriority)}
 _NO_VERSION: Final = Version("0.dev0")
@@ -95,14 +95,26 @@ def failing(agent: AgentState, requirement: Requirement) -> list[str]:
     """Return what of `requirement` the agent does not meet, in words; nothing exactly when `find_capability` finds.
 
     The words for one part are the same for all agents but for what they have: ``does not offer translate``,
-    ``version 1.2 is not >=2``, ``lacks gpu == true``, ``has zone == eu`` (of ``zone != eu``). Of several versions that
-    the agent offers, the one that lacks least is told of, the latest of such.
+    ``is of version 1.2, not >=2``, ``lacks gpu == true``, ``has zone == eu`` (of ``zone != eu``). Of several versions
+    that the agent offers, the one that lacks least is told of, the latest of such.
     """
     words = [
         [_words(spec, part) for part in _lacking(agent, spec, requirement)]
         for spec in sorted(_offered(agent, requirement), key=_age, reverse=True)
     ]
     return min(words, key=len, default=[f"does not offer {requirement.capability}"])
+
+
+def shortage(agent: AgentState, requirement: Requirement) -> list[str]:
+    """Return which room the agent could never have for `requirement`, in words; nothing exactly when it `could_fit`."""
+    words = []
+    if agent.slots < requirement.slots:
+        words.append(f"has only {agent.slots} of {requirement.slots} slots")
+    for name, much in requirement.resources:
+        has = agent.resources.get(name, 0)
+        if has < much:
+            words.append(f"has only {has / MILLI:g} of {much / MILLI:g} {name}" if has else f"has no {name}")
+    return words
 
 
 def preferences_met(agent: AgentState, capability: CapabilitySpec, requirement: Requirement) -> int:
@@ -130,7 +142,7 @@ def _lacking(agent: AgentState, capability: CapabilitySpec, requirement: Require
 
 def _words(capability: CapabilitySpec, part: Clause | str) -> str:
     if isinstance(part, str):
-        return f"version {capability.version} is not {part}"
+        return f"is of version {capability.version}, not {part}"
     if isinstance(part, Condition) and part.op is Operator.NE:
         return f"has {format_clause(part.model_copy(update={'op': Operator.EQ}))}"
     return f"lacks {format_clause(part)}"
@@ -158,6 +170,12 @@ def _age(capability: CapabilitySpec) -> Version:
 def accepts(clauses: Iterable[Clause], facts: Mapping[str, Value]) -> bool:
     """Tell whether an agent with these conditions takes a task with these facts (`Terms.facts`): it must meet all."""
     return all(meets(clause, facts) for clause in clauses)
+
+
+def refusal(clauses: Iterable[Clause], facts: Mapping[str, Value]) -> str | None:
+    """Return in words what an agent with these conditions has against a task; None exactly when it `accepts`."""
+    against = next((clause for clause in clauses if not meets(clause, facts)), None)
+    return None if against is None else f"accepts only {format_clause(against)}"
 
 
 def facts_asked(clauses: Iterable[Clause]) -> frozenset[str]:

@@ -14,6 +14,7 @@ from dispatcher.core import agents, breaker, cancellation, fail_fast, firing, li
 from dispatcher.core.board import Board
 from dispatcher.core.terms import Requirement
 from dispatcher.core.timers import TimerKind
+from dispatcher.core.waiting import why_waiting
 
 CLASSES_PER_TIMER: Final = 20
 """To match an agent with so many kinds of requirements is as much work as a timer makes that concerns one task."""
@@ -59,7 +60,7 @@ def _expire(board: Board, task_id: str, why: dict[Requirement, str]) -> None:
     requirement = task.terms.requirement
     words = why.get(requirement)
     if words is None:
-        words = why[requirement] = board.fleet.why_waiting(board.fleet.class_of(task.terms))
+        words = why[requirement] = why_waiting(board, board.fleet.class_of(task.terms))
     lifecycle.expire(board, task, words)
 
 

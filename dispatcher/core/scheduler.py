@@ -51,6 +51,7 @@ from dispatcher.core.model import AgentState, TaskState
 from dispatcher.core.record import StoredTask, restore
 from dispatcher.core.terms import Requirement, Terms
 from dispatcher.core.timers import TimerKind
+from dispatcher.core.waiting import why_waiting
 
 
 class Scheduler:
@@ -268,5 +269,5 @@ class Scheduler:
 
     def why_waiting(self) -> dict[Requirement, str]:
         """Say for each requirement class with waiting tasks why they wait."""
-        fleet = self.board.fleet
-        return {cls.requirement: fleet.why_waiting(cls) for cls in fleet.classes.values() if cls.waiting}
+        board = self.board
+        return {cls.requirement: why_waiting(board, cls) for cls in board.fleet.classes.values() if cls.waiting}

@@ -164,7 +164,7 @@ def test_why_a_task_waits(working: CommandLine) -> None:
     task_id = working.submit("text.count>=9", '{"text": "a"}').out.strip()
     working("tasks", "get", task_id)  # accepted
     found = working("tasks", "explain", task_id, "--json").json
-    assert found["groups"] == [{"count": found["agents"], "why": "version 1.2 is not >=9"}]
+    assert found["groups"] == [{"count": found["agents"], "why": "is of version 1.2, not >=9"}]
     assert "nearest is" in working("tasks", "explain", task_id).out
     working("tasks", "cancel", task_id)
     ended = working.submit("text.count", '{"text": "a"}', "--wait", "--json").json["id"]

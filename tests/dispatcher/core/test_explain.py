@@ -53,7 +53,7 @@ def test_why_a_task_waits_in_numbers() -> None:
         "does not offer do": 1,
     }
     assert (found.agents, found.eligible, found.ahead) == (12, 3, 3)
-    for part in ("12 agents", "8 lacks gpu == true", "2 full (1/1 slots)", "1 draining"):
+    for part in ("12 agents", "8 lack gpu == true", "2 full (1/1 slots)", "1 draining"):
         assert part in found.text
 
 
@@ -124,6 +124,56 @@ def test_a_limit_and_when_it_frees() -> None:
     assert found.limit is not None
     assert (found.limit.key, found.limit.frees_in) == ("openai", 0.8)
     assert "limit 'openai' frees in 0.8 s" in found.text
+
+
+def test_a_limit_is_told_in_the_record_too_and_nobody_is_said_to_be_busy() -> None:
+    world = World()
+    world.step(world.sign_in(slots=8, lease=600))
+    world.step(*(world.task(limits=[{"key": "openai", "rate": "1/8s"}]) for _ in range(2)))
+    world.pass_time(6_000)
+    world.step()
+    assert world.why() == (
+        "1 agent can do it: 1 free, 0 busy, 0 not taking work, 0 lost; limit 'openai' frees in 2.0 s; "
+        "1 task waits for the same"
+    )
+
+
+def test_agents_that_are_shut_off_and_when_one_is_tried_again() -> None:
+    world = World(breaker_failures=1, breaker_cooldown_ms=5_000)
+    world.step(world.sign_in("a", lease=600), world.task(max_attempts=1))
+    world.step(world.failed(1), world.sign_in("b", lease=600), world.command("pause", "b"))
+    world.step(world.task())
+    world.pass_time(1_000)
+    assert "1 shut off after failures; 1 paused; the next probe in 4.0 s" in explained(world, 2).text
+    assert world.why().startswith("1 agent can do it: 0 free, 0 busy, 1 not taking work (1 paused), 0 lost; 1 shut off")
+
+
+def test_a_slot_that_is_held_by_code_which_does_not_stop() -> None:
+    world = World()
+    world.step(world.sign_in(slots=1, lease=600), world.beat(occupied=1, holding=()))
+    world.step(world.task())
+    assert "1 full (0/1 slots, 1 held by code that does not stop)" in explained(world, 1).text
+
+
+def test_an_agent_that_has_signed_out_is_stopped_whoever_has_paused_it() -> None:
+    world = World()
+    world.step(world.sign_in("a", lease=600), world.sign_in("b", lease=600))
+    world.step(world.command("pause", "b"))
+    world.step(world.sign_out("b"), world.task(requires=["agent.id == b"]))
+    world.step(after=60_000)
+    text = explained(world, 1).text
+    assert "1 stopped" in text
+    assert "paused" not in text
+    assert "nearest is b, which has signed out" in text
+
+
+def test_a_child_that_its_draining_parent_waits_for() -> None:
+    world = World()
+    world.step(world.sign_in(slots=2, lease=600), world.task())
+    world.step(world.started(1))
+    world.step(world.started(1, waiting=True), world.command("drain"))
+    world.step(world.task(parent=task_id(1), parent_attempt=1, depth=1))
+    assert f"its parent {task_id(1)} waits for it on a, which drains until that has ended" in explained(world, 2).text
 
 
 def test_a_task_that_may_not_start_yet() -> None:

@@ -64,10 +64,10 @@ def test_an_agent_that_may_come_round_counts(state: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"slots": 2}, "is too small for it"),
-        ({"resources": {"gpu": 1}}, "is too small for it"),
-        ({"version": ">=2"}, "version 1.0 is not >=2"),
-        ({"fairness_key": "batch"}, "does not accept it"),
+        ({"slots": 2}, "has only 1 of 2 slots"),
+        ({"resources": {"gpu": 1}}, "has no gpu"),
+        ({"version": ">=2"}, "is of version 1.0, not >=2"),
+        ({"fairness_key": "batch"}, "accepts only fairness_key != batch"),
     ],
 )
 def test_slots_resources_versions_and_what_agents_accept_decide_it(fields: dict[str, Any], why: str) -> None:

@@ -129,8 +129,8 @@ def test_what_is_failing_is_nothing_exactly_when_the_agent_can(
         ("do", []),
         ("translate", ["does not offer translate"]),
         ("translate[gpu exists]", ["does not offer translate"]),
-        ("do>=2", ["version 1.0 is not >=2"]),
-        ("do>=2[gpu == true, ram >= 8]", ["version 1.0 is not >=2", "lacks gpu == true"]),
+        ("do>=2", ["is of version 1.0, not >=2"]),
+        ("do>=2[gpu == true, ram >= 8]", ["is of version 1.0, not >=2", "lacks gpu == true"]),
         ("do[(gpu exists | tpu exists)]", ["lacks (gpu exists | tpu exists)"]),
         ("do[zone != eu]", ["has zone == eu"]),
         ("do[agent.id != worker-3]", ["has agent.id == worker-3"]),
@@ -151,7 +151,7 @@ def test_of_several_versions_the_one_that_lacks_least_is_told_of() -> None:
     assert failing(one, asked("do<2[ram exists, gpu exists]")) == ["lacks ram exists"]
     assert failing(one, asked("do<=1[gpu exists, ram == 8]")) == ["lacks ram == 8"]
     assert failing(one, asked("do[tpu exists, ram exists, gpu != true]")) == ["lacks tpu exists", "lacks ram exists"]
-    assert failing(one, asked("do>3")) == ["version 3.0 is not >3"]
+    assert failing(one, asked("do>3")) == ["is of version 3.0, not >3"]
 
 
 def test_the_latest_version_that_fits_is_found() -> None:

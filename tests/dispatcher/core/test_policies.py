@@ -108,12 +108,14 @@ def test_an_attempt_that_is_stopped_for_saying_nothing_is_tried_again_and_not_be
 
 
 @pytest.mark.parametrize("max_attempts", [3, 10])
-def test_a_task_that_kills_three_agents_is_poison_and_says_whom_it_killed(max_attempts: int) -> None:
+@pytest.mark.parametrize("said", ["abc", "bc"])
+def test_a_task_that_kills_three_agents_is_poison_and_says_whom_it_killed(max_attempts: int, said: str) -> None:
+    """The first may die before it has said that it has begun."""
     world = World()
     world.step(world.task(max_attempts=max_attempts))
     for name in "abc":
         world.step(world.sign_in(name, lease=5))
-        world.step(world.started(1))
+        world.step(*([world.started(1)] if name in said else []))
         decisions = world.horizon(after=6_000)
     assert (world.status(1), world.places[task_id(1)]) == (TaskStatus.FAILED, Place.DEAD)
     assert decisions.transitions[-1].reason == FailureReason.POISON
@@ -126,6 +128,16 @@ def test_a_task_whose_agents_are_lost_before_it_begins_is_no_poison() -> None:
     world.step(world.task(max_attempts=2))
     for name in "abcdef":
         world.step(world.sign_in(name, lease=5))
+        world.horizon(after=6_000)
+    assert world.status(1) is TaskStatus.PENDING
+
+
+def test_a_task_that_had_begun_at_only_one_of_the_lost_agents_is_no_poison() -> None:
+    world = World()
+    world.step(world.task(max_attempts=5))
+    for name in "abc":
+        world.step(world.sign_in(name, lease=5))
+        world.step(*([world.started(1)] if name == "c" else []))
         world.horizon(after=6_000)
     assert world.status(1) is TaskStatus.PENDING
 
