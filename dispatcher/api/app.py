@@ -11,10 +11,14 @@ from starlette.types import ASGIApp
 from dispatcher.api.boundary import Boundary
 from dispatcher.api.openapi import finish
 from dispatcher.api.problems import handle_problems
-from dispatcher.api.routers import agents, events, monitoring, results, tasks
+from dispatcher.api.routers import agent_reports, agent_work, agents, events, monitoring, results, tasks
 from dispatcher.api.site import Site
 
 PREFIX: Final = "/api/v1"
+_ROUTERS: Final = (
+    *(results.router, tasks.router, agent_work.router, agents.router, agent_reports.router),
+    *(events.router, monitoring.status_router),
+)
 
 Exposition = Callable[[], tuple[bytes, str]]
 """Returns the metrics of the process, and their media type."""
@@ -46,7 +50,7 @@ def build_app(site: Site, exposition: Exposition = no_metrics) -> FastAPI:
     app.state.site = site
     app.state.metrics = exposition
     api = APIRouter(prefix=PREFIX)
-    for router in (results.router, tasks.router, agents.router, events.router, monitoring.status_router):
+    for router in _ROUTERS:
         api.include_router(router)
     api.include_router(monitoring.probes)
     app.include_router(api)
@@ -56,7 +60,7 @@ def build_app(site: Site, exposition: Exposition = no_metrics) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(site.settings.cors_origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Location", "Retry-After"],
         )
