@@ -207,9 +207,11 @@ def leaves(agent: AgentState) -> bool:
 
 
 def deleted(agent: AgentState) -> bool:
-    """Tell whether the agent was to drain for good, and has done so."""
+    """Tell whether the agent was to drain for good, and has done so; a drain is of one session."""
     request = agent.request
-    return agent.status is AgentStatus.STOPPED and request is not None and request.forget and not request.open
+    if request is None or not request.forget or request.open:
+        return False
+    return agent.status is AgentStatus.STOPPED and request.session == agent.session
 
 
 def signed_out(board: Board, agent: AgentState, at: int) -> None:

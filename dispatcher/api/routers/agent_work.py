@@ -3,7 +3,8 @@
 from time import monotonic
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
+from pydantic_core import to_json
 
 from bus.clock import wall_ms
 from bus.errors import UnknownAgentError
@@ -53,6 +54,8 @@ from dispatcher.api.schemas.agent_work import (
 router: Final = APIRouter(prefix="/agents", tags=["agents over HTTP"], route_class=JsonRoute)
 
 OF_SESSION: Final = (UNKNOWN_AGENT, UNKNOWN_POOL, SUPERSEDED, SESSION_OVER)
+
+HANDED: Final = tuple(HandedAssignment.model_fields)
 
 SessionQuery = Annotated[str, Query(pattern=SESSION_PATTERN, description="The session that the registration answered.")]
 
@@ -198,7 +201,7 @@ async def heartbeat(visit: SpeaksAsAgent, agent_id: AgentIdPath, said: AgentHear
     "/{agent_id}/assignments",
     summary="Be given work",
     responses=declared(*OF_SESSION, BUSY),
-    response_model_exclude_none=True,
+    response_model=Assignments,
 )
 async def assignments(
     request: Request,
@@ -212,7 +215,7 @@ async def assignments(
     after: Annotated[
         str | None, Query(pattern=ENTRY_PATTERN, description="`cursor` of the last answer: only what came later.")
     ] = None,
-) -> Assignments:
+) -> Response:
     """Hand out what the agent is to do: at once if there is anything, else as soon as there is.
 
     An assignment is handed out again, by any process, until the agent has said that it begins, how it ended, or by a
@@ -229,8 +232,10 @@ async def assignments(
             while not post.assignments and not site.stopping.is_set() and (left := until - monotonic()) > 0:
                 await site.arrivals(visit.names).wait(mailbox.assignments, post.cursor, left)
                 post = await mailbox.post(session, post.cursor, most)
-    found = tuple(HandedAssignment.model_validate(one) for one in post.assignments)
-    return Assignments(assignments=found, cursor=entry_text(post.cursor))
+    # As they were written: a model would leave out, or put in, what a payload has or has not.
+    given = [{name: one[name] for name in HANDED if name in one} for one in post.assignments]
+    body = to_json({"assignments": given, "cursor": entry_text(post.cursor)}, inf_nan_mode="null")
+    return Response(body, media_type="application/json")
 
 
 # --- taking leave

@@ -44,10 +44,11 @@ async def reaches(bus: Client, task_id: str, status: TaskStatus) -> TaskInDB:
 
 
 async def test_a_task_is_handed_out_begun_and_done(agent: HttpAgent, api: Alternating, bus: Client) -> None:
-    task_id = await submitted(api, payload={"text": "a b"}, metadata={"who": "me"})
+    task_id = await submitted(api, payload={"text": "a b", "nothing": None}, metadata={"who": "me"})
     (given,) = await agent.poll()
     assert (given["task_id"], given["attempt"]) == (task_id, 1)
-    assert given["task"]["payload"] == {"text": "a b"}
+    assert given["task"]["payload"] == {"text": "a b", "nothing": None}
+    assert "version" not in given, "what says nothing is left out"
     assert given["task"]["metadata"] == {"who": "me"}
     assert await agent.told(given) == []
     assert (await agent.say("start", given)).json() == {"task_id": task_id, "attempt": 1, "stored": "start"}
