@@ -5,7 +5,7 @@ here, so any process may serve any request; and nothing of one session is ever t
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -43,6 +43,7 @@ class Standing(BaseModel):
     session: str
     status: AgentStatus
     retired: tuple[str, ...] = ()
+    request: AgentRequest | None = None
     update: AgentRequest | None = None
     overrides: Overrides | None = None
     wanted: Overrides | None = None
@@ -57,6 +58,10 @@ class Standing(BaseModel):
         """True if it gets nothing new, and is to end."""
         return self.status is AgentStatus.DRAINING
 
+    def leaves(self, heeded: int) -> bool:
+        """Tell whether it is to end and knows it, by the instruction that it heeds."""
+        return self.leaving and self.request is not None and heeded >= self.request.number
+
     def check(self, session: str) -> None:
         """Raise the problem `superseded` or `session-over` unless `session` is the agent's present one."""
         if session == self.session:
@@ -70,10 +75,13 @@ class Standing(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What a poll finds: assignments as the JSON of their wire form, and how far it has looked."""
+    """What a poll finds: assignments as the JSON of their wire form."""
 
     assignments: list[dict[str, Any]]
     cursor: EntryId
+    """Where the next poll begins."""
+    seen: EntryId
+    """What came up to here need not be waited for."""
 
 
 class Mailbox:
@@ -93,14 +101,18 @@ class Mailbox:
     async def post(self, session: str, after: EntryId, most: int) -> Post:
         """Return what is behind `after` and to be handed out: what the session neither has begun nor says to hold.
 
-        Raises as `standing` and `Standing.check`.
+        Nothing is if the agent is to end. Raises as `standing` and `Standing.check`.
         """
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.hget(self._names.agent(self._agent_id), "record")
             pipe.get(self._names.held(self._agent_id))
             pipe.xrange(self.assignments, min=f"({entry_text(after)}", count=LOOK_AT)
             record, held, entries = await pipe.execute()
-        self._standing(record).check(session)
+        standing = self._standing(record)
+        standing.check(session)
+        if standing.leaving:
+            # What it has not begun is handed back by its heartbeats, or handed out when it is resumed.
+            return Post([], after, entry_id(entries[-1][0]) if entries else after)
         known = _held(held, session)
         found: list[dict[str, Any]] = []
         size = 0
@@ -108,10 +120,10 @@ class Mailbox:
             if message is not None and (message.get("task_id"), message.get("attempt")) not in known:
                 size += len(body)
                 if len(found) == most or (found and size > BYTES):
-                    return Post(found, after)
+                    return Post(found, after, after)
                 found.append(message)
             after = entry
-        return Post(found, after)
+        return Post(found, after, after)
 
     async def told(self, after: EntryId | None) -> tuple[Standing, list[tuple[EntryId, Any]]]:
         """Return what is known of the agent, and the entries of its control stream behind `after`, or the latest."""
@@ -139,10 +151,11 @@ class Mailbox:
             pipe.set(self._names.held(self._agent_id), held, px=HELD_MS)
             await pipe.execute()
 
-    async def empty(self, session: str) -> bool:
-        """Tell whether nothing is left in it to be handed out to the session."""
+    async def left(self, session: str, holding: Collection[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Return the attempts in it that the session has neither begun nor says to hold."""
         entries: Any = await self._redis.xrange(self.assignments, count=LOOK_AT)
-        return not any(message is not None for _, _, message in self._of(session, entries))
+        found = [(one["task_id"], one["attempt"]) for _, _, one in self._of(session, entries) if one is not None]
+        return [key for key in found if key not in holding]
 
     def said(self, session: str, entries: Iterable[tuple[EntryId, Any]]) -> list[Said]:
         """Return the messages to `session` among entries of the control stream; others are left out."""

@@ -1,5 +1,6 @@
 """Agents that speak only HTTP: signing in, beating, being given work, taking their leave."""
 
+from collections.abc import Collection
 from time import monotonic
 from typing import Annotated, Final
 
@@ -13,10 +14,12 @@ from bus.link import ANSWER_S
 from bus.messages import (
     MAX_BODY_BYTES,
     AgentCommand,
+    HandBack,
     Heartbeat,
     Message,
     Register,
     Registered,
+    Report,
     Superseded,
     Unregister,
 )
@@ -186,12 +189,25 @@ async def heartbeat(visit: SpeaksAsAgent, agent_id: AgentIdPath, said: AgentHear
     await mailbox.beaten(said.session, beat.model_dump_json().encode(), holding, KEPT_BEATS)
     known = Known(set(holding) if after is None else None, said.heeded, standing.updated)
     told = to_be_told(mailbox.said(said.session, entries), known)
-    over = standing.leaving and not holding and await mailbox.empty(said.session)
-    if over:
-        leave = Unregister(agent_id=agent_id, session=said.session, reason="it has finished what it had")
-        await _publish(visit, visit.names.registrations, leave)
+    leaves = (standing.leaving and said.draining) or standing.leaves(said.heeded)
+    over = leaves and await _has_left(visit, mailbox, agent_id, said.session, frozenset(holding))
     cursor = entries[-1][0] if entries else after or START
     return HeartbeatAnswer(control=tuple(told), cursor=entry_text(cursor), over=over)
+
+
+async def _has_left(
+    visit: Visit, mailbox: Mailbox, agent_id: str, session: str, holding: Collection[tuple[str, int]]
+) -> bool:
+    """Hand back what an agent that is to end was not given any more; sign it out if it holds nothing, and tell so."""
+    left = await mailbox.left(session, holding)
+    if left:
+        back = tuple(HandBack(task_id=task_id, attempt=attempt) for task_id, attempt in left)
+        await _publish(visit, visit.names.results, Report(agent_id=agent_id, session=session, returned=back))
+    elif not holding:
+        leave = Unregister(agent_id=agent_id, session=session, reason="it has finished what it had")
+        await _publish(visit, visit.names.registrations, leave)
+        return True
+    return False
 
 
 # --- being given work
@@ -230,7 +246,7 @@ async def assignments(
         takes_longer(request.scope)
         async with site.kept_open():
             while not post.assignments and not site.stopping.is_set() and (left := until - monotonic()) > 0:
-                await site.arrivals(visit.names).wait(mailbox.assignments, post.cursor, left)
+                await site.arrivals(visit.names).wait(mailbox.assignments, post.seen, left)
                 post = await mailbox.post(session, post.cursor, most)
     # As they were written: a model would leave out, or put in, what a payload has or has not.
     given = [{name: one[name] for name in HANDED if name in one} for one in post.assignments]

@@ -17,6 +17,7 @@ from bus.messages import (
     TaskError,
     TaskIdField,
 )
+from bus.messages.reports import MAX_CHUNK
 from bus.overrides import Overrides
 from bus.requirements import Value
 
@@ -220,6 +221,11 @@ class TaskProgress(TaskStart):
     note: str | None = Field(None, max_length=1000, description="What it is at.")
     extend: Seconds | None = Field(
         None, description="Seconds that it may take beyond `run_timeout`, all extensions counted together."
+    )
+    chunk: str | None = Field(
+        None,
+        max_length=MAX_CHUNK,
+        description="A piece of what it puts out as it runs: told by `/tasks/{task_id}/events`, and kept nowhere.",
     )
     waiting: bool | None = Field(
         None, description="It waits for children of the task, and does without its slots; false: it goes on."

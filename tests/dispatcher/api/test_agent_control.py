@@ -11,6 +11,7 @@ from bus import AgentStatus, Client, UnknownAgentError
 from bus.agent_requests import RequestState
 from bus.messages import Unregister
 from bus.states import TaskStatus
+from dispatcher.api.mailbox import Mailbox, Post
 from dispatcher.api.tokens import Tokens
 from tests.dispatcher.api.conftest import Alternating, assert_problem, serving
 from tests.dispatcher.api.http_agent import HttpAgent
@@ -151,6 +152,39 @@ async def test_who_leaves_finishes_what_it_has_and_is_forgotten(
     assert_problem(await agent.beat(), "unknown-agent", 404)
 
 
+async def test_who_is_to_leave_gets_nothing_more_and_what_it_was_not_given_is_handed_back(
+    agent: HttpAgent, api: Alternating, bus: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = await submitted(api)
+    (given,) = await agent.poll()
+    waiting = await submitted(api)
+    await eventually(lambda: _has(bus, waiting, TaskStatus.ASSIGNED))
+    await agent.leave()
+    drain = await told(agent, "drain", given)
+    looks = 0
+    post = Mailbox.post
+
+    async def counted(*arguments: Any) -> Post:
+        nonlocal looks
+        looks += 1
+        return await post(*arguments)
+
+    monkeypatch.setattr(Mailbox, "post", counted)
+    assert await agent.poll(0.3) == []
+    assert looks <= 3, "it waits, whatever lies there"
+    assert not (await agent.beat(given, heeded=drain["number"])).json()["over"]
+    await eventually(lambda: _has(bus, waiting, TaskStatus.PENDING))
+    record = await bus.get(waiting)
+    assert [(one.agent_id, one.outcome) for one in record.attempts] == [("http", "returned")]
+    await agent.say("result", given, output=1)
+    assert (await agent.beat(heeded=drain["number"])).json()["over"]
+    await eventually(lambda: _has(bus, begun, TaskStatus.COMPLETED))
+
+
+async def _has(bus: Client, task_id: str, status: TaskStatus) -> bool:
+    return (await bus.get(task_id, patience=5)).status is status
+
+
 async def test_with_force_its_tasks_go_to_others_at_once(
     agent: HttpAgent, api: Alternating, redis: Redis, pool: str, bus: Client
 ) -> None:
@@ -184,10 +218,10 @@ async def test_a_lost_agent_and_a_stopped_one_are_deleted_at_once(api: Alternati
     await lost.register(heartbeat_interval=0.1, lease=0.3)
     await stopped.register()
     await bus.drain_agent("stopped")
-    await told(stopped, "drain")
+    number = (await told(stopped, "drain"))["number"]
 
     async def away() -> bool:
-        await stopped.beat()
+        await stopped.beat(heeded=number)
         found = [(await bus.agent(name)).status for name in ("lost", "stopped")]
         return found == [AgentStatus.ERROR, AgentStatus.STOPPED]
 

@@ -17,7 +17,7 @@ from dispatcher.api.service import ApiService
 from dispatcher.api.settings import ApiSettings
 from tests.dispatcher.api.conftest import Alternating, assert_problem, serving
 from tests.dispatcher.api.http_agent import HttpAgent
-from tests.dispatcher.api.test_events import CountsOpen
+from tests.dispatcher.api.test_events import CountsOpen, following
 from tests.dispatcher.api.test_tasks import submitted
 from tests.support.bus import running_dispatcher, wire_agent
 from tests.support.waiting import eventually
@@ -216,6 +216,19 @@ async def test_more_time_is_asked_for(agent: HttpAgent, api: Alternating, bus: C
     await eventually(extended)
     run: Any = await redis.hget(f"callboard:{{{task_id.partition('.')[0]}}}:task:{task_id}", "run")
     assert b'"extended_ms":120000' in run
+
+
+async def test_output_is_followed_piece_by_piece_as_it_comes(agent: HttpAgent, api: Alternating) -> None:
+    task_id = await submitted(api)
+    (given,) = await agent.poll()
+    async with following(api, f"/tasks/{task_id}/events") as events:
+        assert (await anext(events))[0] == "state"
+        for piece in ("once ", "upon ", "a time"):
+            assert (await agent.say("progress", given, chunk=piece)).status_code == 202
+        await agent.say("result", given, output="once upon a time")
+        pieces = [data["chunk"] async for _, _, data in events if "chunk" in data]
+    assert pieces == ["once ", "upon ", "a time"]
+    assert_problem(await agent.say("progress", given, chunk="x" * 65_537), "invalid", 422, "body.chunk")
 
 
 async def test_a_result_after_the_lease_is_refused_and_changes_nothing(
