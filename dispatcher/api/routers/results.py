@@ -3,13 +3,12 @@
 import asyncio
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 
 from bus.ids import TaskId
 from bus.messages import Outcome
 from bus.records import TaskInDB
 from dispatcher.api.admission import AwaitsTask, TaskIdPath, Visit
-from dispatcher.api.boundary import takes_longer
 from dispatcher.api.looking import find_task
 from dispatcher.api.problems import BUSY, UNKNOWN_POOL, UNKNOWN_TASK, UNREADABLE_TASK, declared
 from dispatcher.api.schemas.tasks import UnfinishedTask
@@ -28,7 +27,6 @@ router: Final = APIRouter(prefix="/tasks", tags=["tasks"])
     response_model=Outcome,
 )
 async def result(
-    request: Request,
     visit: AwaitsTask,
     task_id: TaskIdPath,
     wait: Annotated[
@@ -41,7 +39,6 @@ async def result(
     """
     wait = min(wait, visit.site.settings.max_wait.total_seconds())
     if wait:
-        takes_longer(request.scope)
         async with visit.site.kept_open():
             ended = await _wait_for(visit, TaskId(task_id), wait)
             if ended is not None:

@@ -13,7 +13,6 @@ from dispatcher.api import boundary
 from dispatcher.api.routers import agents
 from tests.dispatcher.api.conftest import assert_problem, serving
 from tests.dispatcher.api.http_agent import HttpAgent
-from tests.dispatcher.api.test_tasks import submitted
 from tests.support.waiting import eventually
 
 
@@ -89,10 +88,8 @@ async def test_an_answer_that_takes_too_long_is_given_up(
         assert_problem(await api.get("/agents"), "timed-out", 503)
 
 
-async def test_who_waits_is_not_given_up(redis_url: str, led: str) -> None:
+async def test_who_waits_for_work_is_not_given_up(redis_url: str, led: str) -> None:
     async with serving(redis_url, led, request_timeout=0.1) as api:
-        task_id = await submitted(api, capability="nobody.can")
-        assert (await api.get(f"/tasks/{task_id}/result?wait=0.3")).status_code == 202
         agent = HttpAgent(api)
         await eventually(partial(_registered, agent))
         assert await agent.poll(0.3) == []
