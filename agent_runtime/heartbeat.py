@@ -23,19 +23,13 @@ from agent_runtime.observer import RuntimeObserver
 from bus.connection import SERVER_ERRORS, connect_blocking
 from bus.ids import SessionId
 from bus.messages import VERSION
+from bus.messages.agents import KEPT_BEATS
 from bus.names import DATA_FIELD, PoolNames
 
 LOG: Final = logging.getLogger("callboard.agent")
 
 STUCK_S: Final = 2.0
 COMMAND_TIMEOUT_S: Final = 1.0
-KEPT_BEATS: Final = 100_000
-"""Most heartbeats of a pool that wait to be read: with no dispatcher they would take 1.5 GB a day for 100 agents.
-
-Trimming unread entries would lose work in any other stream. Here only an agent's latest beat counts, and the oldest go
-first. So many are unread only when nobody has read for long; and a leader that comes counts an agent's silence from its
-own coming, up to the oldest entry that it has not read: whoever lives beats again within an interval, and whoever does
-not is rightly lost."""
 _FIELD: Final = DATA_FIELD.encode()
 
 

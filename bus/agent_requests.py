@@ -54,6 +54,7 @@ class AgentRequest(BaseModel):
     confirmed_at: int | None = None
     done_at: int | None = None
     error: str | None = Field(None, description="Why it cannot be done.")
+    forget: bool = Field(default=False, description="The agent's record is dropped when a drain is done.")
     state: RequestState | None = Field(None, description="As it was when the record was read.")
     overdue_for: float | None = Field(None, description="Seconds.")
 

@@ -79,6 +79,10 @@ class PoolNames:
         """Stream of instructions to one agent; leader → that agent."""
         return f"{self.root}agent:{agent_id}:control"
 
+    def held(self, agent_id: str) -> str:
+        """Short-lived string: what the latest heartbeat of an agent over HTTP listed, which is not handed out again."""
+        return f"{self.root}agent:{agent_id}:held"
+
     def replies(self, client_id: str) -> str:
         """Stream of results for one client, with a time to live; leader → that client."""
         return f"{self.root}client:{client_id}:replies"

@@ -1,6 +1,6 @@
 """Agents → leader: who they are, what they can do, and that they are alive."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel
 
@@ -9,6 +9,14 @@ from bus.limits import Rate
 from bus.messages.message import AgentIdField, Message, Resources, Seconds, SessionField, TaskIdField
 from bus.requirements import CapabilityField, Value
 from bus.retries import RetryPolicy
+
+KEPT_BEATS: Final = 100_000
+"""Most heartbeats of a pool that wait to be read: with no dispatcher they would take 1.5 GB a day for 100 agents.
+
+Trimming unread entries would lose work in any other stream. Here only an agent's latest beat counts, and the oldest go
+first. So many are unread only when nobody has read for long; and a leader that comes counts an agent's silence from its
+own coming, up to the oldest entry that it has not read: whoever lives beats again within an interval, and whoever does
+not is rightly lost."""
 
 
 class CapabilitySpec(BaseModel):
@@ -59,6 +67,9 @@ class Unregister(Message):
     agent_id: AgentIdField
     session: SessionField
     reason: str = Field("", max_length=1000)
+    forget: bool = Field(
+        default=False, description="It will not come back: drop its record when its tasks are given on."
+    )
 
 
 class Registration(RootModel[Annotated[Register | Unregister, Field(discriminator="type")]]):

@@ -108,6 +108,7 @@ class AgentCommand(Message):
     by: str = Field("", max_length=200)
     lasts: Seconds | None = Field(None, description="A pause ends by itself after so long.")
     deadline: Seconds | None = Field(None, description="After so long, tasks of a drain or restart are stopped.")
+    forget: bool = Field(default=False, description="Drop its record when a drain is done.")
 
 
 class UpdateAgent(Message):

@@ -82,6 +82,8 @@ class Transition(BaseModel):
     reason: str | None = None
     progress: float | None = None
     note: str | None = None
+    chunk: str | None = None
+    """A piece of what it puts out as it runs."""
 
 
 class AgentTransition(BaseModel):

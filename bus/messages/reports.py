@@ -1,11 +1,14 @@
 """Agents → leader: how their tasks are coming along, and how they end."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from bus.messages.message import AgentIdField, Message, Seconds, SessionField, TaskIdField
 from bus.states import FailureReason, TaskStatus
+
+MAX_CHUNK: Final = 64 * 1024
+"""Characters of one piece of output that is told while a task runs."""
 
 
 class TaskError(BaseModel):
@@ -35,6 +38,11 @@ class TaskUpdate(BaseModel):
     )
     cancel: Literal["delivered", "acknowledged"] | None = Field(
         None, description="How far its cancel is: its agent has been told, or its code has."
+    )
+    chunk: str | None = Field(
+        None,
+        max_length=MAX_CHUNK,
+        description="A piece of what it puts out as it runs: told to whoever follows the task, and kept nowhere.",
     )
     started_at: float | None = Field(None, description="Seconds since the epoch by the agent's clock; shown, not used.")
     retry_count: int = Field(0, ge=0)

@@ -25,7 +25,9 @@ def api(  # noqa: PLR0913 - one per option
     burst: Annotated[int | None, Parameter(help="Requests that each token may make at once.")] = None,
     max_body: Annotated[int | None, Parameter(help="Bytes that the body of a request may have.")] = None,
     max_open: Annotated[int | None, Parameter(help="Streams and waiting requests at a time.")] = None,
-    max_wait: Annotated[Duration | None, Parameter(help="The longest that a request may wait for a result.")] = None,
+    max_wait: Annotated[
+        Duration | None, Parameter(help="The longest that a request may wait for a result or for work.")
+    ] = None,
     request_timeout: Annotated[Duration | None, Parameter(help="How long a request may take, waiting apart.")] = None,
     heartbeat: Annotated[Duration | None, Parameter(help="How often a silent stream says that it lives.")] = None,
     cors_origins: Annotated[

@@ -39,6 +39,15 @@ class Caller:
         if ADMIN not in self.scopes and self.scopes.isdisjoint(scopes):
             raise ProblemError(FORBIDDEN, f"a token of scope {' or '.join(scopes)} is needed")
 
+    def check_speaks_for(self, agent_id: str) -> None:
+        """Raise the problem `forbidden` unless the caller may speak for that agent."""
+        self.check(f"{AGENT}{agent_id}")
+
+    def check_is_agent(self) -> None:
+        """Raise the problem `forbidden` unless the caller may speak for any agent."""
+        if ADMIN not in self.scopes and not any(scope.startswith(AGENT) for scope in self.scopes):
+            raise ProblemError(FORBIDDEN, "a token of scope agent:ID is needed, of the agent that speaks")
+
     def check_pool(self, pool: str) -> None:
         """Raise the problem `forbidden` if the token is for other pools."""
         if self.pools and pool not in self.pools:
@@ -136,11 +145,34 @@ def of_agent(scope: str, *, own: bool = False) -> Callable[..., Awaitable[Visit]
     return admit
 
 
+async def _speaks(request: Request, credentials: Credentials, pool: PoolQuery = None) -> Visit:
+    site = site_of(request)
+    caller = await _caller(site, credentials)
+    caller.check_is_agent()
+    caller.check_pool(pool or site.settings.pool)
+    return Visit(site, caller, await site.names(pool))
+
+
+async def _speaks_of_task(request: Request, credentials: Credentials, task_id: TaskIdPath) -> Visit:
+    site = site_of(request)
+    caller = await _caller(site, credentials)
+    caller.check_is_agent()
+    names = site.link.names_of(task_id)
+    caller.check_pool(names.pool)
+    return Visit(site, caller, await site.names(names.pool))
+
+
 Reads = Annotated[Visit, Depends(in_pool(READ))]
 Submits = Annotated[Visit, Depends(in_pool(SUBMIT))]
 ReadsTask = Annotated[Visit, Depends(of_task(READ))]
 AwaitsTask = Annotated[Visit, Depends(of_task(READ, SUBMIT))]
 ReadsAgent = Annotated[Visit, Depends(of_agent(READ, own=True))]
 OperatesAgent = Annotated[Visit, Depends(of_agent(OPERATE))]
+DeletesAgent = Annotated[Visit, Depends(of_agent(OPERATE, own=True))]
+SpeaksAsAgent = Annotated[Visit, Depends(of_agent(ADMIN, own=True))]
+Speaks = Annotated[Visit, Depends(_speaks)]
+"""Some agent speaks: which one is in the body, and is to be checked by `Caller.check_speaks_for`."""
+SpeaksOfTask = Annotated[Visit, Depends(_speaks_of_task)]
+"""Some agent speaks of a task: of which one it is, the task's record says."""
 OperatesAnywhere = Annotated[Caller, Depends(anywhere(OPERATE))]
 ReadsAnywhere = Annotated[Caller, Depends(anywhere(READ))]

@@ -12,10 +12,14 @@ from dispatcher.api.boundary import Boundary
 from dispatcher.api.direct import Direct
 from dispatcher.api.openapi import finish
 from dispatcher.api.problems import handle_problems
-from dispatcher.api.routers import agents, dispatch, events, monitoring, results, tasks
+from dispatcher.api.routers import agent_reports, agent_work, agents, dispatch, events, monitoring, results, tasks
 from dispatcher.api.site import Site
 
 PREFIX: Final = "/api/v1"
+_ROUTERS: Final = (
+    *(dispatch.router, results.router, tasks.router, agent_work.router, agents.router, agent_reports.router),
+    *(events.router, monitoring.status_router),
+)
 
 Exposition = Callable[[], tuple[bytes, str]]
 """Returns the metrics of the process, and their media type."""
@@ -47,14 +51,7 @@ def build_app(site: Site, exposition: Exposition = no_metrics) -> FastAPI:
     app.state.site = site
     app.state.metrics = exposition
     api = APIRouter(prefix=PREFIX)
-    for router in (
-        dispatch.router,
-        results.router,
-        tasks.router,
-        agents.router,
-        events.router,
-        monitoring.status_router,
-    ):
+    for router in _ROUTERS:
         api.include_router(router)
     api.include_router(monitoring.probes)
     app.include_router(api)
@@ -71,7 +68,7 @@ def build_api(site: Site, exposition: Exposition = no_metrics) -> ASGIApp:
         app = CORSMiddleware(
             app,
             allow_origins=list(site.settings.cors_origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Location", "Retry-After"],
         )

@@ -36,7 +36,9 @@ class ApiSettings(BaseSettings):
     burst: int = Field(2000, ge=1, description="Requests that each token may make at once after a pause.")
     max_body: int = Field(1024 * 1024, ge=1024, description="Bytes that the body of a request may have.")
     max_open: int = Field(1000, ge=1, description="Streams and waiting requests that may be open at a time.")
-    max_wait: Duration = Field(timedelta(seconds=60), description="The longest that a request may wait for a result.")
+    max_wait: Duration = Field(
+        timedelta(seconds=60), description="The longest that a request may wait for a result or for work."
+    )
     request_timeout: Duration = Field(timedelta(seconds=30), description="How long a request may take, waiting apart.")
     heartbeat: Duration = Field(timedelta(seconds=15), description="Silence after which a stream says that it lives.")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(

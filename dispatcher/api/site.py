@@ -17,6 +17,7 @@ from bus.names import POOLS_KEY, PoolNames
 from bus.submitter import Submitter
 from bus.task_operations import TaskOperations
 from bus.waiting import Outcomes
+from dispatcher.api.arrivals import Arrivals
 from dispatcher.api.feed import EventFeed
 from dispatcher.api.observer import SILENT, ApiObserver
 from dispatcher.api.problems import BUSY, UNKNOWN_POOL, ProblemError
@@ -26,7 +27,7 @@ from dispatcher.api.tokens import TokenRecord, Tokens
 
 CONNECTIONS: Final = 64
 LIVE_CONNECTIONS: Final = 256
-"""Blocked reads: two for each pool that is followed."""
+"""Blocked reads: two for each pool that is followed, and up to `arrivals.READERS` for each in which agents poll."""
 QUESTIONS: Final = 16
 """Questions to leaders under way at a time: each holds a connection until it is answered."""
 POOLS_FOR_S: Final = 1.0
@@ -58,6 +59,7 @@ class Site:
         self._questions = asyncio.Semaphore(QUESTIONS)
         self._outcomes: dict[str, Outcomes] = {}
         self._feeds: dict[str, EventFeed] = {}
+        self._arrivals: dict[str, Arrivals] = {}
         self._open = 0
         self._pools: frozenset[str] = frozenset()
         self._pools_at = -POOLS_FOR_S
@@ -71,6 +73,8 @@ class Site:
             await outcomes.close()
         for feed in self._feeds.values():
             await feed.close()
+        for arrivals in self._arrivals.values():
+            await arrivals.close()
         with suppress(*CONNECTION_ERRORS):
             await self._live.aclose()
             await self.redis.aclose()
@@ -113,11 +117,20 @@ class Site:
             found = self._feeds[names.pool] = EventFeed(self._live, names)
         return found
 
+    def arrivals(self, names: PoolNames) -> Arrivals:
+        """Return what wakes those who wait for entries of a pool's agents."""
+        found = self._arrivals.get(names.pool)
+        if found is None:
+            found = self._arrivals[names.pool] = Arrivals(self._live, names, self.link.client_id)
+        return found
+
     def stop(self) -> None:
         """Have all streams and waiting requests end."""
         self.stopping.set()
         for feed in self._feeds.values():
             feed.wake()
+        for arrivals in self._arrivals.values():
+            arrivals.wake()
 
     def check_room(self) -> None:
         """Raise the problem `busy` if as many streams and waiting requests are open as may be."""

@@ -115,6 +115,7 @@ def sign_out(board: Board, message: Unregister, at: int) -> None:
         board.horizon_timers.set(at, TimerKind.LEASE, agent.id, agent.life)
         return
     steering.signed_out(board, agent, at)
+    agent.deleted = agent.deleted or message.forget
     board.set_agent(agent, AgentStatus.STOPPED, message.reason or None)
     board.fleet.refresh(agent)
     board.horizon_timers.set(at, TimerKind.SESSION, agent.id)
@@ -252,6 +253,8 @@ def session_ended(board: Board, agent_id: str, at: int) -> None:
     if agent is not None:
         keep = agent.session if agent.status is not AgentStatus.STOPPED else None
         release_all(board, agent, at, keep=keep)
+        if agent.deleted or steering.deleted(agent):
+            forget(board, agent_id, at)
 
 
 def release_all(board: Board, agent: AgentState, at: int, *, keep: str | None = None) -> None:
@@ -305,12 +308,13 @@ def throttle_over(board: Board, agent_id: str) -> None:
 
 
 def forget(board: Board, agent_id: str, at: int) -> None:
-    """Drop an agent that has been away for long and holds nothing."""
+    """Drop an agent that has been away for long, or has left for good, and holds nothing."""
     agent = board.fleet.agents.get(agent_id)
     gone = agent is not None and (agent.status is AgentStatus.STOPPED or agent.health is AgentHealth.LOST)
     if agent is None or not gone:
         return
-    due = agent.last_beat + board.config.forget_agent_ms
+    for_good = agent.deleted or steering.deleted(agent)
+    due = at if for_good else agent.last_beat + board.config.forget_agent_ms
     if not agent.tasks and due <= at:
         board.forget_agent(agent)
         fail_fast.review(board)

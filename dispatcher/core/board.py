@@ -240,14 +240,16 @@ class Board:
         """Send a message to an agent's control stream."""
         self.draft.instructions.append(Instruct(agent_id, message))
 
-    def tell(self, task: TaskState, *, reason: str | None = None) -> None:
-        """Tell the events of the task's present status."""
+    def tell(self, task: TaskState, *, reason: str | None = None, chunk: str | None = None) -> None:
+        """Tell the events of the task's present status; `chunk` is a piece of its output."""
         current = task.current
         if current is None:
             told = TaskTransition(task.id, task.status, task.attempt, None, reason, None, None)
         else:
             agent_id = None if current.agent is None else current.agent.id
-            told = TaskTransition(task.id, task.status, task.attempt, agent_id, reason, current.progress, current.note)
+            told = TaskTransition(
+                task.id, task.status, task.attempt, agent_id, reason, current.progress, current.note, chunk
+            )
         self.draft.transitions.append(told)
 
     def close(self) -> Decisions:

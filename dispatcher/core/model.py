@@ -209,6 +209,8 @@ class AgentState:
     """What speaks for it among agents of equal room: its success, then its latency, both in coarse steps."""
     life: int = 0
     """Number of this life, which its lease timer carries."""
+    deleted: bool = False
+    """It has left for good: its record is dropped when its tasks are given on."""
     gates: tuple[Gate, ...] = field(init=False)
     """The limit of its own."""
     retries: bool = field(init=False)

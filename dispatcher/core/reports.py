@@ -62,11 +62,21 @@ def _update(board: Board, task: TaskState, current: Attempt, update: TaskUpdate,
     if task.status is TaskStatus.ASSIGNED:
         lifecycle.start(board, task, current, at)
     elif update.cancel is None:  # of which `heard` has told
-        board.touch(task)
-        board.tell(task)
+        _coming_along(board, task, update)
+    if update.chunk is not None:
+        board.tell(task, chunk=update.chunk)
     if update.waiting not in (None, current.waiting) and current.agent is not None:
         (room.waits if update.waiting else room.goes_on)(board, task, current, current.agent)
         board.touch(task)
+
+
+def _coming_along(board: Board, task: TaskState, update: TaskUpdate) -> None:
+    """Store and tell what a running task says; a piece of output alone changes nothing of its record."""
+    if update.chunk is None:
+        board.tell(task)
+    elif update.progress is None and update.note is None and update.extend is None:
+        return
+    board.touch(task)
 
 
 def _result(board: Board, task: TaskState, current: Attempt, result: TaskResult, at: int) -> None:

@@ -61,6 +61,8 @@ def take(board: Board, command: AgentCommand | UpdateAgent) -> None:
         _pause(board, agent, command)
     elif kind is RequestKind.RESUME:
         agent.pause = None
+    if agent.request.forget and agent.health is AgentHealth.LOST:
+        board.set_agent(agent, AgentStatus.STOPPED, command.reason or None)
     if agent.status is AgentStatus.STOPPED:
         _settle_stopped(board, agent)
     elif kind in LEAVING and agent.health is not AgentHealth.LOST:
@@ -102,7 +104,8 @@ def _deadlines(board: Board, agent: AgentState, command: AgentCommand) -> None:
     due = None if deadline is None else deadline + WRAP_UP_MS
     if request.kind is RequestKind.RESTART:
         due = (deadline or board.now) + RESTART_MS
-    agent.request = request.model_copy(update={"deadline": deadline, "due": due})
+    forget = command.forget and request.kind is RequestKind.DRAIN
+    agent.request = request.model_copy(update={"deadline": deadline, "due": due, "forget": forget})
 
 
 def _pause(board: Board, agent: AgentState, command: AgentCommand) -> None:
@@ -138,6 +141,8 @@ def _settle_stopped(board: Board, agent: AgentState) -> None:
         agent.request = request.model_copy(update={"error": STOPPED})
     else:
         agent.request = request.model_copy(update={"done_at": board.now})
+    if deleted(agent):
+        board.horizon_timers.set(board.now, TimerKind.SESSION, agent.id)
 
 
 def _update(board: Board, agent: AgentState, command: UpdateAgent) -> None:
@@ -199,6 +204,14 @@ def _confirmed(board: Board, agent: AgentState, request: AgentRequest, beat: Hea
 def leaves(agent: AgentState) -> bool:
     """Tell whether the agent is to drain or to restart, and has not done so."""
     return agent.request is not None and agent.request.open and agent.request.kind in LEAVING
+
+
+def deleted(agent: AgentState) -> bool:
+    """Tell whether the agent was to drain for good, and has done so; a drain is of one session."""
+    request = agent.request
+    if request is None or not request.forget or request.open:
+        return False
+    return agent.status is AgentStatus.STOPPED and request.session == agent.session
 
 
 def signed_out(board: Board, agent: AgentState, at: int) -> None:

@@ -242,6 +242,7 @@ class Simulation:
         rng = self.rng
         kind = rng.choice(("pause", "pause", "resume", "drain", "restart"))
         options = {"lasts": rng.choice((1, 20))} if kind == "pause" else {"deadline": rng.choice((None, 1, 5))}
+        options |= {"forget": kind == "drain" and rng.random() < 0.5}
         command = {"type": kind, "agent_id": rng.choice(self.agents).id, **options}
         self.send(Commanded(AgentCommand.model_validate(command), self.now))
 

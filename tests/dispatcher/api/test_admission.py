@@ -38,6 +38,7 @@ READS = (
     *("/tasks", "/tasks/queue/status", "/tasks/{t}", "/tasks/{t}/explain", "/tasks/{t}/timeline", "/agents"),
     *("/agents/load", "/agents/workload", "/agents/a", "/agents/a/status", "/status", "/metrics", "/events"),
 )
+REPORTS = ("start", "progress", "result")
 OPERATIONS: list[tuple[str, str, Any, set[str]]] = [
     *(("GET", path, None, {"read"}) for path in READS),
     ("GET", "/tasks/{t}/result", None, {"read", "submit"}),
@@ -46,6 +47,15 @@ OPERATIONS: list[tuple[str, str, Any, set[str]]] = [
     ("POST", "/tasks/dispatch", {"capability": "a"}, {"submit"}),
     ("POST", "/tasks/cancel", {"task_ids": ["{t}"]}, {"operate"}),
     ("POST", "/agents/a/restart", None, {"operate"}),
+    *(("POST", f"/tasks/{{t}}/{what}", {"session": "s", "attempt": 1}, {"agent:b"}) for what in REPORTS),
+    ("GET", "/agents/b/assignments?session=s", None, {"agent:b"}),
+    ("GET", "/agents/a/assignments?session=s", None, set()),
+    ("POST", "/agents/b/heartbeat", {"session": "s"}, {"agent:b"}),
+    ("POST", "/agents/a/heartbeat", {"session": "s"}, set()),
+    ("POST", "/agents/register", {"agent_id": "b", "capabilities": [{"name": "n"}]}, {"agent:b"}),
+    ("POST", "/agents/register", {"agent_id": "a", "capabilities": [{"name": "n"}]}, set()),
+    ("DELETE", "/agents/b", None, {"operate", "agent:b"}),
+    ("DELETE", "/agents/a", None, {"operate"}),
 ]
 
 

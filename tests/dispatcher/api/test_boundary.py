@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -11,6 +12,8 @@ import pytest
 from dispatcher.api import boundary
 from dispatcher.api.routers import agents
 from tests.dispatcher.api.conftest import assert_problem, serving
+from tests.dispatcher.api.http_agent import HttpAgent
+from tests.support.waiting import eventually
 
 
 async def test_a_request_has_an_id_its_own_if_it_is_well_formed(orphan: httpx.AsyncClient) -> None:
@@ -83,6 +86,17 @@ async def test_an_answer_that_takes_too_long_is_given_up(
     monkeypatch.setattr(agents, "_agents", endless)
     async with serving(redis_url, pool, request_timeout=0.05) as api:
         assert_problem(await api.get("/agents"), "timed-out", 503)
+
+
+async def test_who_waits_for_work_is_not_given_up(redis_url: str, led: str) -> None:
+    async with serving(redis_url, led, request_timeout=0.1) as api:
+        agent = HttpAgent(api)
+        await eventually(partial(_registered, agent))
+        assert await agent.poll(0.3) == []
+
+
+async def _registered(agent: HttpAgent) -> bool:
+    return (await agent.register()).status_code == 201
 
 
 async def test_a_server_that_is_away_is_a_problem_to_try_again(pool: str) -> None:

@@ -128,7 +128,7 @@ class RandomLife:
             session = f"s{self._sessions}"
             return world.sign_in(agent_id, *specs, session=session, slots=AGENTS[agent_id])
         if rng.random() < 0.05:
-            return world.sign_out(agent_id)
+            return world.sign_out(agent_id, forget=rng.random() < 0.3)
         holding = () if rng.random() < 0.2 else None
         told = 0 if known.request is None else known.request.number
         heeds: dict[str, Any] = {"obeys": rng.choice((None, 0, told, told)), "draining": rng.random() < 0.05}
@@ -139,7 +139,7 @@ class RandomLife:
         agent_id = rng.choice(list(AGENTS))
         match rng.randrange(8):
             case 0:
-                return world.command("drain", agent_id, deadline=rng.choice((None, 1)))
+                return world.command("drain", agent_id, deadline=rng.choice((None, 1)), forget=rng.random() < 0.5)
             case 1:
                 return world.command("restart", agent_id)
             case 2:

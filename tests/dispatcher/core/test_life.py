@@ -328,3 +328,18 @@ def test_a_second_cancel_of_what_is_not_known_yet_lasts_as_long_as_the_first() -
     world.step(after=5_000)
     world.step(world.task(number=1))
     assert world.status(1) is TaskStatus.CANCELLED
+
+
+def test_a_piece_of_output_is_told_in_its_order_and_kept_nowhere() -> None:
+    world = World()
+    world.step(world.sign_in(lease=600), world.task())
+    began = world.step(world.started(1, chunk="a"))
+    assert [(one.status, one.chunk) for one in began.transitions] == [
+        (TaskStatus.RUNNING, None),
+        (TaskStatus.RUNNING, "a"),
+    ]
+    later = world.step(world.started(1, chunk="b"), world.started(1, chunk="c", note="half way"))
+    assert [one.chunk for one in later.transitions] == ["b", "c"]
+    alone = world.step(world.started(1, chunk="d"))
+    assert ([one.chunk for one in alone.transitions], alone.changes) == (["d"], [])
+    assert (world.run(1).note, b"half way" in world.runs[task_id(1)]) == ("half way", True)

@@ -83,6 +83,11 @@ class World:
             self.stored[change.task_id] = change.after
             self.places[change.task_id] = change.place
             self.runs[change.task_id] = change.run
+        for agent in decisions.agents:
+            held = [
+                one for one, guard in self.stored.items() if agent.record is None and f"/{agent.agent_id}/" in guard
+            ]
+            assert not held, f"{agent.agent_id} is forgotten and holds {held}"
         return decisions
 
     def pass_time(self, ms: int) -> None:
@@ -126,9 +131,10 @@ class World:
         message = Register(agent_id=agent_id, session=session or f"{agent_id}1", capabilities=tuple(specs), **fields)
         return SignedIn(message, self.now)
 
-    def sign_out(self, agent_id: str = "a") -> SignedOut:
+    def sign_out(self, agent_id: str = "a", *, forget: bool = False) -> SignedOut:
         """Make the farewell of an agent's present session."""
-        return SignedOut(Unregister(agent_id=agent_id, session=self.agent(agent_id).session), self.now)
+        message = Unregister(agent_id=agent_id, session=self.agent(agent_id).session, forget=forget)
+        return SignedOut(message, self.now)
 
     def beat(self, agent_id: str = "a", *, session: str = "", holding: object = None, **fields: Any) -> Beat:
         """Make a heartbeat; by default the agent holds what it should."""
