@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ClientClosedError,
         NoLeaderError,
         NotDeadError,
+        NotRunningError,
         PayloadTooLargeError,
         QueueFullError,
         RequirementSyntaxError,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     )
     from bus.filters import TaskFilter
     from bus.handle import TaskHandle
-    from bus.messages import Missed, OfDead, Overlap, ScheduleInfo, TaskError, TaskResult, TaskUpdate
+    from bus.messages import Missed, OfDead, OfTimeOut, Overlap, ScheduleInfo, TaskError, TaskResult, TaskUpdate
     from bus.records import AgentInfo, AgentWorkload, Task, TaskCreate, TaskInDB, TaskQueueStatus
     from bus.requirement_text import format_requirement, parse_requirement
     from bus.requirements import AnyOf, Condition, Operator, Preference, TaskRequirement
@@ -51,6 +52,7 @@ _HOMES: Final = {
         "ClientClosedError",
         "NoLeaderError",
         "NotDeadError",
+        "NotRunningError",
         "PayloadTooLargeError",
         "QueueFullError",
         "RequirementSyntaxError",
@@ -67,7 +69,16 @@ _HOMES: Final = {
     ),
     "bus.filters": ("TaskFilter",),
     "bus.handle": ("TaskHandle",),
-    "bus.messages": ("Missed", "OfDead", "Overlap", "ScheduleInfo", "TaskError", "TaskResult", "TaskUpdate"),
+    "bus.messages": (
+        "Missed",
+        "OfDead",
+        "OfTimeOut",
+        "Overlap",
+        "ScheduleInfo",
+        "TaskError",
+        "TaskResult",
+        "TaskUpdate",
+    ),
     "bus.records": ("AgentInfo", "AgentWorkload", "Task", "TaskCreate", "TaskInDB", "TaskQueueStatus"),
     "bus.requirement_text": ("format_requirement", "parse_requirement"),
     "bus.requirements": ("AnyOf", "Condition", "Operator", "Preference", "TaskRequirement"),
@@ -93,7 +104,9 @@ __all__ = [
     "Missed",
     "NoLeaderError",
     "NotDeadError",
+    "NotRunningError",
     "OfDead",
+    "OfTimeOut",
     "Operator",
     "Overlap",
     "PayloadTooLargeError",

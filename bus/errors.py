@@ -15,6 +15,7 @@ CallboardError
 ├── NoLeaderError            a question that only the leader can answer was not answered in time
 ├── UnknownTaskError         the ledger has no such task
 ├── NotDeadError             the task is no dead letter
+├── NotRunningError          the task, or the attempt that was meant, does not run
 ├── UnreadableTaskError      the ledger has the task, and this program cannot read its record
 ├── UnknownAgentError        the pool knows no such agent
 ├── ScheduleError            a schedule cannot be, or cannot do what it was asked for
@@ -153,6 +154,17 @@ class NotDeadError(CallboardError):
         self.task_id = task_id
         self.status = status
         super().__init__(f"task {task_id} is {status}, and no dead letter: `callboard tasks get` shows it")
+
+
+class NotRunningError(CallboardError):
+    """The task, or the attempt of it that was meant, does not run: there is nothing that could be overdue."""
+
+    def __init__(self, task_id: str, status: str, attempt: int | None = None) -> None:
+        self.task_id = task_id
+        self.status = status
+        self.attempt = attempt
+        what = f"task {task_id}" if attempt is None else f"attempt {attempt} of task {task_id}"
+        super().__init__(f"{what} does not run (the task is {status}): `callboard tasks get` shows what does")
 
 
 class UnreadableTaskError(CallboardError):
