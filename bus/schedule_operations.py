@@ -83,8 +83,13 @@ class Schedules:
             overlap=overlap,
             missed=missed,
         )
-        me = new_client_id()
-        command = PutSchedule(schedule=spec, if_absent=if_absent, reply_to=me)
+        return await self.put_spec(spec, if_absent=if_absent, pool=pool, timeout=timeout)
+
+    async def put_spec(
+        self, spec: ScheduleSpec, *, if_absent: bool = False, pool: str | None = None, timeout: float = ANSWER_S
+    ) -> ScheduleInfo:
+        """Put a schedule that `schedule_of` has made; otherwise as `put`."""
+        command = PutSchedule(schedule=spec, if_absent=if_absent, reply_to=new_client_id())
         return _in_force(await self._ask(self._link.names(pool), command, timeout))
 
     async def list(self, pool: str | None = None) -> "list[ScheduleInfo]":

@@ -33,6 +33,13 @@ class Caller:
     scopes: frozenset[str]
     pools: frozenset[str] = frozenset()
     """Empty: all."""
+    name: str = ""
+    """What its token is called."""
+
+    @property
+    def by(self) -> str:
+        """Who it is, as records tell: the name of its token, else the token's id; without one, the API."""
+        return self.name or (f"token {self.token_id}" if self.token_id else "api")
 
     def check(self, *scopes: str) -> None:
         """Raise the problem `forbidden` unless one of `scopes` is allowed."""
@@ -69,7 +76,7 @@ async def _caller(site: Site, credentials: HTTPAuthorizationCredentials | None) 
     if wait:
         detail = f"more than {site.settings.rate:g} a second in the long run: slow down, or send tasks in batches"
         raise ProblemError(TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(math.ceil(wait))})
-    return Caller(record.id, frozenset(record.scopes), frozenset(record.pools))
+    return Caller(record.id, frozenset(record.scopes), frozenset(record.pools), record.name)
 
 
 def site_of(request: Request) -> Site:
@@ -144,3 +151,5 @@ ReadsAgent = Annotated[Visit, Depends(of_agent(READ, own=True))]
 OperatesAgent = Annotated[Visit, Depends(of_agent(OPERATE))]
 OperatesAnywhere = Annotated[Caller, Depends(anywhere(OPERATE))]
 ReadsAnywhere = Annotated[Caller, Depends(anywhere(READ))]
+OperatesTask = Annotated[Visit, Depends(of_task(OPERATE))]
+Operates = Annotated[Visit, Depends(in_pool(OPERATE))]

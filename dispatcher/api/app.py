@@ -11,7 +11,18 @@ from starlette.types import ASGIApp
 from dispatcher.api.boundary import Boundary
 from dispatcher.api.openapi import finish
 from dispatcher.api.problems import handle_problems
-from dispatcher.api.routers import agents, events, monitoring, results, tasks
+from dispatcher.api.routers import (
+    agents,
+    cancelling,
+    dead_letters,
+    events,
+    monitoring,
+    results,
+    schedules,
+    steering,
+    task_steering,
+    tasks,
+)
 from dispatcher.api.site import Site
 
 PREFIX: Final = "/api/v1"
@@ -46,8 +57,9 @@ def build_app(site: Site, exposition: Exposition = no_metrics) -> FastAPI:
     app.state.site = site
     app.state.metrics = exposition
     api = APIRouter(prefix=PREFIX)
-    for router in (results.router, tasks.router, agents.router, events.router, monitoring.status_router):
-        api.include_router(router)
+    for part in (results, cancelling, task_steering, tasks, dead_letters, schedules, steering, agents, events):
+        api.include_router(part.router)
+    api.include_router(monitoring.status_router)
     api.include_router(monitoring.probes)
     app.include_router(api)
     app.include_router(monitoring.probes, include_in_schema=False)
@@ -56,7 +68,7 @@ def build_app(site: Site, exposition: Exposition = no_metrics) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(site.settings.cors_origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Location", "Retry-After"],
         )

@@ -17,10 +17,13 @@ from bus.connection import CONNECTION_ERRORS
 from bus.errors import (
     BusUnavailableError,
     NoLeaderError,
+    NotDeadError,
+    NotRunningError,
     PayloadTooLargeError,
     QueueFullError,
     SubmissionError,
     UnknownAgentError,
+    UnknownScheduleError,
     UnknownTaskError,
     UnreadableTaskError,
 )
@@ -53,9 +56,14 @@ CROSS_SITE: Final = Kind("cross-site", 403, "A web page of another site may not 
 NOT_FOUND: Final = Kind("not-found", 404, "There is nothing at this path")
 UNKNOWN_TASK: Final = Kind("unknown-task", 404, "There is no such task")
 UNKNOWN_AGENT: Final = Kind("unknown-agent", 404, "There is no such agent")
+UNKNOWN_SCHEDULE: Final = Kind("unknown-schedule", 404, "There is no such schedule")
 UNKNOWN_POOL: Final = Kind("unknown-pool", 404, "There is no such pool")
 METHOD_NOT_ALLOWED: Final = Kind("method-not-allowed", 405, "The path does not have this method")
 BODY_TIMEOUT: Final = Kind("body-timeout", 408, "The body did not arrive in time")
+NOT_RUNNING: Final = Kind("not-running", 409, "The task, or the attempt that is meant, does not run")
+NOT_DEAD: Final = Kind("not-dead", 409, "The task has not failed")
+NEVER_VALID: Final = Kind("never-valid", 409, "The task's submission was wrong: there is nothing to run")
+SCHEDULE_BUSY: Final = Kind("schedule-busy", 409, "The schedule cannot do that now")
 BODY_TOO_LARGE: Final = Kind("body-too-large", 413, "The body is too large")
 WRONG_HOST: Final = Kind("wrong-host", 421, "The Host header is not one of this server's")
 INVALID: Final = Kind("invalid", 422, "Something in the request is wrong")
@@ -64,6 +72,7 @@ TOO_MANY_REQUESTS: Final = Kind("too-many-requests", 429, "The token makes too m
 QUEUE_FULL: Final = Kind("queue-full", 429, "As many tasks wait as may", 1)
 INTERNAL: Final = Kind("internal", 500, "A defect of the API")
 UNREADABLE_TASK: Final = Kind("unreadable-task", 500, "The record of the task cannot be read")
+UNREADABLE_SCHEDULE: Final = Kind("unreadable-schedule", 500, "A schedule cannot be read")
 SERVER_UNAVAILABLE: Final = Kind("server-unavailable", 503, "The Redis server does not answer", 2)
 NO_LEADER: Final = Kind("no-leader", 503, "Nobody leads the pool", 2)
 NOT_READ_YET: Final = Kind("not-read-yet", 503, "Submissions of the pool wait to be read", 1)
@@ -140,7 +149,7 @@ def problem_response(error: ProblemError, request_id: str) -> Response:
     return Response(problem.model_dump_json(), kind.status, headers, MEDIA_TYPE)
 
 
-def as_problem(error: BaseException) -> ProblemError | None:  # noqa: C901, PLR0911 - a table, read from the top
+def as_problem(error: BaseException) -> ProblemError | None:  # noqa: C901, PLR0911, PLR0912 - a table, read from the top
     """Return what an error of the bus means to a caller; None for a defect."""
     match error:
         case ProblemError():
@@ -149,6 +158,12 @@ def as_problem(error: BaseException) -> ProblemError | None:  # noqa: C901, PLR0
             return ProblemError(UNKNOWN_TASK, "it was never submitted, has ended long ago, or is not accepted yet")
         case UnknownAgentError():
             return ProblemError(UNKNOWN_AGENT, "it never signed in, or has been away for long: GET /api/v1/agents")
+        case UnknownScheduleError():
+            return ProblemError(UNKNOWN_SCHEDULE, "it was never made, or was deleted: GET /api/v1/schedules")
+        case NotRunningError():
+            return ProblemError(NOT_RUNNING, f"the task is {error.status}: there is nothing to end")
+        case NotDeadError():
+            return ProblemError(NOT_DEAD, f"the task is {error.status}: only one that is FAILED is a dead letter")
         case PayloadTooLargeError():
             return ProblemError(BODY_TOO_LARGE, str(error))
         case QueueFullError():
@@ -208,6 +223,7 @@ def handle_problems(app: FastAPI) -> None:
     app.add_exception_handler(Exception, tell_defect)  # and it is raised again, for the boundary to log
     kinds: Sequence[type[Exception]] = (
         *(RequestValidationError, HTTPException, ProblemError, UnknownTaskError, UnknownAgentError, SubmissionError),
+        *(UnknownScheduleError, NotRunningError, NotDeadError),
         *(UnreadableTaskError, NoLeaderError, InvalidCursorError, BusUnavailableError, *CONNECTION_ERRORS),
     )
     for kind in kinds:

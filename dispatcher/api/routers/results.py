@@ -3,7 +3,7 @@
 import asyncio
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from bus.ids import TaskId
 from bus.messages import Outcome
@@ -12,6 +12,7 @@ from dispatcher.api.admission import AwaitsTask, TaskIdPath, Visit
 from dispatcher.api.looking import find_task
 from dispatcher.api.problems import BUSY, UNKNOWN_POOL, UNKNOWN_TASK, UNREADABLE_TASK, declared
 from dispatcher.api.schemas.tasks import UnfinishedTask
+from dispatcher.api.waits import waiting
 
 router: Final = APIRouter(prefix="/tasks", tags=["tasks"])
 
@@ -28,6 +29,7 @@ router: Final = APIRouter(prefix="/tasks", tags=["tasks"])
 )
 async def result(
     visit: AwaitsTask,
+    request: Request,
     task_id: TaskIdPath,
     wait: Annotated[
         float, Query(ge=0, le=3600, description="Seconds to wait for it; cut to what this API allows, a minute.")
@@ -37,10 +39,9 @@ async def result(
 
     With `wait` the answer comes as soon as the task ends, or when the time is over. The task goes on in any case.
     """
-    wait = min(wait, visit.site.settings.max_wait.total_seconds())
     if wait:
-        async with visit.site.kept_open():
-            ended = await _wait_for(visit, TaskId(task_id), wait)
+        async with waiting(visit.site, request, wait) as seconds:
+            ended = await _wait_for(visit, TaskId(task_id), seconds)
             if ended is not None:
                 return ended
     record = await find_task(visit, task_id, 0.0)

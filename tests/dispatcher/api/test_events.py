@@ -20,8 +20,7 @@ from dispatcher.api.following import follow
 from dispatcher.api.service import ApiService
 from dispatcher.api.settings import ApiSettings
 from dispatcher.api.site import Site
-from tests.dispatcher.api.conftest import Alternating, assert_problem, serving
-from tests.dispatcher.api.test_tasks import submitted
+from tests.dispatcher.api.conftest import Alternating, assert_problem, serving, submitted
 from tests.support.bus import wire_agent
 from tests.support.waiting import eventually
 
