@@ -17,14 +17,15 @@ MAX_TASKS: Final = 1000
 _ONE: Final[JsonDict] = {"capability": "text.count", "payload": {"text": "to be or not to be"}}
 
 
-def _without_pool(schema: dict[str, Any]) -> None:
+def _as_shown(schema: dict[str, Any]) -> None:
     schema.get("properties", {}).pop("pool", None)
+    schema["examples"] = [_ONE]
 
 
 class NewTask(TaskCreate):
     """A task to submit. Its `capability` may say more, as in `translate>=2[lang contains de]`."""
 
-    model_config = ConfigDict(json_schema_extra=_without_pool)
+    model_config = ConfigDict(json_schema_extra=_as_shown)
 
     @model_validator(mode="after")
     def _pool_is_in_the_query(self) -> Self:
