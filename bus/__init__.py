@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from bus.cancelling import CancelReport
     from bus.client import Client
     from bus.errors import (
+        ApiProblemError,
+        ApiUnavailableError,
         BusAddressError,
         BusUnavailableError,
         CallboardError,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     )
     from bus.filters import TaskFilter
     from bus.handle import TaskHandle
+    from bus.http_client import HttpClient
+    from bus.http_events import HttpEvent
     from bus.messages import Missed, OfDead, OfTimeOut, Overlap, ScheduleInfo, TaskError, TaskResult, TaskUpdate
     from bus.records import AgentInfo, AgentWorkload, Task, TaskCreate, TaskInDB, TaskQueueStatus
     from bus.requirement_text import format_requirement, parse_requirement
@@ -46,6 +50,8 @@ _HOMES: Final = {
     "bus.cancelling": ("CancelReport",),
     "bus.client": ("Client",),
     "bus.errors": (
+        "ApiProblemError",
+        "ApiUnavailableError",
         "BusAddressError",
         "BusUnavailableError",
         "CallboardError",
@@ -69,6 +75,8 @@ _HOMES: Final = {
     ),
     "bus.filters": ("TaskFilter",),
     "bus.handle": ("TaskHandle",),
+    "bus.http_client": ("HttpClient",),
+    "bus.http_events": ("HttpEvent",),
     "bus.messages": (
         "Missed",
         "OfDead",
@@ -93,6 +101,8 @@ __all__ = [
     "AgentStatus",
     "AgentWorkload",
     "AnyOf",
+    "ApiProblemError",
+    "ApiUnavailableError",
     "BusAddressError",
     "BusUnavailableError",
     "CallboardError",
@@ -101,6 +111,8 @@ __all__ = [
     "ClientClosedError",
     "Condition",
     "FailureReason",
+    "HttpClient",
+    "HttpEvent",
     "Missed",
     "NoLeaderError",
     "NotDeadError",

@@ -2,6 +2,8 @@
 
 CallboardError
 ├── BusUnavailableError      the server does not answer
+│   └── ApiUnavailableError  the REST API does not answer; of `HttpClient`
+├── ApiProblemError          the REST API refuses a request, for a reason that only it has; of `HttpClient`
 ├── SubmissionError          a task could not be submitted
 │   ├── PayloadTooLargeError
 │   └── QueueFullError       as many tasks wait as may
@@ -45,6 +47,30 @@ class BusUnavailableError(CallboardError):
         super().__init__(
             f"no Redis server answers at {url} ({cause}): start one with `callboard up`, or set CALLBOARD_REDIS_URL"
         )
+
+
+class ApiUnavailableError(BusUnavailableError):
+    """The REST API does not answer, or cannot serve now; the text says where it was looked for."""
+
+    def __init__(self, url: str, cause: str) -> None:
+        super().__init__(url, cause)
+        self.args = (
+            f"the REST API at {url} does not serve ({cause}): start one with `callboard api`, or set CALLBOARD_API_URL",
+        )
+
+
+class ApiProblemError(CallboardError):
+    """The REST API refuses a request: the token does not allow it, there is no such pool, a field is wrong.
+
+    `type` is the problem's name in docs/api.md, `request_id` names the request in the log of the API.
+    """
+
+    def __init__(self, type_: str, status: int, detail: str, request_id: str) -> None:
+        self.type = type_
+        self.status = status
+        self.detail = detail
+        self.request_id = request_id
+        super().__init__(f"the REST API answers {status} {type_} (request {request_id}): {detail}")
 
 
 class SubmissionError(CallboardError):

@@ -77,8 +77,8 @@ class Schedules:
             cron=cron,
             timezone=None if timezone == "UTC" else timezone,
             every=every.total_seconds() if isinstance(every, timedelta) else every,
-            start=_instant("start", start),
-            until=_instant("until", until),
+            start=instant_ms("start", start),
+            until=instant_ms("until", until),
             max_runs=max_runs,
             overlap=overlap,
             missed=missed,
@@ -179,7 +179,8 @@ def checked(schedule_id: str) -> str:
         raise ScheduleError(str(error)) from None
 
 
-def _instant(name: str, given: datetime | None) -> int | None:
+def instant_ms(name: str, given: datetime | None) -> int | None:
+    """Return an instant as messages have it. Raises `ScheduleError` for one of no time zone."""
     if given is None:
         return None
     if given.tzinfo is None:

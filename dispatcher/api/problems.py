@@ -110,18 +110,29 @@ class Problem(BaseModel):
     detail: str = Field(description="What is wrong this time, and what to do.")
     request_id: str = Field(description="Names the request in the log of the API process.")
     errors: tuple[FieldProblem, ...] = Field((), description="The fields at fault.")
+    facts: dict[str, str | int | None] | None = Field(
+        None,
+        description="What programs may want to know: the `status` of a task, the `bound` of a queue. May be absent.",
+    )
 
 
 class ProblemError(Exception):
     """Ends a request with a problem."""
 
     def __init__(
-        self, kind: Kind, detail: str, *, errors: Iterable[FieldProblem] = (), headers: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        errors: Iterable[FieldProblem] = (),
+        headers: Mapping[str, str] | None = None,
+        facts: Mapping[str, str | int | None] | None = None,
     ) -> None:
         self.kind = kind
         self.detail = detail
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
+        self.facts = None if facts is None else dict(facts)
         super().__init__(detail)
 
 
@@ -140,13 +151,16 @@ def problem_response(error: ProblemError, request_id: str) -> Response:
         detail=error.detail,
         request_id=request_id,
         errors=error.errors,
+        facts=error.facts,
     )
     headers = dict(error.headers)
     if kind.retry_after is not None:
         headers.setdefault("Retry-After", str(kind.retry_after))
     if kind is UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
-    return Response(problem.model_dump_json(), kind.status, headers, MEDIA_TYPE)
+    return Response(
+        problem.model_dump_json(exclude=None if error.facts else {"facts"}), kind.status, headers, MEDIA_TYPE
+    )
 
 
 def as_problem(error: BaseException) -> ProblemError | None:  # noqa: C901, PLR0911, PLR0912 - a table, read from the top
@@ -161,13 +175,17 @@ def as_problem(error: BaseException) -> ProblemError | None:  # noqa: C901, PLR0
         case UnknownScheduleError():
             return ProblemError(UNKNOWN_SCHEDULE, "it was never made, or was deleted: GET /api/v1/schedules")
         case NotRunningError():
-            return ProblemError(NOT_RUNNING, f"the task is {error.status}: there is nothing to end")
+            return ProblemError(
+                NOT_RUNNING, f"the task is {error.status}: there is nothing to end", facts={"status": error.status}
+            )
         case NotDeadError():
-            return ProblemError(NOT_DEAD, f"the task is {error.status}: only one that is FAILED is a dead letter")
+            detail = f"the task is {error.status}: only one that is FAILED is a dead letter"
+            return ProblemError(NOT_DEAD, detail, facts={"status": error.status})
         case PayloadTooLargeError():
             return ProblemError(BODY_TOO_LARGE, str(error))
         case QueueFullError():
-            return ProblemError(QUEUE_FULL, "nothing was stored: submit it again later")
+            of = {"pool": error.pool, "capability": error.capability, "bound": error.bound, "pending": error.pending}
+            return ProblemError(QUEUE_FULL, "nothing was stored: submit it again later", facts=of)
         case SubmissionError():
             return field_problem("body", str(error))
         case UnreadableTaskError():

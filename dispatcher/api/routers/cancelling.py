@@ -11,7 +11,6 @@ from bus.records import Run
 from dispatcher.api.admission import Caller, OperatesAnywhere, PoolQuery, site_of
 from dispatcher.api.json_bodies import JsonRoute
 from dispatcher.api.problems import BUSY, NO_LEADER, UNKNOWN_POOL, declared
-from dispatcher.api.schemas.many import Meant
 from dispatcher.api.schemas.tasks import CancelledTask, CancelRequest, CancelResponse, CancelStep, EndedTask
 from dispatcher.api.site import Site
 from dispatcher.api.waits import allow, unless_stopping, waiting
@@ -36,7 +35,7 @@ async def cancel(
     have ended, or when the time is over. Without a leader the answer is `no-leader`, and the next one does it.
     """
     site = site_of(request)
-    await admit(site, caller, asked, pool)
+    await admit(site, caller, asked.ids, pool)
     if (where := asked.conditions) is not None:
         allow(request, SWEEP_S)
         async with site.question():
@@ -50,9 +49,9 @@ async def cancel(
     return await _response(site, report)
 
 
-async def admit(site: Site, caller: Caller, asked: Meant, pool: str | None) -> None:
-    """Raise a problem if the caller may not, or tasks are of no pool that there is."""
-    pools: Iterable[str | None] = {task_pool(task_id) for task_id in asked.ids} or (pool,)
+async def admit(site: Site, caller: Caller, task_ids: Iterable[str], pool: str | None = None) -> None:
+    """Raise a problem if tasks, or without any `pool`, are of a pool that is none, or that the caller may not use."""
+    pools: Iterable[str | None] = {task_pool(task_id) for task_id in task_ids} or (pool,)
     for name in pools:
         caller.check_pool(name or site.settings.pool)
         await site.names(name)

@@ -74,7 +74,7 @@ async def requeue(
     `no-leader` a part may be, and asking again is harmless.
     """
     site = site_of(request)
-    await admit(site, caller, asked, pool)
+    await admit(site, caller, asked.ids, pool)
     if asked.conditions is not None:
         allow(request, SWEEP_S)
     async with site.question():
@@ -95,7 +95,7 @@ async def purge(
 ) -> DeadLettersDone:
     """Delete FAILED tasks for good, with all that is known of them; otherwise as `requeue`."""
     site = site_of(request)
-    await admit(site, caller, asked, pool)
+    await admit(site, caller, asked.ids, pool)
     if asked.conditions is not None:
         allow(request, SWEEP_S)
     async with site.question():

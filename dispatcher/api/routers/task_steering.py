@@ -71,7 +71,11 @@ async def retry(visit: OperatesTask, task_id: TaskIdPath, asked: RetryRequest | 
     if told.unknown:
         raise UnknownTaskError(task_id)
     if told.not_dead:
-        raise ProblemError(NOT_DEAD, f"the task is {record.status}: only one that is FAILED is tried again")
+        raise ProblemError(
+            NOT_DEAD,
+            f"the task is {record.status}: only one that is FAILED is tried again",
+            facts={"status": record.status},
+        )
     if told.refused:
         raise ProblemError(NEVER_VALID, "its payload was not kept: submit it anew, as it should be")
     return Requeued(task_id=task_id)
@@ -104,7 +108,7 @@ async def reprioritise(
     Of tasks by their ids the request is stored; by conditions it is done when the answer comes.
     """
     site = site_of(request)
-    await admit(site, caller, asked, pool)
+    await admit(site, caller, asked.ids, pool)
     if (where := asked.conditions) is None:
         await site.operations.reprioritise(asked.ids, asked.priority)
         return Reprioritised(priority=asked.priority, requested=asked.ids)

@@ -155,3 +155,15 @@ async def explain(visit: ReadsTask, task_id: TaskIdPath) -> Explanation:
 async def timeline(visit: ReadsTask, task_id: TaskIdPath) -> Timeline:
     """Return what has happened to a task so far: each attempt, by whom, and how it ended."""
     return timeline_of(await record_of_task(visit, task_id))
+
+
+@router.get("/{task_id}/children", summary="The children of a task", responses=declared(*OF_TASK))
+async def children(
+    visit: ReadsTask,
+    task_id: TaskIdPath,
+    limit: Annotated[int, Query(ge=1, le=500, description="Most tasks of the list.")] = 100,
+) -> TaskList:
+    """List the tasks that a task has submitted, the oldest first; the task's `children` says how many there are."""
+    await record_of_task(visit, task_id)
+    found = await visit.site.operations.children(task_id, limit=limit)
+    return TaskList(tasks=tuple(found), next=None)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, model_validator
 from pydantic.config import JsonDict
 
-from bus.messages import Seconds
+from bus.messages import Outcome, Seconds, TaskIdField
 from bus.records import Task, TaskCreate
 from bus.states import TaskPriority, TaskStatus
 from dispatcher.api.schemas.many import Meant
@@ -98,6 +98,27 @@ class UnfinishedTask(BaseModel):
     status: TaskStatus | None = Field(description="Its status; null while its submission waits to be read.")
     progress: float | None = Field(None, description="How far it is, from 0 to 1, if it has said so.")
     note: str | None = Field(None, description="What it has last said of itself.")
+
+
+class ResultsRequest(BaseModel):
+    """Tasks whose results are wanted."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", json_schema_extra={"examples": [{"task_ids": ["default.order-17"]}]}
+    )
+
+    task_ids: tuple[TaskIdField, ...] = Field(min_length=1, max_length=500, description="Their ids, of any pools.")
+
+
+class Results(BaseModel):
+    """The results of tasks: each that was named is in one of these."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+
+    ended: tuple[Outcome, ...] = Field(description="How they ended, well or badly: `status` says how.")
+    unfinished: tuple[str, ...] = Field(description="They have not ended yet: ask again.")
+    unknown: tuple[str, ...] = Field(description="They were never submitted, or have ended long ago.")
+    unreadable: tuple[str, ...] = Field((), description="Their records cannot be read: see the log.")
 
 
 class CancelRequest(Meant):

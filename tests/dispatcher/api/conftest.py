@@ -17,7 +17,7 @@ from tests.support.bus import WireAgent, running_dispatcher
 @asynccontextmanager
 async def serving(url: str, pool: str, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the API while the block runs; provides a client of it."""
-    service = ApiService(ApiSettings(redis_url=url, pool=pool, port=0, **settings))
+    service = ApiService(ApiSettings(redis_url=url, pool=pool, **{"port": 0, **settings}))
     stop, ready = asyncio.Event(), asyncio.Event()
     running = asyncio.create_task(service.run(stop, ready))
     try:

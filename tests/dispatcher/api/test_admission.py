@@ -35,7 +35,15 @@ def bearer(token: str) -> dict[str, str]:
 
 
 READS = (
-    *("/tasks", "/tasks/queue/status", "/tasks/{t}", "/tasks/{t}/explain", "/tasks/{t}/timeline", "/agents"),
+    *(
+        "/tasks",
+        "/tasks/queue/status",
+        "/tasks/{t}",
+        "/tasks/{t}/explain",
+        "/tasks/{t}/timeline",
+        "/tasks/{t}/children",
+        "/agents",
+    ),
     *("/agents/load", "/agents/workload", "/agents/a", "/agents/a/status", "/status", "/metrics", "/events"),
     *("/dead", "/dead/{t}", "/schedules", "/schedules/s"),
 )
@@ -43,6 +51,7 @@ OPERATIONS: list[tuple[str, str, Any, set[str]]] = [
     *(("GET", path, None, {"read"}) for path in READS),
     ("GET", "/tasks/{t}/result", None, {"read", "submit"}),
     ("GET", "/tasks/{t}/events", None, {"read", "submit"}),
+    ("POST", "/tasks/results", {"task_ids": ["{t}"]}, {"read", "submit"}),
     ("POST", "/tasks/plan", {"capability": "a"}, {"read"}),
     ("POST", "/tasks/dispatch", {"capability": "a"}, {"submit"}),
     ("POST", "/tasks/cancel", {"task_ids": ["{t}"]}, {"operate"}),

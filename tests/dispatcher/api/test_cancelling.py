@@ -68,12 +68,12 @@ async def test_each_step_of_what_runs_is_told_and_the_end_waited_for(api: Altern
 
             await eventually(heard)
         waiting = asyncio.create_task(step(wait=10))
-        await eventually(lambda: _is_watched(redis, pool, task_id))
+        await eventually(lambda: is_watched(redis, pool, task_id))
         await agent.report(results=({"task_id": task_id, "attempt": given.attempt, "status": "CANCELLED"},))
         assert await waiting == "finished"
 
 
-async def _is_watched(redis: Redis, pool: str, task_id: str) -> bool:
+async def is_watched(redis: Redis, pool: str, task_id: str) -> bool:
     run: Any = await redis.hget(f"callboard:{{{pool}}}:task:{task_id}", "run")
     return bool(from_json(run).get("watchers"))
 
