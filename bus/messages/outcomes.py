@@ -93,6 +93,7 @@ class Transition(BaseModel):
     reason: str | None = None
     progress: float | None = None
     note: str | None = None
+    capability: str | None = Field(None, description="What the task asks for; absent where an older leader has told.")
 
 
 class AgentTransition(BaseModel):

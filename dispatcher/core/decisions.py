@@ -153,6 +153,7 @@ class TaskTransition:
     reason: str | None
     progress: float | None
     note: str | None
+    capability: str | None = None
 
 
 @dataclass(slots=True)

@@ -81,6 +81,14 @@ async def test_events_are_filtered(orphan: httpx.AsyncClient, redis: Redis, pool
         assert kinds == ["gap", "RUNNING"]
 
 
+async def test_events_are_filtered_by_the_capability_of_their_tasks(api: Alternating) -> None:
+    async with following(api, capability=["text.count", "other"]) as events:
+        await submitted(api, capability="nobody.can")
+        wanted = await submitted(api)
+        _, _, data = await anext(events)
+        assert (data["task_id"], data["capability"]) == (wanted, "text.count")
+
+
 async def test_who_comes_back_goes_on_behind_the_last_event(orphan: httpx.AsyncClient, redis: Redis, pool: str) -> None:
     await publish(redis, pool, *(f"{pool}.{n}" for n in range(3)))
     entry = await publish(redis, pool, *(f"{pool}.{n}" for n in range(3, 6)))
