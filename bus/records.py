@@ -246,6 +246,15 @@ class TaskQueueStatus(BaseModel):
     dead: int = Field(description="FAILED tasks kept as dead letters.")
 
 
+class LoopBeat(BaseModel):
+    """When a loop of the leader was seen last, as it was published."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at: int = Field(description="When this was written; ms since the epoch.")
+    age: float = Field(description="Seconds for which it had been busy with one thing then; 0 while it waits for work.")
+
+
 class CapabilityWorkload(BaseModel):
     """What one agent has to do of one capability, and has done in its session under the present leader."""
 

@@ -282,6 +282,7 @@ class PoolDispatcher:
         while True:
             await asyncio.sleep(STANDING_EVERY_S)
             turn += 1
+            engine.pulse.beat("standing")
             self._ailment = None
             try:
                 await self._stand_once(engine, loads, prune=turn % PRUNE_EVERY == 0)
@@ -297,6 +298,9 @@ class PoolDispatcher:
     async def _stand_once(self, engine: Engine, loads: Workloads, *, prune: bool) -> None:
         scheduler = engine.scheduler
         report_standing(self._observer, scheduler)
+        if not self._intake.problems():
+            engine.pulse.beat("intake")
+        await self._ledger.publish(self._names.loops, engine.pulse.told(self._leadership.clock.now_ms()))
         await self._ledger.publish(self._names.load, await loads.look(scheduler))
         await self._ledger.publish(self._names.waiting, await reasons(scheduler))
         for topic in self._topics:
