@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from bus.cancelling import CancelReport
     from bus.client import Client
     from bus.errors import (
+        ApiProblemError,
+        ApiUnavailableError,
         BusAddressError,
         BusUnavailableError,
         CallboardError,
         ClientClosedError,
         NoLeaderError,
         NotDeadError,
+        NotRunningError,
         PayloadTooLargeError,
         QueueFullError,
         RequirementSyntaxError,
@@ -34,7 +37,9 @@ if TYPE_CHECKING:
     )
     from bus.filters import TaskFilter
     from bus.handle import TaskHandle
-    from bus.messages import Missed, OfDead, Overlap, ScheduleInfo, TaskError, TaskResult, TaskUpdate
+    from bus.http_client import HttpClient
+    from bus.http_events import HttpEvent
+    from bus.messages import Missed, OfDead, OfTimeOut, Overlap, ScheduleInfo, TaskError, TaskResult, TaskUpdate
     from bus.records import AgentInfo, AgentWorkload, Task, TaskCreate, TaskInDB, TaskQueueStatus
     from bus.requirement_text import format_requirement, parse_requirement
     from bus.requirements import AnyOf, Condition, Operator, Preference, TaskRequirement
@@ -45,12 +50,15 @@ _HOMES: Final = {
     "bus.cancelling": ("CancelReport",),
     "bus.client": ("Client",),
     "bus.errors": (
+        "ApiProblemError",
+        "ApiUnavailableError",
         "BusAddressError",
         "BusUnavailableError",
         "CallboardError",
         "ClientClosedError",
         "NoLeaderError",
         "NotDeadError",
+        "NotRunningError",
         "PayloadTooLargeError",
         "QueueFullError",
         "RequirementSyntaxError",
@@ -67,7 +75,18 @@ _HOMES: Final = {
     ),
     "bus.filters": ("TaskFilter",),
     "bus.handle": ("TaskHandle",),
-    "bus.messages": ("Missed", "OfDead", "Overlap", "ScheduleInfo", "TaskError", "TaskResult", "TaskUpdate"),
+    "bus.http_client": ("HttpClient",),
+    "bus.http_events": ("HttpEvent",),
+    "bus.messages": (
+        "Missed",
+        "OfDead",
+        "OfTimeOut",
+        "Overlap",
+        "ScheduleInfo",
+        "TaskError",
+        "TaskResult",
+        "TaskUpdate",
+    ),
     "bus.records": ("AgentInfo", "AgentWorkload", "Task", "TaskCreate", "TaskInDB", "TaskQueueStatus"),
     "bus.requirement_text": ("format_requirement", "parse_requirement"),
     "bus.requirements": ("AnyOf", "Condition", "Operator", "Preference", "TaskRequirement"),
@@ -82,6 +101,8 @@ __all__ = [
     "AgentStatus",
     "AgentWorkload",
     "AnyOf",
+    "ApiProblemError",
+    "ApiUnavailableError",
     "BusAddressError",
     "BusUnavailableError",
     "CallboardError",
@@ -90,10 +111,14 @@ __all__ = [
     "ClientClosedError",
     "Condition",
     "FailureReason",
+    "HttpClient",
+    "HttpEvent",
     "Missed",
     "NoLeaderError",
     "NotDeadError",
+    "NotRunningError",
     "OfDead",
+    "OfTimeOut",
     "Operator",
     "Overlap",
     "PayloadTooLargeError",

@@ -1,7 +1,7 @@
 """Looking at agents and steering them."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import monotonic
 from typing import Final, Literal
 
@@ -118,21 +118,11 @@ class AgentOperations:
         A request that is replaced is returned as it was last seen. After `timeout` seconds it is returned as it is
         then. Raises `NoLeaderError` when no leader takes it, and `UnknownAgentError`.
         """
-        began = monotonic()
-        seen: AgentRequest | None = None
-        while True:
-            info = await self.agent(agent_id, pool)
-            found = next((one for one in (info.request, info.update) if one is not None and one.id == request), None)
-            waited = monotonic() - began
-            if found is None and seen is not None:
-                return seen
-            seen = found
-            late = timeout is not None and waited >= timeout
-            if seen is not None and (late or seen.state in ENDED):
-                return seen
-            if seen is None and (late or waited >= CONFIRM_MS / 1000):
-                raise NoLeaderError(self._link.names(pool).pool, waited)
-            await asyncio.sleep(POLL_S)
+
+        async def look() -> AgentInfo:
+            return await self.agent(agent_id, pool)
+
+        return await follow(look, request, timeout, self._link.names(pool).pool)
 
     async def _ask_of(
         self,
@@ -158,3 +148,24 @@ class AgentOperations:
         )
         await self._link.command(self._link.names(pool), message)
         return request
+
+
+async def follow(
+    look: Callable[[], Awaitable[AgentInfo]], request: str, timeout: float | None, pool: str
+) -> AgentRequest:
+    """Look at an agent again and again until a request of it has come to its end; see `AgentOperations.wait_agent`."""
+    began = monotonic()
+    seen: AgentRequest | None = None
+    while True:
+        info = await look()
+        found = next((one for one in (info.request, info.update) if one is not None and one.id == request), None)
+        waited = monotonic() - began
+        if found is None and seen is not None:
+            return seen
+        seen = found
+        late = timeout is not None and waited >= timeout
+        if seen is not None and (late or seen.state in ENDED):
+            return seen
+        if seen is None and (late or waited >= CONFIRM_MS / 1000):
+            raise NoLeaderError(pool, waited)
+        await asyncio.sleep(POLL_S)

@@ -45,18 +45,30 @@ async def cancel_and_wait(
     timeout: float,
 ) -> CancelReport:
     """Cancel, and return what has come of it after `timeout` seconds at the latest; see `Client.cancel_and_wait`."""
+    return await settled(await begun(link, task_ids, reason=reason, by=by, grace=grace), handle_of, timeout)
+
+
+async def begun(
+    link: Link, task_ids: Iterable[str], *, reason: str, by: str, grace: float | None = None
+) -> CancelReport:
+    """Cancel, and return what has come of it when the leader has taken it. Raises `NoLeaderError`."""
     cancelled: list[str] = []
     not_live: list[tuple[PoolNames, str]] = []
-    under_way: list[TaskHandle[Any]] = []
+    under_way: list[str] = []
     for names, ids in link.parts(dict.fromkeys(task_ids)):
         asked = CancelTasks(task_ids=ids, reason=reason, by=by, grace=grace, reply_to=new_client_id())
         told = await _told(link, names, asked)
         cancelled += told.ended
         not_live += ((names, task_id) for task_id in told.not_live)
-        under_way += map(handle_of, told.under_way)
-    given_up: list[str] = []
+        under_way += told.under_way
     over, unknown = await _over(link, not_live)
-    ended = await _ended(under_way, timeout)
+    return CancelReport(cancelled=tuple(cancelled), over=over, unknown=tuple(unknown), under_way=tuple(under_way))
+
+
+async def settled(report: CancelReport, handle_of: Callable[[str], TaskHandle[Any]], timeout: float) -> CancelReport:
+    """Return the report with what comes, within `timeout` seconds, of the tasks that are under way in it."""
+    cancelled, given_up, over = list(report.cancelled), list(report.given_up), dict(report.over)
+    ended = await _ended([handle_of(task_id) for task_id in report.under_way], timeout)
     for handle in ended:
         outcome = handle.waiter.outcome.result()
         if outcome.status is not TaskStatus.CANCELLED:
@@ -65,13 +77,13 @@ async def cancel_and_wait(
             given_up.append(handle.id)
         else:
             cancelled.append(handle.id)
-    left = {handle.id for handle in under_way} - {handle.id for handle in ended}
+    told = {handle.id for handle in ended}
     return CancelReport(
         cancelled=tuple(cancelled),
         given_up=tuple(given_up),
         over=over,
-        unknown=tuple(unknown),
-        under_way=tuple(handle.id for handle in under_way if handle.id in left),
+        unknown=report.unknown,
+        under_way=tuple(task_id for task_id in report.under_way if task_id not in told),
     )
 
 

@@ -61,6 +61,7 @@ class DeadLetters:
         where: TaskFilter | str | None = None,
         priority: TaskPriority | None = None,
         reason: str = "",
+        by: str | None = None,
         pool: str | None = None,
         timeout: float = ANSWERS_S,
     ) -> OfDead:
@@ -76,8 +77,8 @@ class DeadLetters:
         told = OfDead()
         async for names, ids in self._parts(task_ids, where, pool):
             me = new_client_id()
-            by = self._link.client_id
-            asked = RequeueDead(task_ids=ids, priority=priority, reason=reason, by=by, reply_to=me)
+            who = by or self._link.client_id
+            asked = RequeueDead(task_ids=ids, priority=priority, reason=reason, by=who, reply_to=me)
             told = _both(told, await self._answers(names, asked, timeout))
         return told
 
@@ -86,6 +87,7 @@ class DeadLetters:
         task_ids: Iterable[str] = (),
         *,
         where: TaskFilter | str | None = None,
+        by: str | None = None,
         pool: str | None = None,
         timeout: float = ANSWERS_S,
     ) -> OfDead:
@@ -95,7 +97,7 @@ class DeadLetters:
         """
         told = OfDead()
         async for names, ids in self._parts(task_ids, where, pool):
-            asked = PurgeDead(task_ids=ids, by=self._link.client_id, reply_to=new_client_id())
+            asked = PurgeDead(task_ids=ids, by=by or self._link.client_id, reply_to=new_client_id())
             told = _both(told, await self._answers(names, asked, timeout))
         return told
 

@@ -2,6 +2,8 @@
 
 CallboardError
 ├── BusUnavailableError      the server does not answer
+│   └── ApiUnavailableError  the REST API does not answer; of `HttpClient`
+├── ApiProblemError          the REST API refuses a request, for a reason that only it has; of `HttpClient`
 ├── SubmissionError          a task could not be submitted
 │   ├── PayloadTooLargeError
 │   └── QueueFullError       as many tasks wait as may
@@ -15,6 +17,7 @@ CallboardError
 ├── NoLeaderError            a question that only the leader can answer was not answered in time
 ├── UnknownTaskError         the ledger has no such task
 ├── NotDeadError             the task is no dead letter
+├── NotRunningError          the task, or the attempt that was meant, does not run
 ├── UnreadableTaskError      the ledger has the task, and this program cannot read its record
 ├── UnknownAgentError        the pool knows no such agent
 ├── ScheduleError            a schedule cannot be, or cannot do what it was asked for
@@ -44,6 +47,30 @@ class BusUnavailableError(CallboardError):
         super().__init__(
             f"no Redis server answers at {url} ({cause}): start one with `callboard up`, or set CALLBOARD_REDIS_URL"
         )
+
+
+class ApiUnavailableError(BusUnavailableError):
+    """The REST API does not answer, or cannot serve now; the text says where it was looked for."""
+
+    def __init__(self, url: str, cause: str) -> None:
+        super().__init__(url, cause)
+        self.args = (
+            f"the REST API at {url} does not serve ({cause}): start one with `callboard api`, or set CALLBOARD_API_URL",
+        )
+
+
+class ApiProblemError(CallboardError):
+    """The REST API refuses a request: the token does not allow it, there is no such pool, a field is wrong.
+
+    `type` is the problem's name in docs/api.md, `request_id` names the request in the log of the API.
+    """
+
+    def __init__(self, type_: str, status: int, detail: str, request_id: str) -> None:
+        self.type = type_
+        self.status = status
+        self.detail = detail
+        self.request_id = request_id
+        super().__init__(f"the REST API answers {status} {type_} (request {request_id}): {detail}")
 
 
 class SubmissionError(CallboardError):
@@ -153,6 +180,17 @@ class NotDeadError(CallboardError):
         self.task_id = task_id
         self.status = status
         super().__init__(f"task {task_id} is {status}, and no dead letter: `callboard tasks get` shows it")
+
+
+class NotRunningError(CallboardError):
+    """The task, or the attempt of it that was meant, does not run: there is nothing that could be overdue."""
+
+    def __init__(self, task_id: str, status: str, attempt: int | None = None) -> None:
+        self.task_id = task_id
+        self.status = status
+        self.attempt = attempt
+        what = f"task {task_id}" if attempt is None else f"attempt {attempt} of task {task_id}"
+        super().__init__(f"{what} does not run (the task is {status}): `callboard tasks get` shows what does")
 
 
 class UnreadableTaskError(CallboardError):

@@ -72,7 +72,7 @@ class LedgerView:
             look_at -= 1
             if row[0] is None:
                 continue
-            task, facts = _listed(self._names.pool, task_id, row)
+            task, facts = listed(self._names.pool, task_id, row)
             if where.matches(facts):
                 found.append(task)
         return found
@@ -92,7 +92,7 @@ class LedgerView:
                     yield task_id
                 continue
             for task_id, row in zip(page, await self._read(page), strict=True):
-                if row[0] is not None and where.matches(_listed(self._names.pool, task_id, row)[1]):
+                if row[0] is not None and where.matches(listed(self._names.pool, task_id, row)[1]):
                     yield task_id
 
     async def _rows(self, where: TaskFilter) -> AsyncIterator[tuple[str, Any]]:
@@ -196,6 +196,13 @@ class LedgerView:
             found += await self._schedules([raw.decode() for raw in ids[start : start + PAGE]])
         return sorted(found, key=lambda info: info.spec.id)
 
+    async def schedule_page(self, after: str, limit: int) -> tuple[list[ScheduleInfo], str | None]:
+        """Return at most `limit` schedules behind the id `after`, by id, and the last id if there are more."""
+        keys: Any = await self._redis.hkeys(self._names.notes(SCHEDULES_NOTE))
+        ids = sorted(found for raw in keys if (found := raw.decode()) > after)
+        page = ids[:limit]
+        return await self._schedules(page) if page else [], page[-1] if len(ids) > limit else None
+
     async def schedule(self, schedule_id: str) -> ScheduleInfo | None:
         """Return one schedule, or None."""
         found = await self._schedules([schedule_id])
@@ -264,10 +271,10 @@ class ListedSpec(BaseModel):
 
 def listed_task(pool: str, task_id: str, row: Sequence[bytes | None]) -> Task:
     """Make the view of a record's fields state, spec and run, of which a list shows thousands."""
-    return _listed(pool, task_id, row)[0]
+    return listed(pool, task_id, row)[0]
 
 
-def _listed(pool: str, task_id: str, row: Sequence[bytes | None]) -> tuple[Task, TaskFacts]:
+def listed(pool: str, task_id: str, row: Sequence[bytes | None]) -> tuple[Task, TaskFacts]:
     """Return the view of a record, and what a filter may ask of it."""
     state, spec_json, run_json = row
     guard = Guard.parse((state or b"").decode())

@@ -144,6 +144,11 @@ class PoolNames:
         return f"{self.root}load"
 
     @property
+    def loops(self) -> str:
+        """Hash: `LoopBeat` of each loop of the leader; refreshed by it, short-lived."""
+        return f"{self.root}loops"
+
+    @property
     def bounds(self) -> str:
         """Hash: how many tasks may wait, by capability; `*` is the pool. A note, which submissions look at."""
         return self.notes("bounds")

@@ -246,8 +246,34 @@ class TaskQueueStatus(BaseModel):
     dead: int = Field(description="FAILED tasks kept as dead letters.")
 
 
+class LoopBeat(BaseModel):
+    """When a loop of the leader was seen last, as it was published."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at: int = Field(description="When this was written; ms since the epoch.")
+    age: float = Field(description="Seconds for which it had been busy with one thing then; 0 while it waits for work.")
+
+
+class CapabilityWorkload(BaseModel):
+    """What one agent has to do of one capability, and has done in its session under the present leader."""
+
+    model_config = ConfigDict(frozen=True)
+
+    capability: str
+    running: int = Field(description="Tasks of it that run in the agent.")
+    prefetched: int = Field(description="Tasks of it that were given to the agent, which it has not begun.")
+    completed: int = Field(description="Tasks of it that the agent has completed.")
+    failed: int = Field(description="Attempts at it that have failed in the agent.")
+    rate: float = Field(description="Tasks completed per second, an average of about the last minute.")
+    failure_rate: float = Field(description="Attempts failed per second, alike.")
+    p50: float | None = Field(None, description="Seconds that half of the completed tasks ran at most, within 5 %.")
+    p90: float | None = Field(None, description="Seconds that nine of ten ran at most; recent tasks count most.")
+    p99: float | None = Field(None, description="Seconds that all but one of a hundred ran at most.")
+
+
 class AgentWorkload(BaseModel):
-    """What one agent has to do, and has done in its session."""
+    """What one agent has to do, and has done in its session under the present leader."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -258,6 +284,12 @@ class AgentWorkload(BaseModel):
     assigned: int
     completed: int = 0
     failed: int = 0
+    rate: float = Field(0.0, description="Tasks completed per second, an average of about the last minute.")
+    failure_rate: float = Field(0.0, description="Attempts failed per second, alike.")
+    start_latency: float = Field(0.0, description="Seconds from assignment to start, a moving average.")
+    capabilities: tuple[CapabilityWorkload, ...] = Field(
+        (), description="The same of each capability that it has, or had, tasks of."
+    )
 
 
 class AgentRecord(BaseModel):

@@ -77,14 +77,19 @@ class Schedules:
             cron=cron,
             timezone=None if timezone == "UTC" else timezone,
             every=every.total_seconds() if isinstance(every, timedelta) else every,
-            start=_instant("start", start),
-            until=_instant("until", until),
+            start=instant_ms("start", start),
+            until=instant_ms("until", until),
             max_runs=max_runs,
             overlap=overlap,
             missed=missed,
         )
-        me = new_client_id()
-        command = PutSchedule(schedule=spec, if_absent=if_absent, reply_to=me)
+        return await self.put_spec(spec, if_absent=if_absent, pool=pool, timeout=timeout)
+
+    async def put_spec(
+        self, spec: ScheduleSpec, *, if_absent: bool = False, pool: str | None = None, timeout: float = ANSWER_S
+    ) -> ScheduleInfo:
+        """Put a schedule that `schedule_of` has made; otherwise as `put`."""
+        command = PutSchedule(schedule=spec, if_absent=if_absent, reply_to=new_client_id())
         return _in_force(await self._ask(self._link.names(pool), command, timeout))
 
     async def list(self, pool: str | None = None) -> "list[ScheduleInfo]":
@@ -174,7 +179,8 @@ def checked(schedule_id: str) -> str:
         raise ScheduleError(str(error)) from None
 
 
-def _instant(name: str, given: datetime | None) -> int | None:
+def instant_ms(name: str, given: datetime | None) -> int | None:
+    """Return an instant as messages have it. Raises `ScheduleError` for one of no time zone."""
     if given is None:
         return None
     if given.tzinfo is None:

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from time import monotonic
 from typing import Final
 
-from bus.errors import UnknownTaskError
+from bus.errors import NotRunningError, UnknownTaskError
 from bus.explanations import Explanation
 from bus.filters import TaskFilter
 from bus.ids import TaskId, new_client_id, task_pool
@@ -16,10 +16,12 @@ from bus.messages import (
     CancelMatching,
     CancelTasks,
     Explain,
+    OfTimeOut,
     Plan,
     Reprioritise,
     ReprioritiseMatching,
     TaskFields,
+    TimeOutTask,
 )
 from bus.records import Task, TaskCreate, TaskInDB, TaskQueueStatus
 from bus.states import TaskPriority, TaskStatus
@@ -66,7 +68,13 @@ class TaskOperations:
             await self._link.command(names, asked)
 
     async def cancel_matching(
-        self, where: TaskFilter | str, reason: str = "", *, pool: str | None = None, timeout: float = SWEEP_S
+        self,
+        where: TaskFilter | str,
+        reason: str = "",
+        *,
+        by: str | None = None,
+        pool: str | None = None,
+        timeout: float = SWEEP_S,
     ) -> int:
         """Cancel every live task that matches and was submitted before; return how many that were.
 
@@ -77,16 +85,22 @@ class TaskOperations:
         seconds: the command is stored all the same, and will be done.
         """
         asked = CancelMatching(
-            where=self._link.filter(where), reason=reason, by=self._link.client_id, reply_to=new_client_id()
+            where=self._link.filter(where), reason=reason, by=by or self._link.client_id, reply_to=new_client_id()
         )
         return await self._sweep(asked, pool, timeout)
 
     async def reprioritise_matching(
-        self, where: TaskFilter | str, priority: TaskPriority, *, pool: str | None = None, timeout: float = SWEEP_S
+        self,
+        where: TaskFilter | str,
+        priority: TaskPriority,
+        *,
+        by: str | None = None,
+        pool: str | None = None,
+        timeout: float = SWEEP_S,
     ) -> int:
         """Give every live task that matches another priority; return how many. Otherwise as `cancel_matching`."""
         asked = ReprioritiseMatching(
-            where=self._link.filter(where), priority=priority, by=self._link.client_id, reply_to=new_client_id()
+            where=self._link.filter(where), priority=priority, by=by or self._link.client_id, reply_to=new_client_id()
         )
         return await self._sweep(asked, pool, timeout)
 
@@ -105,6 +119,37 @@ class TaskOperations:
         """Ask that tasks have another priority; returns when the request is stored. Ended ones stay as they are."""
         for names, part in self._link.parts(task_ids):
             await self._link.command(names, Reprioritise(task_ids=part, priority=priority))
+
+    async def timeout(
+        self,
+        task_id: str,
+        reason: str = "",
+        *,
+        attempt: int | None = None,
+        by: str | None = None,
+        timeout: float = ANSWER_S,
+    ) -> OfTimeOut:
+        """Declare the attempt of a running task overdue: it ends as if its `run_timeout` were over, at once.
+
+        The task is tried again or FAILED, as its retry policy says; the answer has its status. The agent is told to
+        stop the code, and what it still reports of the attempt does not count: a next attempt may begin before it has
+        stopped. `attempt` is the one that is meant, the one that the ledger shows now if None, and no other is hit.
+
+        Raises `NotRunningError` when that attempt does not run, `UnknownTaskError`, and `NoLeaderError` when nobody
+        answers within `timeout` seconds: the command is stored, and will be done if the attempt still runs.
+        """
+        record = await self.get(task_id)
+        meant = attempt or record.attempt
+        if record.status is not TaskStatus.RUNNING or record.attempt != meant:
+            raise NotRunningError(task_id, record.status, attempt)
+        me = new_client_id()
+        asked = TimeOutTask(task_id=task_id, attempt=meant, reason=reason, by=by or self._link.client_id, reply_to=me)
+        told = (await self._link.question(self._link.names_of(task_id), asked, me, timeout)).timed_out
+        if told is None:  # it has ended meanwhile
+            raise NotRunningError(task_id, (await self.get(task_id)).status, attempt)
+        if not told.done:
+            raise NotRunningError(task_id, told.status, attempt)
+        return told
 
     async def explain(self, task_id: str, *, timeout: float = ANSWER_S) -> Explanation:
         """Ask the leader why a task waits, in numbers, or why it is where it is.

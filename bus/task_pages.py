@@ -7,21 +7,22 @@ on meanwhile is listed at least once; only one that goes back, to be tried again
 """
 
 import base64
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
 
 from bus.connection import Redis
+from bus.filters import TaskFacts, TaskFilter
 from bus.ids import task_pool
-from bus.ledger_view import listed_task
+from bus.ledger_view import listed
 from bus.names import PoolNames
 from bus.records import Task
 from bus.script import Script
-from bus.states import TERMINAL, TaskPriority, TaskStatus
+from bus.states import TERMINAL, TaskStatus
 
 LOG = logging.getLogger("callboard.client")
 
@@ -36,33 +37,6 @@ LOOKED_AT: Final = 500
 
 class InvalidCursorError(ValueError):
     """A cursor is none of ours, or belongs to another list."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskFilter:
-    """What is asked for; what is empty does not matter. `statuses` chooses indexes, all else looks at records."""
-
-    statuses: frozenset[TaskStatus] = frozenset()
-    capability: str | None = None
-    priority: TaskPriority | None = None
-    agent_id: str | None = None
-    tag: str | None = None
-
-    def fits(self, task: Task) -> bool:
-        """Tell whether a task is asked for."""
-        return (
-            (not self.statuses or task.status in self.statuses)
-            and self.capability in (None, task.capability)
-            and self.priority in (None, task.priority)
-            and self.agent_id in (None, task.agent_id)
-            and (self.tag is None or self.tag in task.tags)
-        )
-
-    @property
-    def mark(self) -> str:
-        """A text that cursors of this list have, and those of other lists have not."""
-        parts = (*sorted(self.statuses), self.capability, self.priority, self.agent_id, self.tag)
-        return "|".join("" if part is None else str(part) for part in parts)
 
 
 class TaskPage(NamedTuple):
@@ -85,8 +59,13 @@ _ENDED: Final = _Index("e", lambda names: names.finished, "desc")
 _DEAD: Final = _Index("x", lambda names: names.dead, "desc")
 
 
-def _indexes(statuses: frozenset[TaskStatus]) -> Sequence[_Index]:
-    wanted = statuses or frozenset(TaskStatus)
+def _indexes(where: TaskFilter) -> Sequence[_Index]:
+    """Return the indexes in which matching tasks may stand, in the order in which tasks go through them."""
+    wanted = frozenset(where.status or TaskStatus)
+    if where.reason:
+        wanted &= {TaskStatus.FAILED}
+    if where.ended_after is not None or where.ended_before is not None:
+        wanted &= TERMINAL
     found: list[_Index] = []
     if TaskStatus.PENDING in wanted:
         found += [_DELAYED, _WAITING]
@@ -118,18 +97,19 @@ class TaskPages:
         A page may be short, or empty, and not the last: one looks at `LOOKED_AT` records at most. Ended tasks come
         latest first. Raises `InvalidCursorError`.
         """
-        indexes = _indexes(wanted.statuses)
+        indexes = _indexes(wanted)
+        every = wanted.model_copy(update={"status": ()}).empty
         place = _Place(0) if cursor is None else self._decode(cursor, wanted, indexes)
         found: list[Task] = []
         looked_at = 0
         while place.at < len(indexes):
-            count = min(CHUNK, limit - len(found)) if wanted == TaskFilter(wanted.statuses) else CHUNK
+            count = min(CHUNK, limit - len(found)) if every else CHUNK
             members = await self._members(indexes[place.at], place, count)
             for (member, score), task in zip(members, await self._tasks(members), strict=True):
                 place = _Place(place.at, score, member)
                 looked_at += 1
-                if task is not None and wanted.fits(task):
-                    found.append(task)
+                if task is not None and wanted.matches(task[1]):
+                    found.append(task[0])
                     if len(found) == limit:
                         return TaskPage(found, _encode(place, wanted, indexes))
             if len(members) < count:
@@ -143,19 +123,19 @@ class TaskPages:
         flat: list[bytes] = await PAGE.run(self._redis, [index.key(self._names)], args)
         return [(member.decode(), score.decode()) for member, score in list(pairwise(flat))[::2]]
 
-    async def _tasks(self, members: Sequence[tuple[str, str]]) -> list[Task | None]:
+    async def _tasks(self, members: Sequence[tuple[str, str]]) -> list[tuple[Task, TaskFacts] | None]:
         if not members:
             return []
         rows: list[Any] = await RECORDS.run(self._redis, [self._names.task(member) for member, _ in members], [])
         return list(self._read(members, rows))
 
-    def _read(self, members: Sequence[tuple[str, str]], rows: Sequence[Any]) -> Iterator[Task | None]:
+    def _read(self, members: Sequence[tuple[str, str]], rows: Sequence[Any]) -> Iterator[tuple[Task, TaskFacts] | None]:
         for (member, _), row in zip(members, rows, strict=True):
             if row[0] is None:
                 yield None  # its retention is over, and the index not pruned yet
                 continue
             try:
-                yield listed_task(self._names.pool, member, row)
+                yield listed(self._names.pool, member, row)
             except ValueError:
                 LOG.exception("task %s is left out of a list: its record cannot be read", member)
                 yield None
@@ -165,7 +145,7 @@ class TaskPages:
             letter, score, member, mark = from_json(base64.b64decode(cursor, altchars=b"-_", validate=True))
             at = [index.letter for index in indexes].index(letter)
             place = _Place(at, repr(float(score)), member)
-            ours = mark == wanted.mark and task_pool(member) == self._names.pool
+            ours = mark == _mark(wanted) and task_pool(member) == self._names.pool
         except (ValueError, TypeError):
             raise InvalidCursorError("this is no cursor: use `next` of the page before, or none") from None
         if not ours:
@@ -174,5 +154,11 @@ class TaskPages:
 
 
 def _encode(place: _Place, wanted: TaskFilter, indexes: Sequence[_Index]) -> str:
-    parts = (indexes[place.at].letter, place.score, place.member, wanted.mark)
+    parts = (indexes[place.at].letter, place.score, place.member, _mark(wanted))
     return base64.urlsafe_b64encode(to_json(parts)).decode()
+
+
+def _mark(wanted: TaskFilter) -> str:
+    """Return a text that cursors of this list have, and those of other lists have not."""
+    asked = wanted.model_copy(update={"status": tuple(sorted(wanted.status)), "tags": tuple(sorted(wanted.tags))})
+    return hashlib.blake2b(asked.model_dump_json(exclude_defaults=True).encode(), digest_size=9).hexdigest()

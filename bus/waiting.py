@@ -235,9 +235,9 @@ class Outcomes:
             if not waiter.outcome.done():
                 self._judge(waiter, row, unread)
 
-    def _judge(self, waiter: Waiter, row: Any, unread: list[Any]) -> None:  # noqa: ANN401 - see `_outcome`
+    def _judge(self, waiter: Waiter, row: Any, unread: list[Any]) -> None:  # noqa: ANN401 - see `outcome_of`
         try:
-            found = _outcome(waiter.task_id, row)
+            found = outcome_of(waiter.task_id, row)
         except UnknownTaskError as error:
             # A count that was refused is no nothing: then nobody is told that a task is unknown.
             if unread == [0] * len(unread) and monotonic() - waiter.added > UNKNOWN_AFTER_S:
@@ -255,7 +255,7 @@ class Outcomes:
         waiter.outcome.exception()  # seen: nobody need be waiting
 
 
-def _outcome(task_id: TaskId, row: Any) -> Outcome | None:  # noqa: ANN401 - what the server says, an error included
+def outcome_of(task_id: TaskId, row: Any) -> Outcome | None:  # noqa: ANN401 - what the server says, an error included
     """Return the outcome that a record's state, run and result tell, just as the leader tells it; None before the end.
 
     Raises `UnknownTaskError` if there is no record, and almost anything if it cannot be read.

@@ -37,6 +37,7 @@ from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import ConflictError, FencedError, Inputs, Ledger
 from dispatcher.loading import load_guards
 from dispatcher.observer import DispatcherObserver
+from dispatcher.pulse import Pulse
 from dispatcher.reporting import report_pass
 from dispatcher.revival import speaks_of_the_dead, with_records
 from dispatcher.translate import entry_ms
@@ -129,6 +130,8 @@ class Engine:
         self._observer = observer
         self._suspects = suspects
         self._decided: asyncio.Queue[_Pass] = asyncio.Queue(maxsize=1)
+        self.pulse = Pulse()
+        """Whether the loops go round; those around the engine are noted in it, too."""
         self._extra: list[Event] = []
         self._phantoms: set[str] = set()
         """Such tasks that passes may still speak of which were decided before the scheduler had heard of it."""
@@ -162,7 +165,9 @@ class Engine:
 
     async def _decide(self) -> None:
         while True:
+            self.pulse.idle("decide")
             await self._inbox.wait(self._idle_for())
+            self.pulse.beat("decide")
             # However much there is to do: the lease is renewed, and the server read, between two passes.
             await asyncio.sleep(0)
             portions = self._inbox.take()
@@ -220,7 +225,9 @@ class Engine:
 
     async def _commit(self) -> None:
         while True:
+            self.pulse.idle("commit")
             work = await self._decided.get()
+            self.pulse.beat("commit")
             began = time.perf_counter()
             self._phantoms -= work.withdrawn
             if self._phantoms:
@@ -274,6 +281,7 @@ class Engine:
 
     async def _renew(self) -> None:
         while True:
+            self.pulse.beat("renew")
             await asyncio.sleep(RENEW_EVERY_S)
             try:
                 if not await self._leadership.renew():
@@ -289,6 +297,7 @@ class Engine:
     async def _watch_horizon(self) -> None:
         """Tell the scheduler up to when all that agents wrote has been consumed, and how long nobody could see them."""
         while True:
+            self.pulse.beat("horizon")
             await asyncio.sleep(HORIZON_EVERY_S)
             asked = monotonic_ms()
             try:

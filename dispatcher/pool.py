@@ -33,10 +33,11 @@ from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import Ledger, LedgerLimits
 from dispatcher.loading import load_agents, load_notes, load_tasks
 from dispatcher.observer import DispatcherObserver
-from dispatcher.reporting import reasons, report_standing, workloads
+from dispatcher.reporting import reasons, report_standing
 from dispatcher.salvage import salvage_report
 from dispatcher.strays import StraySearch
 from dispatcher.translate import arrival_of
+from dispatcher.workloads import Workloads
 
 LOG = logging.getLogger("callboard.dispatcher")
 
@@ -277,13 +278,14 @@ class PoolDispatcher:
     async def _stand(self, engine: Engine) -> None:
         """Publish, for people and for Prometheus, how things stand."""
         turn = 0
-        strays = StraySearch(self._redis, self._names)
+        strays, loads = StraySearch(self._redis, self._names), Workloads()
         while True:
             await asyncio.sleep(STANDING_EVERY_S)
             turn += 1
+            engine.pulse.beat("standing")
             self._ailment = None
             try:
-                await self._stand_once(engine, prune=turn % PRUNE_EVERY == 0)
+                await self._stand_once(engine, loads, prune=turn % PRUNE_EVERY == 0)
                 if turn % PRUNE_EVERY == 0:
                     async for found in strays.look(engine.scheduler):
                         engine.add(found)
@@ -293,10 +295,13 @@ class PoolDispatcher:
                 self._observer.defect()
                 LOG.exception("pool %s: how things stand cannot be told", self.pool)
 
-    async def _stand_once(self, engine: Engine, *, prune: bool) -> None:
+    async def _stand_once(self, engine: Engine, loads: Workloads, *, prune: bool) -> None:
         scheduler = engine.scheduler
         report_standing(self._observer, scheduler)
-        await self._ledger.publish(self._names.load, workloads(scheduler))
+        if not self._intake.problems():
+            engine.pulse.beat("intake")
+        await self._ledger.publish(self._names.loops, engine.pulse.told(self._leadership.clock.now_ms()))
+        await self._ledger.publish(self._names.load, await loads.look(scheduler))
         await self._ledger.publish(self._names.waiting, await reasons(scheduler))
         for topic in self._topics:
             self._observer.backlog(topic.name, await self._redis.xlen(topic.stream))

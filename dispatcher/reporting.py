@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from heapq import nlargest
 from typing import Final
 
-from bus.records import AgentWorkload
-from bus.states import AgentStatus, TaskStatus
 from dispatcher.core.decisions import Decisions, Ended
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.core.waiting import why_waiting
@@ -85,26 +83,6 @@ def report_standing(observer: DispatcherObserver, scheduler: Scheduler) -> None:
             for agent in fleet.agents.values()
         ]
     )
-
-
-def workloads(scheduler: Scheduler) -> Mapping[str, str]:
-    """Return the JSON of each agent's `AgentWorkload`, by its id."""
-    loads: dict[str, str] = {}
-    for agent in scheduler.board.fleet.agents.values():
-        running = sum(1 for task in agent.tasks.values() if task.status is TaskStatus.RUNNING)
-        status = agent.status
-        if status in (AgentStatus.IDLE, AgentStatus.RUNNING):
-            status = AgentStatus.RUNNING if agent.tasks else AgentStatus.IDLE
-        loads[agent.id] = AgentWorkload(
-            agent_id=agent.id,
-            status=status,
-            slots=agent.slots,
-            running=running,
-            assigned=len(agent.tasks) - running,
-            completed=agent.completed,
-            failed=agent.failed,
-        ).model_dump_json()
-    return loads
 
 
 async def reasons(scheduler: Scheduler) -> Mapping[str, str]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Reprioritise,
         ReprioritiseMatching,
         RequeueDead,
+        TimeOutTask,
         UpdateAgent,
         WatchTasks,
     )
@@ -49,7 +50,17 @@ if TYPE_CHECKING:
         Tag,
         TaskIdField,
     )
-    from bus.messages.outcomes import AgentTransition, EventBatch, OfCancel, OfDead, Outcome, Reply, Swept, Transition
+    from bus.messages.outcomes import (
+        AgentTransition,
+        EventBatch,
+        OfCancel,
+        OfDead,
+        OfTimeOut,
+        Outcome,
+        Reply,
+        Swept,
+        Transition,
+    )
     from bus.messages.reports import HandBack, Report, TaskError, TaskResult, TaskUpdate
     from bus.messages.schedules import (
         MAX_SCHEDULE_BYTES,
@@ -99,6 +110,7 @@ __all__ = [
     "Missed",
     "OfCancel",
     "OfDead",
+    "OfTimeOut",
     "Outcome",
     "Overlap",
     "PauseSchedule",
@@ -136,6 +148,7 @@ __all__ = [
     "TaskIdField",
     "TaskResult",
     "TaskUpdate",
+    "TimeOutTask",
     "Transition",
     "TriggerSchedule",
     "Unregister",

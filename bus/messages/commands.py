@@ -23,6 +23,19 @@ class CancelTasks(Message):
     reply_to: SessionField | None = Field(None, description="Client that is told at once what has come of each.")
 
 
+class TimeOutTask(Message):
+    """Declare the attempt of a RUNNING task overdue: it ends as if its run_timeout were over."""
+
+    type: Literal["timeout"] = "timeout"
+    task_id: TaskIdField
+    attempt: int | None = Field(None, ge=1, description="The attempt that is meant; absent: whichever runs.")
+    reason: str = Field("", max_length=1000)
+    by: str = Field("", max_length=200)
+    reply_to: SessionField | None = Field(
+        None, description="Client that is told what came of it, as `Reply.timed_out`."
+    )
+
+
 class Reprioritise(Message):
     """Give tasks another priority; those that have ended stay as they are."""
 
@@ -127,6 +140,7 @@ class Command(
         Annotated[
             CancelTasks
             | CancelMatching
+            | TimeOutTask
             | Reprioritise
             | ReprioritiseMatching
             | RequeueDead

@@ -47,6 +47,16 @@ class OfDead(BaseModel):
     refused: tuple[str, ...] = Field((), description="Their submissions were wrong: there is nothing that could run.")
 
 
+class OfTimeOut(BaseModel):
+    """What has come of declaring a task's attempt overdue."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    done: bool = Field(description="False: nothing was changed, for it is not that attempt that runs.")
+    status: TaskStatus = Field(description="The task's status now: PENDING if it is tried again, FAILED if not.")
+    attempt: int = Field(description="The attempt that was ended; else the task's latest.")
+
+
 class Swept(BaseModel):
     """How far a command that speaks of all tasks of a kind has come."""
 
@@ -63,6 +73,7 @@ class Reply(Message):
     explanation: Explanation | None = Field(None, description="Answer to `explain` or `plan`.")
     cancel: OfCancel | None = Field(None, description="Answer to `cancel`; of many tasks there are several.")
     dead: OfDead | None = Field(None, description="Answer to `requeue` or `purge`; of many tasks there are several.")
+    timed_out: OfTimeOut | None = Field(None, description="Answer to `timeout`, unless it is `unknown`.")
     swept: Swept | None = Field(None, description="Answers to `cancel_matching` or `reprioritise_matching`.")
     unknown: bool = Field(default=False, description="What was asked about is not live: see its record.")
     schedule: ScheduleInfo | None = Field(None, description="A schedule as it is in force now.")
@@ -82,6 +93,7 @@ class Transition(BaseModel):
     reason: str | None = None
     progress: float | None = None
     note: str | None = None
+    capability: str | None = Field(None, description="What the task asks for; absent where an older leader has told.")
     chunk: str | None = None
     """A piece of what it puts out as it runs."""
 

@@ -219,6 +219,31 @@ def _show_cancelled(report: CancelReport, *, as_json: bool) -> int:
 
 
 @tasks.command
+async def timeout(
+    task_id: _TaskId,
+    /,
+    *,
+    attempt: Annotated[int | None, Parameter(help="The attempt that is meant; else the one that runs now.")] = None,
+    reason: Annotated[str, Parameter(help="Kept with the task.")] = "",
+    by: Annotated[str | None, Parameter(help="Who wants it; else your name on this machine.")] = None,
+    redis_url: RedisUrl = None,
+    json: AsJson = False,
+) -> int:
+    """Declare the running attempt of a task overdue: it is stopped, and tried again or failed by its retry policy.
+
+    Exactly as if its run_timeout were over. The exit code is 1 if it does not run.
+    """
+    check_task_id(task_id)
+    async with connected(redis_url) as bus:
+        told = await bus.timeout(task_id, reason, attempt=attempt, by=by or user())
+    if json:
+        print_json({"id": task_id, **told.model_dump(exclude={"done"})})
+    else:
+        print_line(f"attempt {told.attempt} of {task_id} has timed out; the task is {told.status}")
+    return 0
+
+
+@tasks.command
 async def reprioritise(
     priority: Annotated[TaskPriority, Parameter(help="How urgent they are now.")],
     task_ids: Annotated[list[str] | None, Parameter(help="Ids of the tasks; else conditions say which.")] = None,

@@ -33,6 +33,13 @@ class Caller:
     scopes: frozenset[str]
     pools: frozenset[str] = frozenset()
     """Empty: all."""
+    name: str = ""
+    """What its token is called."""
+
+    @property
+    def by(self) -> str:
+        """Who it is, as records tell: the name of its token, else the token's id; without one, the API."""
+        return self.name or (f"token {self.token_id}" if self.token_id else "api")
 
     def check(self, *scopes: str) -> None:
         """Raise the problem `forbidden` unless one of `scopes` is allowed."""
@@ -78,7 +85,7 @@ async def _caller(site: Site, credentials: HTTPAuthorizationCredentials | None) 
     if wait:
         detail = f"more than {site.settings.rate:g} a second in the long run: slow down, or send tasks in batches"
         raise ProblemError(TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(math.ceil(wait))})
-    return Caller(record.id, frozenset(record.scopes), frozenset(record.pools))
+    return Caller(record.id, frozenset(record.scopes), frozenset(record.pools), record.name)
 
 
 def site_of(request: Request) -> Site:
@@ -175,4 +182,7 @@ Speaks = Annotated[Visit, Depends(_speaks)]
 SpeaksOfTask = Annotated[Visit, Depends(_speaks_of_task)]
 """Some agent speaks of a task: of which one it is, the task's record says."""
 OperatesAnywhere = Annotated[Caller, Depends(anywhere(OPERATE))]
+AwaitsAnywhere = Annotated[Caller, Depends(anywhere(READ, SUBMIT))]
 ReadsAnywhere = Annotated[Caller, Depends(anywhere(READ))]
+OperatesTask = Annotated[Visit, Depends(of_task(OPERATE))]
+Operates = Annotated[Visit, Depends(in_pool(OPERATE))]

@@ -12,13 +12,27 @@ from dispatcher.api.boundary import Boundary
 from dispatcher.api.direct import Direct
 from dispatcher.api.openapi import finish
 from dispatcher.api.problems import handle_problems
-from dispatcher.api.routers import agent_reports, agent_work, agents, dispatch, events, monitoring, results, tasks
+from dispatcher.api.routers import (
+    agent_reports,
+    agent_work,
+    agents,
+    cancelling,
+    dead_letters,
+    dispatch,
+    events,
+    monitoring,
+    results,
+    schedules,
+    steering,
+    task_steering,
+    tasks,
+)
 from dispatcher.api.site import Site
 
 PREFIX: Final = "/api/v1"
-_ROUTERS: Final = (
-    *(dispatch.router, results.router, tasks.router, agent_work.router, agents.router, agent_reports.router),
-    *(events.router, monitoring.status_router),
+_PARTS: Final = (
+    *(dispatch, results, cancelling, task_steering, tasks, dead_letters, schedules),
+    *(agent_work, steering, agents, agent_reports, events),
 )
 
 Exposition = Callable[[], tuple[bytes, str]]
@@ -51,8 +65,9 @@ def build_app(site: Site, exposition: Exposition = no_metrics) -> FastAPI:
     app.state.site = site
     app.state.metrics = exposition
     api = APIRouter(prefix=PREFIX)
-    for router in _ROUTERS:
-        api.include_router(router)
+    for part in _PARTS:
+        api.include_router(part.router)
+    api.include_router(monitoring.status_router)
     api.include_router(monitoring.probes)
     app.include_router(api)
     app.include_router(monitoring.probes, include_in_schema=False)
@@ -68,7 +83,7 @@ def build_api(site: Site, exposition: Exposition = no_metrics) -> ASGIApp:
         app = CORSMiddleware(
             app,
             allow_origins=list(site.settings.cors_origins),
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Location", "Retry-After"],
         )

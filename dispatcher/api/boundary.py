@@ -45,13 +45,6 @@ _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _READ_ONLY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def takes_longer(scope: Scope) -> None:
-    """Let a request go on beyond the time that others have: one that waits, and limits that itself."""
-    deadline = scope.get(DEADLINE)
-    if deadline is not None:
-        deadline.reschedule(None)
-
-
 class Boundary:
     """An ASGI application around another."""
 

@@ -65,6 +65,8 @@ class Event:
     task_id: str | None
     agent_id: str | None
     status: str
+    capability: str | None
+    """What a task asks for; None of an agent's event."""
     data: bytes
 
 
@@ -86,9 +88,10 @@ def events_of(entry_id: bytes, fields: dict[bytes, bytes]) -> list[Event]:
 
 def _event(event_id: EventId, one: Transition | AgentTransition, batch: EventBatch) -> Event:
     fields = {"at": batch.at, "epoch": batch.epoch, **one.model_dump(mode="json", exclude_none=True)}
-    task_id = one.task_id if isinstance(one, Transition) else None
-    kind = "agent" if task_id is None else "task"
-    return Event(event_id, kind, task_id, one.agent_id, str(one.status), to_json(fields, inf_nan_mode="null"))
+    data = to_json(fields, inf_nan_mode="null")
+    if isinstance(one, Transition):
+        return Event(event_id, "task", one.task_id, one.agent_id, str(one.status), one.capability, data)
+    return Event(event_id, "agent", None, one.agent_id, one.status, None, data)
 
 
 class EventFeed:

@@ -11,6 +11,17 @@ from fastapi import FastAPI
 from dispatcher.api.problems import Problem
 
 _FIELDS: Final[dict[str, str]] = {
+    "created_at": "When it was made; ms since the epoch.",
+    "ended_after": "It ended at this or later; ms since the epoch.",
+    "ended_before": "It ended earlier; ms since the epoch.",
+    "enqueued_after": "It was submitted at this or later; ms since the epoch.",
+    "enqueued_before": "It was submitted earlier; ms since the epoch.",
+    "last_task": "The latest task that it has submitted.",
+    "missed": "What becomes of firings that were due while nobody led, or it was paused.",
+    "overlap": "What a firing does while the task of an earlier one has not ended.",
+    "paused": "Whether it rests until it is resumed.",
+    "resumed_at": "When it was resumed last; ms since the epoch.",
+    "task": "The task that it submits.",
     "acknowledged_at": "When its code was told; ms since the epoch.",
     "by": "Who wanted it.",
     "confirmed_at": "When the agent said that it does so; ms since the epoch.",

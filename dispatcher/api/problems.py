@@ -18,10 +18,13 @@ from bus.connection import CONNECTION_ERRORS
 from bus.errors import (
     BusUnavailableError,
     NoLeaderError,
+    NotDeadError,
+    NotRunningError,
     PayloadTooLargeError,
     QueueFullError,
     SubmissionError,
     UnknownAgentError,
+    UnknownScheduleError,
     UnknownTaskError,
     UnreadableTaskError,
 )
@@ -54,9 +57,14 @@ CROSS_SITE: Final = Kind("cross-site", 403, "A web page of another site may not 
 NOT_FOUND: Final = Kind("not-found", 404, "There is nothing at this path")
 UNKNOWN_TASK: Final = Kind("unknown-task", 404, "There is no such task")
 UNKNOWN_AGENT: Final = Kind("unknown-agent", 404, "There is no such agent")
+UNKNOWN_SCHEDULE: Final = Kind("unknown-schedule", 404, "There is no such schedule")
 UNKNOWN_POOL: Final = Kind("unknown-pool", 404, "There is no such pool")
 METHOD_NOT_ALLOWED: Final = Kind("method-not-allowed", 405, "The path does not have this method")
 BODY_TIMEOUT: Final = Kind("body-timeout", 408, "The body did not arrive in time")
+NOT_RUNNING: Final = Kind("not-running", 409, "The task, or the attempt that is meant, does not run")
+NOT_DEAD: Final = Kind("not-dead", 409, "The task has not failed")
+NEVER_VALID: Final = Kind("never-valid", 409, "The task's submission was wrong: there is nothing to run")
+SCHEDULE_BUSY: Final = Kind("schedule-busy", 409, "The schedule cannot do that now")
 SUPERSEDED: Final = Kind("superseded", 409, "Another process has the agent's id now")
 STALE_ATTEMPT: Final = Kind("stale-attempt", 409, "The attempt is not current any more")
 SESSION_OVER: Final = Kind("session-over", 410, "The session is over")
@@ -68,6 +76,7 @@ TOO_MANY_REQUESTS: Final = Kind("too-many-requests", 429, "The token makes too m
 QUEUE_FULL: Final = Kind("queue-full", 429, "As many tasks wait as may", 1)
 INTERNAL: Final = Kind("internal", 500, "A defect of the API")
 UNREADABLE_TASK: Final = Kind("unreadable-task", 500, "The record of the task cannot be read")
+UNREADABLE_SCHEDULE: Final = Kind("unreadable-schedule", 500, "A schedule cannot be read")
 SERVER_UNAVAILABLE: Final = Kind("server-unavailable", 503, "The Redis server does not answer", 2)
 NO_LEADER: Final = Kind("no-leader", 503, "Nobody leads the pool", 2)
 NOT_READ_YET: Final = Kind("not-read-yet", 503, "Submissions of the pool wait to be read", 1)
@@ -105,18 +114,29 @@ class Problem(BaseModel):
     detail: str = Field(description="What is wrong this time, and what to do.")
     request_id: str = Field(description="Names the request in the log of the API process.")
     errors: tuple[FieldProblem, ...] = Field((), description="The fields at fault.")
+    facts: dict[str, str | int | None] | None = Field(
+        None,
+        description="What programs may want to know: the `status` of a task, the `bound` of a queue. May be absent.",
+    )
 
 
 class ProblemError(Exception):
     """Ends a request with a problem."""
 
     def __init__(
-        self, kind: Kind, detail: str, *, errors: Iterable[FieldProblem] = (), headers: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        errors: Iterable[FieldProblem] = (),
+        headers: Mapping[str, str] | None = None,
+        facts: Mapping[str, str | int | None] | None = None,
     ) -> None:
         self.kind = kind
         self.detail = detail
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
+        self.facts = None if facts is None else dict(facts)
         super().__init__(detail)
 
 
@@ -135,16 +155,19 @@ def problem_response(error: ProblemError, request_id: str) -> Response:
         detail=error.detail,
         request_id=request_id,
         errors=error.errors,
+        facts=error.facts,
     )
     headers = dict(error.headers)
     if kind.retry_after is not None:
         headers.setdefault("Retry-After", str(kind.retry_after))
     if kind is UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
-    return Response(problem.model_dump_json(), kind.status, headers, MEDIA_TYPE)
+    return Response(
+        problem.model_dump_json(exclude=None if error.facts else {"facts"}), kind.status, headers, MEDIA_TYPE
+    )
 
 
-def as_problem(error: BaseException) -> ProblemError | None:  # noqa: C901, PLR0911 - a table, read from the top
+def as_problem(error: BaseException) -> ProblemError | None:  # noqa: C901, PLR0911, PLR0912 - a table, read from the top
     """Return what an error of the bus means to a caller; None for a defect."""
     match error:
         case ProblemError():
@@ -153,10 +176,20 @@ def as_problem(error: BaseException) -> ProblemError | None:  # noqa: C901, PLR0
             return ProblemError(UNKNOWN_TASK, "it was never submitted, has ended long ago, or is not accepted yet")
         case UnknownAgentError():
             return ProblemError(UNKNOWN_AGENT, "it never signed in, or has been away for long: GET /api/v1/agents")
+        case UnknownScheduleError():
+            return ProblemError(UNKNOWN_SCHEDULE, "it was never made, or was deleted: GET /api/v1/schedules")
+        case NotRunningError():
+            return ProblemError(
+                NOT_RUNNING, f"the task is {error.status}: there is nothing to end", facts={"status": error.status}
+            )
+        case NotDeadError():
+            detail = f"the task is {error.status}: only one that is FAILED is a dead letter"
+            return ProblemError(NOT_DEAD, detail, facts={"status": error.status})
         case PayloadTooLargeError():
             return ProblemError(BODY_TOO_LARGE, str(error))
         case QueueFullError():
-            return ProblemError(QUEUE_FULL, "nothing was stored: submit it again later")
+            of = {"pool": error.pool, "capability": error.capability, "bound": error.bound, "pending": error.pending}
+            return ProblemError(QUEUE_FULL, "nothing was stored: submit it again later", facts=of)
         case SubmissionError():
             return field_problem("body", str(error))
         case UnreadableTaskError():
@@ -213,6 +246,7 @@ def handle_problems(app: FastAPI) -> None:
     app.add_exception_handler(Exception, tell_defect)  # and it is raised again, for the boundary to log
     kinds: Sequence[type[Exception]] = (
         *(RequestValidationError, HTTPException, ProblemError, UnknownTaskError, UnknownAgentError, SubmissionError),
+        *(UnknownScheduleError, NotRunningError, NotDeadError),
         *(UnreadableTaskError, NoLeaderError, InvalidCursorError, BusUnavailableError, *CONNECTION_ERRORS),
     )
     for kind in kinds:

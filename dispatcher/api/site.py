@@ -11,12 +11,15 @@ from typing import Any, Final
 
 from bus.agent_operations import AgentOperations
 from bus.connection import CONNECTION_ERRORS, connect
-from bus.ids import check_pool
+from bus.dead_letters import DeadLetters
+from bus.handle import TaskHandle
+from bus.ids import TaskId, check_pool
 from bus.link import Link
 from bus.names import POOLS_KEY, PoolNames
+from bus.schedule_operations import Schedules
 from bus.submitter import Submitter
 from bus.task_operations import TaskOperations
-from bus.waiting import Outcomes
+from bus.waiting import Outcomes, Waiter
 from dispatcher.api.arrivals import Arrivals
 from dispatcher.api.feed import EventFeed
 from dispatcher.api.observer import SILENT, ApiObserver
@@ -53,6 +56,8 @@ class Site:
         self.redis = self.link.redis
         self.submitter = Submitter(self.redis, self.link.url)
         self.operations = Operations(self.link)
+        self.dead = DeadLetters(self.link)
+        self.schedules = Schedules(self.link, self.handle)
         self.stopping = asyncio.Event()
         self.rates = Rates(settings.rate, settings.burst)
         self._live = connect(settings.redis_url, name="callboard-api-live", max_connections=LIVE_CONNECTIONS)
@@ -109,6 +114,14 @@ class Site:
         if found is None:
             found = self._outcomes[names.pool] = Outcomes(self._live, names, self.link.client_id)
         return found
+
+    def handle(self, task_id: str) -> TaskHandle[Any]:
+        """Return a handle on a task that somebody submitted."""
+        waiter = self.outcomes(self.link.names_of(task_id)).waiter(TaskId(task_id))
+        return TaskHandle(self.operations, waiter, self._wait_for)
+
+    def _wait_for(self, waiter: Waiter) -> None:
+        self.outcomes(self.link.names_of(waiter.task_id)).wait_for(waiter, watch=True)
 
     def feed(self, names: PoolNames) -> EventFeed:
         """Return the events of a pool, for all who follow them."""

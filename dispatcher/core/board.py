@@ -243,12 +243,14 @@ class Board:
     def tell(self, task: TaskState, *, reason: str | None = None, chunk: str | None = None) -> None:
         """Tell the events of the task's present status; `chunk` is a piece of its output."""
         current = task.current
+        capability = task.terms.requirement.capability
         if current is None:
-            told = TaskTransition(task.id, task.status, task.attempt, None, reason, None, None)
+            told = TaskTransition(task.id, task.status, task.attempt, None, reason, None, None, capability)
         else:
             agent_id = None if current.agent is None else current.agent.id
+            progress, note = current.progress, current.note
             told = TaskTransition(
-                task.id, task.status, task.attempt, agent_id, reason, current.progress, current.note, chunk
+                task.id, task.status, task.attempt, agent_id, reason, progress, note, capability, chunk
             )
         self.draft.transitions.append(told)
 

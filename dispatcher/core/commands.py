@@ -10,11 +10,12 @@ from bus.messages import (
     Reprioritise,
     ReprioritiseMatching,
     RequeueDead,
+    TimeOutTask,
     UpdateAgent,
     WatchTasks,
 )
 from bus.messages import Reply as ReplyMessage
-from dispatcher.core import explain, schedule_commands, steering, sweeps, task_commands
+from dispatcher.core import explain, overrun, schedule_commands, steering, sweeps, task_commands
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Reply
 from dispatcher.core.events import Commanded
@@ -24,16 +25,10 @@ def take(board: Board, event: Commanded) -> None:
     """Do what is asked for."""
     command = event.command
     match command:
-        case CancelTasks():
-            task_commands.cancel_all(board, command)
-        case Reprioritise():
-            for task_id in command.task_ids:
-                task_commands.reprioritise(board, task_id, command.priority)
+        case CancelTasks() | TimeOutTask() | Reprioritise() | WatchTasks():
+            _take_of_tasks(board, command)
         case Explain() | Plan():
             answer(board, command)
-        case WatchTasks():
-            for task_id in command.task_ids:
-                task_commands.watch(board, task_id, command.reply_to)
         case CancelMatching() | ReprioritiseMatching():
             sweeps.begin(board, command, event.at)
         case RequeueDead() | PurgeDead():
@@ -42,6 +37,21 @@ def take(board: Board, event: Commanded) -> None:
             steering.take(board, command)
         case _:
             schedule_commands.take(board, command, event.at)
+
+
+def _take_of_tasks(board: Board, command: CancelTasks | TimeOutTask | Reprioritise | WatchTasks) -> None:
+    """Do what is asked for with tasks that are named."""
+    match command:
+        case CancelTasks():
+            task_commands.cancel_all(board, command)
+        case TimeOutTask():
+            overrun.declare(board, command)
+        case Reprioritise():
+            for task_id in command.task_ids:
+                task_commands.reprioritise(board, task_id, command.priority)
+        case WatchTasks():
+            for task_id in command.task_ids:
+                task_commands.watch(board, task_id, command.reply_to)
 
 
 def answer(board: Board, asked: Explain | Plan) -> None:

@@ -154,6 +154,7 @@ class TaskTransition:
     reason: str | None
     progress: float | None
     note: str | None
+    capability: str | None = None
     chunk: str | None = None
 
 

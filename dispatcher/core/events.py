@@ -23,6 +23,7 @@ from bus.messages import (
     ScheduleCommand,
     TaskError,
     TaskHeader,
+    TimeOutTask,
     Unregister,
     UpdateAgent,
     WatchTasks,
@@ -65,6 +66,7 @@ class Commanded:
     command: (
         CancelTasks
         | CancelMatching
+        | TimeOutTask
         | Reprioritise
         | ReprioritiseMatching
         | RequeueDead

@@ -93,6 +93,7 @@ def complete(board: Board, task: TaskState, current: Attempt, output: bytes, at:
     agent = current.agent
     if agent is not None:
         agent.completed += 1
+        agent.tally(task.terms.requirement.capability).ran(run_ms)
         agent.ended(well=True)
         if agent.breakers:
             breaker.succeeded(board, agent, task.terms.requirement.capability)
@@ -162,6 +163,7 @@ def attempt_failed(
     agent = task.agent
     if agent is not None:
         agent.failed += 1
+        agent.tally(task.terms.requirement.capability).failed += 1
         agent.ended(well=False)
         breaker.failed(board, agent, task.terms.requirement.capability, reason)
     policy = _policy(board, task, agent)

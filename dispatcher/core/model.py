@@ -19,6 +19,7 @@ from bus.requirements import Clause, Value
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
 from dispatcher.core.kin import Kin
 from dispatcher.core.limits import Gate, rate_gate
+from dispatcher.core.tally import Tally
 from dispatcher.core.terms import Requirement, Terms
 
 if TYPE_CHECKING:
@@ -199,6 +200,8 @@ class AgentState:
     watched: bool = False
     """A timer will look whether work waits in it."""
     load_ms: float = 0.0
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    """By capability, what it has done of it."""
     completed: int = 0
     failed: int = 0
     success: float = 1.0
@@ -229,6 +232,13 @@ class AgentState:
         self.gates = () if self.rate is None else (rate_gate(f"agent {self.id}", self.rate),)
         self.retries = any(capability.retry is not None for capability in self.capabilities)
         self.ambiguous = len({capability.name for capability in self.capabilities}) < len(self.capabilities)
+
+    def tally(self, capability: str) -> Tally:
+        """Return what it has done of a capability, to be counted on."""
+        found = self.tallies.get(capability)
+        if found is None:
+            found = self.tallies[capability] = Tally()
+        return found
 
     def began(self, latency_ms: int) -> None:
         """Note how long a task took from its assignment to its start."""

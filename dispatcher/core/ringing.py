@@ -10,7 +10,18 @@ from typing import Final
 
 from bus.messages import TaskError
 from bus.states import FailureReason, TaskStatus
-from dispatcher.core import agents, breaker, cancellation, fail_fast, firing, lifecycle, recall, steering, sweeps
+from dispatcher.core import (
+    agents,
+    breaker,
+    cancellation,
+    fail_fast,
+    firing,
+    lifecycle,
+    overrun,
+    recall,
+    steering,
+    sweeps,
+)
 from dispatcher.core.board import Board
 from dispatcher.core.terms import Requirement
 from dispatcher.core.timers import TimerKind
@@ -73,20 +84,6 @@ def _ready(board: Board, task_id: str, attempt: int) -> None:
         board.enqueue(task)
 
 
-def _ran_too_long(board: Board, task_id: str, attempt: int) -> None:
-    task = board.live(task_id)
-    current = None if task is None else task.current
-    if task is None or current is None or task.attempt != attempt or task.status is not TaskStatus.RUNNING:
-        return
-    due = lifecycle.run_until(board, task, current)
-    if due is not None and due > board.horizon:
-        board.horizon_timers.set(due, TimerKind.RUN_TIMEOUT, task_id, attempt)  # it was extended
-        return
-    lifecycle.stop(board, task, "run_timeout is over")
-    error = TaskError(type="RunTimeout", message="its agent neither finished nor stopped it within run_timeout")
-    lifecycle.attempt_failed(board, task, FailureReason.TIMEOUT, error, board.horizon)
-
-
 def _said_nothing(board: Board, task_id: str, attempt: int) -> None:
     task = board.live(task_id)
     current = None if task is None else task.current
@@ -121,7 +118,7 @@ def _fail_fast(board: Board, _: str, __: int) -> None:
 _BELLS: Final[Mapping[TimerKind, Callable[[Board, str, int], None]]] = {
     TimerKind.LEASE: lambda board, agent_id, life: agents.lease_ended(board, agent_id, life, board.horizon),
     TimerKind.SESSION: lambda board, agent_id, _: agents.session_ended(board, agent_id, board.horizon),
-    TimerKind.RUN_TIMEOUT: _ran_too_long,
+    TimerKind.RUN_TIMEOUT: overrun.ring,
     TimerKind.CANCEL: cancellation.grace_over,
     TimerKind.PROGRESS: _said_nothing,
     TimerKind.READY: _ready,

@@ -17,7 +17,7 @@ from bus.messages import Command, Outcome, Reply, TaskError, TaskResult, WatchTa
 from bus.names import PoolNames
 from bus.records import Run
 from bus.states import TaskPriority
-from bus.waiting import Outcomes, _outcome
+from bus.waiting import Outcomes, outcome_of
 from tests.support.bus import WireAgent, running_dispatcher, wire_agent
 from tests.support.waiting import eventually
 
@@ -343,7 +343,7 @@ async def test_an_outcome_from_the_ledger_is_the_one_that_the_leader_told(
             told = await asyncio.shield(handle.waiter.outcome)
         key = PoolNames(check_pool(pool)).task(handle.id)
         row = await redis.hmget(key, ["state", "run", "result"])
-        assert _outcome(handle.id, row) == told
+        assert outcome_of(handle.id, row) == told
 
 
 async def test_a_result_of_a_closed_client_says_so(redis_url: str, pool: str) -> None:

@@ -245,3 +245,14 @@ def test_what_nobody_could_ever_run_says_so(working: CommandLine) -> None:
     assert (
         "no registered agent could ever run this" in working("tasks", "plan", "nobody.can", "--pool", working.pool).out
     )
+
+
+def test_a_running_attempt_is_declared_overdue(working: CommandLine) -> None:
+    task_id = working.submit("slow", "60", "--max-attempts", "1", "--json").json["id"]
+    while working.record(task_id)["status"] != "RUNNING":
+        pass
+    ran = working("tasks", "timeout", task_id, "--reason", "it hangs", "--by", "alice")
+    assert (ran.code, ran.out) == (0, f"attempt 1 of {task_id} has timed out; the task is FAILED\n")
+    assert "declared overdue by alice: it hangs" in working("dead", "show", task_id).out
+    assert "does not run (the task is FAILED)" in working("tasks", "timeout", task_id).complaint(1)
+    assert "<pool>.<id>" in working("tasks", "timeout", "x").complaint(2)

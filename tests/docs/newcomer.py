@@ -112,12 +112,16 @@ class Newcomer:
         """Write a file."""
         (self._folder / name).write_text(text)
 
+    def here(self, text: str) -> str:
+        """Return a text with the address of the API as it is here."""
+        return text.replace(_API, self._api)
+
     async def type(self, command: str) -> Ran:
         """Run a command to its end, or start one that runs on and return when it works.
 
         Of `make` only the plan is made: the installation that it is for is the one which runs this test.
         """
-        command = command.replace(_API, self._api)
+        command = self.here(command)
         words = shlex.split(command, comments=True)
         program = Path(words[0]).name
         if program == "make":

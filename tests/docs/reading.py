@@ -73,7 +73,7 @@ class Reader:
         self._names["bus"] = self._bus  # an example of `async with Client() as bus` has closed its own
         before = dict(self._names)
         code = compile(
-            "\n" * (block.line - 1) + block.text,
+            "\n" * (block.line - 1) + self._newcomer.here(block.text),
             block.page.name,
             "exec",
             flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,

@@ -17,8 +17,13 @@ def test_every_operation_is_shown_by_curl() -> None:
     for path, operations in build_app(Site(ApiSettings())).openapi()["paths"].items():
         pattern = re.compile(re.sub(r"\\{\w+\\}", r"[\\w.-]+", re.escape(f"127.0.0.1:8420{path}")) + r"(?:['? ]|$)")
         for method in operations:
-            shown = [line for line in commands if ("-X POST" in line) == (method == "post") and pattern.search(line)]
+            shown = [line for line in commands if _method(line) == method and pattern.search(line)]
             assert shown, f"{method.upper()} {path} is not shown"
+
+
+def _method(command: str) -> str:
+    said = re.search(r" -X ([A-Z]+) ", command)
+    return "get" if said is None else said[1].lower()
 
 
 def test_every_problem_is_in_the_table() -> None:

@@ -27,7 +27,6 @@ from bus.messages.agents import KEPT_BEATS
 from bus.names import DATA_FIELD
 from dispatcher.api.admission import AgentIdPath, DeletesAgent, Speaks, SpeaksAsAgent, Visit
 from dispatcher.api.arrivals import START, EntryId, entry_id, entry_text
-from dispatcher.api.boundary import takes_longer
 from dispatcher.api.control import Known, to_be_told
 from dispatcher.api.json_bodies import JsonRoute
 from dispatcher.api.mailbox import Mailbox, Standing
@@ -53,6 +52,7 @@ from dispatcher.api.schemas.agent_work import (
     RegisterAgent,
     RegisteredAgent,
 )
+from dispatcher.api.waits import waiting
 
 router: Final = APIRouter(prefix="/agents", tags=["agents over HTTP"], route_class=JsonRoute)
 
@@ -239,12 +239,11 @@ async def assignments(
     when all slots are taken: what comes ahead of a free slot is held until there is one.
     """
     site, mailbox = visit.site, _mailbox(visit, agent_id)
-    until = monotonic() + min(wait, site.settings.max_wait.total_seconds())
     at = START if after is None else entry_id(after)
     post = await mailbox.post(session, at, most)
     if not post.assignments and wait:
-        takes_longer(request.scope)
-        async with site.kept_open():
+        async with waiting(site, request, wait) as seconds:
+            until = monotonic() + seconds
             while not post.assignments and not site.stopping.is_set() and (left := until - monotonic()) > 0:
                 await site.arrivals(visit.names).wait(mailbox.assignments, post.seen, left)
                 post = await mailbox.post(session, post.cursor, most)

@@ -1,4 +1,4 @@
-"""Looking at agents, and having them restart."""
+"""Looking at agents."""
 
 from collections.abc import Iterable
 from typing import Annotated, Final
@@ -11,7 +11,7 @@ from bus.ids import AGENT_ID_PATTERN, CAPABILITY_PATTERN
 from bus.records import AgentInfo, AgentWorkload
 from bus.requirements import Condition
 from bus.states import AgentHealth, AgentStatus
-from dispatcher.api.admission import AgentIdPath, OperatesAgent, Reads, ReadsAgent, Visit
+from dispatcher.api.admission import AgentIdPath, Reads, ReadsAgent, Visit
 from dispatcher.api.json_bodies import JsonRoute
 from dispatcher.api.problems import NO_LEADER, UNKNOWN_AGENT, UNKNOWN_POOL, ProblemError, declared, field_problem
 from dispatcher.api.schemas.agents import (
@@ -19,8 +19,6 @@ from dispatcher.api.schemas.agents import (
     AgentLoad,
     AgentState,
     LoadReport,
-    Requested,
-    RestartRequest,
     WorkloadList,
 )
 from dispatcher.core.match import meets
@@ -143,11 +141,3 @@ async def status(visit: ReadsAgent, agent_id: AgentIdPath) -> AgentState:
     """Return an agent's status and health, and what it has to do."""
     info = await _known(visit, agent_id)
     return AgentState.model_validate(info.model_dump(include=set(AgentState.model_fields)))
-
-
-@router.post("/{agent_id}/restart", status_code=202, summary="Have an agent restart", responses=declared(*OF_AGENT))
-async def restart(visit: OperatesAgent, agent_id: AgentIdPath, asked: RestartRequest | None = None) -> Requested:
-    """Ask an agent to finish what it has and start anew, which its supervisor does."""
-    reason = "" if asked is None else asked.reason
-    await visit.site.operations.restart_agent(agent_id, reason, pool=visit.names.pool)
-    return Requested(agent_id=agent_id, requested="restart")

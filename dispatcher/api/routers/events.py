@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Query
 from pydantic import Field
 
-from bus.ids import AGENT_ID_PATTERN, TASK_ID_PATTERN
+from bus.ids import AGENT_ID_PATTERN, CAPABILITY_PATTERN, TASK_ID_PATTERN
 from bus.states import AgentStatus, TaskStatus
 from dispatcher.api.admission import AwaitsTask, Reads, TaskIdPath, Visit
 from dispatcher.api.feed import Event, EventId
@@ -61,6 +61,10 @@ async def events(
         list[Annotated[str, Field(pattern=AGENT_ID_PATTERN)]] | None,
         Query(max_length=100, description="Only events of these agents, and of tasks in their hands."),
     ] = None,
+    capability: Annotated[
+        list[Annotated[str, Field(pattern=CAPABILITY_PATTERN)]] | None,
+        Query(max_length=100, description="Only events of tasks of these capabilities."),
+    ] = None,
     status: Annotated[
         list[TaskStatus | AgentStatus] | None, Query(max_length=11, description="Only events with these statuses.")
     ] = None,
@@ -75,12 +79,14 @@ async def events(
     """
     position = _position(last_event_id)
     tasks, agents, statuses = frozenset(task or ()), frozenset(agent or ()), frozenset(map(str, status or ()))
+    capabilities = frozenset(capability or ())
 
     def wanted(event: Event) -> bool:
         return (
             (not tasks or event.task_id in tasks)
             and (not agents or event.agent_id in agents)
             and (not statuses or event.status in statuses)
+            and (not capabilities or event.capability in capabilities)
             and kind in (None, event.kind)
         )
 

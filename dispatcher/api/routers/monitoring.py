@@ -8,10 +8,11 @@ from fastapi import APIRouter, Request, Response
 
 from bus.connection import CONNECTION_ERRORS
 from bus.names import PoolNames
+from bus.records import LoopBeat
 from bus.states import TaskPriority
 from dispatcher.api.admission import ReadsAnywhere, site_of
 from dispatcher.api.problems import declared
-from dispatcher.api.schemas.monitoring import Check, Liveness, PoolState, Readiness, SystemStatus
+from dispatcher.api.schemas.monitoring import Check, Liveness, LoopState, PoolState, Readiness, SystemStatus
 from dispatcher.api.site import Site
 
 status_router: Final = APIRouter(tags=["monitoring"])
@@ -19,6 +20,8 @@ probes: Final = APIRouter(tags=["monitoring"])
 """What is served without the prefix, too: there orchestrators and Prometheus look."""
 
 _SERVER_S: Final = 2.0
+ALIVE_S: Final = 5.0
+"""A loop that was not seen for so long is not alive: the leader publishes each second."""
 
 
 @status_router.get("/status", summary="What runs, and who leads", responses=declared())
@@ -42,17 +45,31 @@ async def _pool(site: Site, names: PoolNames) -> PoolState:
         pipe.get(names.leader)
         pipe.pttl(names.leader)
         pipe.get(names.epoch)
+        pipe.hgetall(names.loops)
+        pipe.time()
         for stream in inbound.values():
             pipe.xlen(stream)
-        token, left, epoch, *unread = await pipe.execute()
+        for stream in inbound.values():
+            pipe.xrange(stream, count=1)
+        token, left, epoch, loops, (seconds, micros), *rows = await pipe.execute()
+    unread, oldest = rows[: len(inbound)], [entries[0][0] for entries in rows[len(inbound) :] if entries]
+    now = int(seconds) * 1000 + int(micros) // 1000
     return PoolState(
         pool=names.pool,
         leader=None if token is None else token.decode().split("|")[1],
         epoch=int(epoch or 0),
         lease_left=max(0, left) / 1000 if token is not None else None,
         backlog=dict(zip(inbound, unread, strict=True)),
+        lag=max((max(0, now - int(entry.partition(b"-")[0])) / 1000 for entry in oldest), default=0.0),
+        loops=tuple(_loop(raw.decode(), beat, now) for raw, beat in sorted(loops.items())) if token else (),
         queue=await site.link.view(names.pool).queue_status(),
     )
+
+
+def _loop(name: str, beat: bytes, now: int) -> LoopState:
+    told = LoopBeat.model_validate_json(beat)
+    age = told.age + max(0, now - told.at) / 1000
+    return LoopState(name=name, age=age, alive=age < ALIVE_S)
 
 
 @probes.get("/livez", summary="Whether the process lives", responses=declared())

@@ -1,15 +1,14 @@
-"""Submitting tasks, looking at them, cancelling them."""
+"""Submitting tasks, looking at them."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 
 from bus.explanations import Explanation
-from bus.ids import AGENT_ID_PATTERN, CAPABILITY_PATTERN, task_pool
-from bus.records import Guard, TaskInDB, TaskQueueStatus
-from bus.states import TaskPriority, TaskStatus
-from bus.task_pages import TaskFilter, TaskPages
-from dispatcher.api.admission import OperatesAnywhere, Reads, ReadsTask, TaskIdPath, site_of
+from bus.records import TaskInDB, TaskQueueStatus
+from bus.task_pages import TaskPages
+from dispatcher.api.admission import Reads, ReadsTask, TaskIdPath
+from dispatcher.api.filtering import Where
 from dispatcher.api.json_bodies import JsonRoute
 from dispatcher.api.looking import record_of_task
 from dispatcher.api.problems import (
@@ -23,8 +22,6 @@ from dispatcher.api.problems import (
     declared,
 )
 from dispatcher.api.schemas.tasks import (
-    CancelRequest,
-    CancelResponse,
     NewTask,
     TaskList,
     Timeline,
@@ -39,15 +36,7 @@ OF_TASK: Final = (UNKNOWN_TASK, UNKNOWN_POOL, NOT_READ_YET, UNREADABLE_TASK)
 @router.get("", summary="List tasks", response_model=TaskList, responses=declared(UNKNOWN_POOL, INVALID_CURSOR))
 async def list_tasks(
     visit: Reads,
-    status: Annotated[list[TaskStatus] | None, Query(max_length=6, description="Only tasks of these statuses.")] = None,
-    capability: Annotated[
-        str | None, Query(pattern=CAPABILITY_PATTERN, description="Only tasks for this capability.")
-    ] = None,
-    priority: Annotated[TaskPriority | None, Query(description="Only tasks of this priority.")] = None,
-    agent: Annotated[
-        str | None, Query(pattern=AGENT_ID_PATTERN, description="Only tasks that this agent has, or had last.")
-    ] = None,
-    tag: Annotated[str | None, Query(min_length=1, max_length=64, description="Only tasks with this tag.")] = None,
+    where: Where,
     limit: Annotated[int, Query(ge=1, le=500, description="Most tasks of a page.")] = 100,
     cursor: Annotated[str | None, Query(max_length=1000, description="`next` of the page before.")] = None,
 ) -> Response:
@@ -57,8 +46,7 @@ async def list_tasks(
     least once. A page looks at 500 records at most, so with filters other than `status` it may be short: go on until
     `next` is null.
     """
-    wanted = TaskFilter(frozenset(status or ()), capability, priority, agent, tag)
-    page = await TaskPages(visit.site.redis, visit.names).page(wanted, cursor, limit=limit)
+    page = await TaskPages(visit.site.redis, visit.names).page(where, cursor, limit=limit)
     body = TaskList.model_construct(tasks=tuple(page.tasks), next=page.cursor).model_dump_json()
     return Response(body, media_type="application/json")  # FastAPI would validate once more what is valid
 
@@ -68,32 +56,6 @@ async def plan(visit: Reads, task: NewTask) -> Explanation:
     """Ask the leader what would become of such a task now: who could do it, what is missing. Nothing is submitted."""
     async with visit.site.question():
         return await visit.site.operations.plan(task.model_copy(update={"pool": visit.names.pool}))
-
-
-@router.post("/cancel", status_code=202, summary="Cancel tasks", responses=declared(UNKNOWN_POOL))
-async def cancel(caller: OperatesAnywhere, request: Request, asked: CancelRequest) -> CancelResponse:
-    """Ask the leader to give up tasks, of any pools. The answer says what their records told when it was asked."""
-    site = site_of(request)
-    ids = tuple(dict.fromkeys(asked.task_ids))
-    for pool in {task_pool(task_id) for task_id in ids}:
-        caller.check_pool(pool)
-        await site.names(pool)
-    async with site.redis.pipeline(transaction=False) as pipe:
-        for task_id in ids:
-            pipe.hget(site.link.names_of(task_id).task(task_id), "state")
-        states: list[Any] = await pipe.execute()
-    sorted_out: dict[str, list[str]] = {"requested": [], "ended": [], "unknown": []}
-    for task_id, state in zip(ids, states, strict=True):
-        sorted_out[_fate(state)].append(task_id)
-    if wanted := [*sorted_out["requested"], *sorted_out["unknown"]]:
-        await site.operations.cancel(wanted, asked.reason)
-    return CancelResponse.model_validate(sorted_out)
-
-
-def _fate(state: bytes | None) -> str:
-    if state is None:
-        return "unknown"
-    return "ended" if Guard.parse(state.decode()).status.terminal else "requested"
 
 
 @router.get("/queue/status", summary="How much waits and runs", responses=declared(UNKNOWN_POOL))
@@ -119,3 +81,15 @@ async def explain(visit: ReadsTask, task_id: TaskIdPath) -> Explanation:
 async def timeline(visit: ReadsTask, task_id: TaskIdPath) -> Timeline:
     """Return what has happened to a task so far: each attempt, by whom, and how it ended."""
     return timeline_of(await record_of_task(visit, task_id))
+
+
+@router.get("/{task_id}/children", summary="The children of a task", responses=declared(*OF_TASK))
+async def children(
+    visit: ReadsTask,
+    task_id: TaskIdPath,
+    limit: Annotated[int, Query(ge=1, le=500, description="Most tasks of the list.")] = 100,
+) -> TaskList:
+    """List the tasks that a task has submitted, the oldest first; the task's `children` says how many there are."""
+    await record_of_task(visit, task_id)
+    found = await visit.site.operations.children(task_id, limit=limit)
+    return TaskList(tasks=tuple(found), next=None)

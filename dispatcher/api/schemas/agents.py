@@ -59,20 +59,3 @@ class LoadReport(BaseModel):
     used: int = Field(description="Tasks in their hands.")
     load: float = Field(description="Used slots by slots, 0 without any.")
     agents: tuple[AgentLoad, ...] = Field(description="One for each agent, the fullest first.")
-
-
-class Requested(BaseModel):
-    """What an agent is asked for; the request is stored."""
-
-    model_config = ConfigDict(frozen=True)
-
-    agent_id: str = Field(description="The agent's id.")
-    requested: str = Field(description="What it is asked for.", examples=["restart"])
-
-
-class RestartRequest(BaseModel):
-    """Why an agent is to restart."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [{"reason": "new release"}]})
-
-    reason: str = Field("", max_length=1000, description="Passed on to the agent.")

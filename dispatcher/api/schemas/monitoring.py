@@ -5,6 +5,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from bus.records import TaskQueueStatus
 
 
+class LoopState(BaseModel):
+    """How a loop of the leader is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(description="`decide`, `commit`, `renew`, `horizon`, `intake` or `standing`.")
+    age: float = Field(description="Seconds since it was seen, or for which it has been busy with one thing.")
+    alive: bool = Field(description="Whether that is less than five seconds.")
+
+
 class PoolState(BaseModel):
     """How a pool is."""
 
@@ -15,6 +25,8 @@ class PoolState(BaseModel):
     epoch: int = Field(description="The number of its lead; that of the latest lead if nobody leads.")
     lease_left: float | None = Field(description="Seconds for which it leads even if it falls silent now.")
     backlog: dict[str, int] = Field(description="Entries of each inbound stream that the leader has not consumed.")
+    lag: float = Field(description="Seconds for which the oldest of these entries has waited; 0 without any.")
+    loops: tuple[LoopState, ...] = Field(description="The leader's loops as it published them; empty without a leader.")
     queue: TaskQueueStatus = Field(description="How much waits and runs.")
 
 

@@ -1,28 +1,31 @@
 """Of tasks: what is asked for, and what is answered."""
 
+from enum import StrEnum
 from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, model_validator
 from pydantic.config import JsonDict
 
-from bus.messages import TaskIdField
+from bus.messages import Outcome, Seconds, TaskIdField
 from bus.records import Task, TaskCreate
-from bus.states import TaskStatus
+from bus.states import TaskPriority, TaskStatus
+from dispatcher.api.schemas.many import Meant
 
 MAX_TASKS: Final = 1000
-"""Tasks that one request may submit, or cancel."""
+"""Tasks that one request may submit."""
 
 _ONE: Final[JsonDict] = {"capability": "text.count", "payload": {"text": "to be or not to be"}}
 
 
-def _without_pool(schema: dict[str, Any]) -> None:
+def _as_shown(schema: dict[str, Any]) -> None:
     schema.get("properties", {}).pop("pool", None)
+    schema["examples"] = [_ONE]
 
 
 class NewTask(TaskCreate):
     """A task to submit. Its `capability` may say more, as in `translate>=2[lang contains de]`."""
 
-    model_config = ConfigDict(json_schema_extra=_without_pool)
+    model_config = ConfigDict(json_schema_extra=_as_shown)
 
     @model_validator(mode="after")
     def _pool_is_in_the_query(self) -> Self:
@@ -97,27 +100,163 @@ class UnfinishedTask(BaseModel):
     note: str | None = Field(None, description="What it has last said of itself.")
 
 
-class CancelRequest(BaseModel):
-    """Tasks that are to be given up."""
+class ResultsRequest(BaseModel):
+    """Tasks whose results are wanted."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", json_schema_extra={"examples": [{"task_ids": ["default.order-17"]}]}
     )
 
-    task_ids: tuple[TaskIdField, ...] = Field(min_length=1, max_length=MAX_TASKS, description="Their ids.")
+    task_ids: tuple[TaskIdField, ...] = Field(min_length=1, max_length=500, description="Their ids, of any pools.")
+
+
+class Results(BaseModel):
+    """The results of tasks: each that was named is in one of these."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+
+    ended: tuple[Outcome, ...] = Field(description="How they ended, well or badly: `status` says how.")
+    unfinished: tuple[str, ...] = Field(description="They have not ended yet: ask again.")
+    unknown: tuple[str, ...] = Field(description="They were never submitted, or have ended long ago.")
+    unreadable: tuple[str, ...] = Field((), description="Their records cannot be read: see the log.")
+
+
+class CancelRequest(Meant):
+    """Tasks that are to be given up."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"task_ids": ["default.order-17"], "reason": "no need"},
+                {"where": {"tags": ["night"], "status": ["PENDING"]}},
+            ]
+        }
+    )
+
     reason: str = Field("", max_length=1000, description="Kept with the tasks.")
+    grace: Seconds | None = Field(
+        None, description="Seconds that their code may take to stop, 5 if absent; of tasks by their ids only."
+    )
+
+    @model_validator(mode="after")
+    def _grace_is_of_ids(self) -> Self:
+        if self.grace is not None and not self.task_ids:
+            raise ValueError("a grace is given with `task_ids` only: leave it out")
+        return self
 
 
-class CancelResponse(BaseModel):
-    """What becomes of the tasks, as far as their records tell when the request is stored."""
+class CancelStep(StrEnum):
+    """How far a cancel has come."""
+
+    REQUESTED = "requested"
+    DELIVERED = "delivered"
+    ACKNOWLEDGED = "acknowledged"
+    FINISHED = "finished"
+    GIVEN_UP = "given_up"
+
+
+class CancelledTask(BaseModel):
+    """A task that is cancelled, or about to be."""
 
     model_config = ConfigDict(frozen=True)
 
-    requested: tuple[str, ...] = Field(description="They were live: the leader is asked to cancel them.")
-    ended: tuple[str, ...] = Field(description="They had ended before, and stay as they are.")
-    unknown: tuple[str, ...] = Field(
-        description="There is no record of them; if a submission is read within a minute, it is cancelled."
+    task_id: str = Field(description="The task's id.")
+    step: CancelStep = Field(
+        description="`finished`: it is CANCELLED, and nothing of it runs. `given_up`: CANCELLED, and its code may "
+        "still run. Else its agent has not stopped it: it is told (`requested`), has read it (`delivered`), or the "
+        "code knows (`acknowledged`)."
     )
+
+
+class EndedTask(BaseModel):
+    """A task that had ended before, or before its agent was told; it stays so."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task_id: str = Field(description="The task's id.")
+    status: TaskStatus = Field(description="How it ended.")
+
+
+class CancelResponse(BaseModel):
+    """What has come of the cancel: each task that was named is in one of these."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cancelled: tuple[CancelledTask, ...] = Field(
+        (), description="They are CANCELLED, or their agents are stopping them."
+    )
+    over: tuple[EndedTask, ...] = Field((), description="They had ended, and stay as they are.")
+    unknown: tuple[str, ...] = Field(
+        (), description="There is no record of them; if a submission is read within a minute, it is cancelled."
+    )
+    matched: int | None = Field(None, description="Of conditions: how many tasks they have met, which are cancelled.")
+
+
+class TimeoutRequest(BaseModel):
+    """Why an attempt is overdue, and which."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [{"reason": "it hangs"}]})
+
+    reason: str = Field("", max_length=1000, description="Kept with the attempt.")
+    attempt: int | None = Field(
+        None, ge=1, le=1_000_000, description="The attempt that is meant; else the one that runs."
+    )
+
+
+class TimedOut(BaseModel):
+    """An attempt that was ended as overdue."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task_id: str = Field(description="The task's id.")
+    attempt: int = Field(description="The attempt that has ended.")
+    status: TaskStatus = Field(description="The task's status: PENDING if it is tried again, FAILED if not.")
+
+
+class RetryRequest(BaseModel):
+    """How a task that has failed is tried again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [{"reason": "disk is back"}]})
+
+    reason: str = Field("", max_length=1000, description="Kept with the task.")
+    priority: TaskPriority | None = Field(None, description="Its priority from now on; else as it was.")
+
+
+class Requeued(BaseModel):
+    """A task that waits for an agent again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task_id: str = Field(description="The task's id.")
+    requested: str = Field("retry", description="What was asked for, and done.")
+
+
+class PriorityRequest(BaseModel):
+    """Another priority for one task."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [{"priority": "URGENT"}]})
+
+    priority: TaskPriority = Field(description="How urgent it is from now on.")
+
+
+class ReprioritiseRequest(Meant):
+    """Another priority for many tasks."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"where": {"tags": ["night"]}, "priority": "LOW"}]})
+
+    priority: TaskPriority = Field(description="How urgent they are from now on.")
+
+
+class Reprioritised(BaseModel):
+    """Tasks that are to have another priority."""
+
+    model_config = ConfigDict(frozen=True)
+
+    priority: TaskPriority = Field(description="How urgent they are now.")
+    requested: tuple[str, ...] = Field(
+        (), description="Those that were named: it is stored; ended ones stay as they are."
+    )
+    matched: int | None = Field(None, description="Of conditions: how many tasks they have met, which have it now.")
 
 
 class Moment(BaseModel):

@@ -11,13 +11,13 @@ import pytest
 from bus import Client
 from dispatcher.api.service import ApiService
 from dispatcher.api.settings import ApiSettings
-from tests.support.bus import running_dispatcher
+from tests.support.bus import WireAgent, running_dispatcher
 
 
 @asynccontextmanager
 async def serving(url: str, pool: str, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the API while the block runs; provides a client of it."""
-    service = ApiService(ApiSettings(redis_url=url, pool=pool, port=0, **settings))
+    service = ApiService(ApiSettings(redis_url=url, pool=pool, **{"port": 0, **settings}))
     stop, ready = asyncio.Event(), asyncio.Event()
     running = asyncio.create_task(service.run(stop, ready))
     try:
@@ -73,6 +73,26 @@ async def bus(redis_url: str, pool: str) -> AsyncIterator[Client]:
     """Provide a client of the bus."""
     async with Client(redis_url, pool=pool) as client:
         yield client
+
+
+async def submitted(api: Any, **fields: Any) -> str:
+    """Submit one task; return its id."""
+    task = {"capability": "text.count", "payload": {"text": "a b"}, **fields}
+    answer = await api.post("/tasks/dispatch", json=task)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["tasks"][0]["id"])
+
+
+async def failed(api: Any, agent: WireAgent, **fields: Any) -> str:
+    """Let one task fail in `agent`; return its id."""
+    task_id = await submitted(api, max_attempts=1, **fields)
+    given = await agent.next()
+    agent.held.pop(task_id, None)
+    failure = {"task_id": task_id, "attempt": given.attempt, "status": "FAILED"}
+    await agent.report(results=({**failure, "error": {"type": "ValueError", "message": "no"}},))
+    ended = await api.get(f"/tasks/{task_id}/result", params={"wait": 10})
+    assert ended.json()["status"] == "FAILED"
+    return task_id
 
 
 def assert_problem(answer: httpx.Response, slug: str, status: int, field: str | None = None) -> Any:

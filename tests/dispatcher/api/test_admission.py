@@ -35,18 +35,27 @@ def bearer(token: str) -> dict[str, str]:
 
 
 READS = (
-    *("/tasks", "/tasks/queue/status", "/tasks/{t}", "/tasks/{t}/explain", "/tasks/{t}/timeline", "/agents"),
+    *(
+        "/tasks",
+        "/tasks/queue/status",
+        "/tasks/{t}",
+        "/tasks/{t}/explain",
+        "/tasks/{t}/timeline",
+        "/tasks/{t}/children",
+        "/agents",
+    ),
     *("/agents/load", "/agents/workload", "/agents/a", "/agents/a/status", "/status", "/metrics", "/events"),
+    *("/dead", "/dead/{t}", "/schedules", "/schedules/s"),
 )
 REPORTS = ("start", "progress", "result")
 OPERATIONS: list[tuple[str, str, Any, set[str]]] = [
     *(("GET", path, None, {"read"}) for path in READS),
     ("GET", "/tasks/{t}/result", None, {"read", "submit"}),
     ("GET", "/tasks/{t}/events", None, {"read", "submit"}),
+    ("POST", "/tasks/results", {"task_ids": ["{t}"]}, {"read", "submit"}),
     ("POST", "/tasks/plan", {"capability": "a"}, {"read"}),
     ("POST", "/tasks/dispatch", {"capability": "a"}, {"submit"}),
     ("POST", "/tasks/cancel", {"task_ids": ["{t}"]}, {"operate"}),
-    ("POST", "/agents/a/restart", None, {"operate"}),
     *(("POST", f"/tasks/{{t}}/{what}", {"session": "s", "attempt": 1}, {"agent:b"}) for what in REPORTS),
     ("GET", "/agents/b/assignments?session=s", None, {"agent:b"}),
     ("GET", "/agents/a/assignments?session=s", None, set()),
@@ -56,6 +65,15 @@ OPERATIONS: list[tuple[str, str, Any, set[str]]] = [
     ("POST", "/agents/register", {"agent_id": "a", "capabilities": [{"name": "n"}]}, set()),
     ("DELETE", "/agents/b", None, {"operate", "agent:b"}),
     ("DELETE", "/agents/a", None, {"operate"}),
+    *(("POST", f"/agents/a/{verb}", None, {"operate"}) for verb in ("pause", "resume", "drain", "restart")),
+    ("PATCH", "/agents/a/capabilities", {"slots": 1}, {"operate"}),
+    *(("POST", f"/tasks/{{t}}/{verb}", None, {"operate"}) for verb in ("timeout", "retry")),
+    ("POST", "/tasks/{t}/reprioritise", {"priority": "LOW"}, {"operate"}),
+    ("POST", "/tasks/reprioritise", {"task_ids": ["{t}"], "priority": "LOW"}, {"operate"}),
+    *(("POST", f"/dead/{verb}", {"task_ids": ["{t}"]}, {"operate"}) for verb in ("requeue", "purge")),
+    *(("POST", f"/schedules/s/{verb}", None, {"operate"}) for verb in ("pause", "resume", "trigger")),
+    ("PUT", "/schedules/s", {"every": 60, "task": {"capability": "a"}}, {"operate"}),
+    ("DELETE", "/schedules/s", None, {"operate"}),
 ]
 
 
@@ -65,7 +83,7 @@ async def test_each_operation_wants_its_scope(
 ) -> None:
     path = path.replace("{t}", f"{pool}.nothing")
     if isinstance(body, dict) and "task_ids" in body:
-        body = {"task_ids": [f"{pool}.nothing"]}
+        body = {**body, "task_ids": [f"{pool}.nothing"]}
     assert_problem(await guarded.request(method, path, json=body), "unauthenticated", 401)
     for scope in ("read", "submit", "operate", "agent:b", "admin"):
         token, _ = await tokens.create([scope])

@@ -13,10 +13,9 @@ from bus.messages import Unregister
 from bus.states import TaskStatus
 from dispatcher.api.mailbox import Mailbox, Post
 from dispatcher.api.tokens import Tokens
-from tests.dispatcher.api.conftest import Alternating, assert_problem, serving
+from tests.dispatcher.api.conftest import Alternating, assert_problem, serving, submitted
 from tests.dispatcher.api.http_agent import HttpAgent
 from tests.dispatcher.api.test_admission import bearer
-from tests.dispatcher.api.test_tasks import submitted
 from tests.support.bus import wire_agent
 from tests.support.waiting import eventually
 

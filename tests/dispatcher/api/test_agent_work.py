@@ -15,10 +15,9 @@ from bus.states import FailureReason, TaskStatus
 from dispatcher.api.arrivals import READERS
 from dispatcher.api.service import ApiService
 from dispatcher.api.settings import ApiSettings
-from tests.dispatcher.api.conftest import Alternating, assert_problem, serving
+from tests.dispatcher.api.conftest import Alternating, assert_problem, serving, submitted
 from tests.dispatcher.api.http_agent import HttpAgent
 from tests.dispatcher.api.test_events import CountsOpen, following
-from tests.dispatcher.api.test_tasks import submitted
 from tests.support.bus import running_dispatcher, wire_agent
 from tests.support.waiting import eventually
 

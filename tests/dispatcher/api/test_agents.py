@@ -1,4 +1,4 @@
-"""Looking at agents over HTTP, and having them restart."""
+"""Looking at agents over HTTP."""
 
 import httpx
 from redis.asyncio import Redis
@@ -49,21 +49,11 @@ async def test_one_agent_and_its_load_are_shown(api: Alternating, redis: Redis, 
         assert workload["agents"][0]["agent_id"] == "wire"
 
 
-async def test_an_agent_is_asked_to_restart(api: Alternating, redis: Redis, pool: str) -> None:
-    async with wire_agent(redis, pool, "text.count") as agent:
-        answer = await api.post("/agents/wire/restart", json={"reason": "new release"})
-        assert (answer.status_code, answer.json()) == (202, {"agent_id": "wire", "requested": "restart"})
-        told = (await agent.control.get()).root
-        assert (told.type, getattr(told, "reason", None)) == ("restart", "new release")
-        assert (await api.post("/agents/wire/restart")).status_code == 202
-
-
 async def test_an_unknown_agent_is_said_to_be_so(api: Alternating) -> None:
     for path in ("", "/status"):
         assert_problem(await api.get(f"/agents/nobody{path}"), "unknown-agent", 404)
         assert_problem(await api.get(f"/agents/no body{path}"), "invalid", 422, "path.agent_id")
         assert_problem(await api.get(f"/agents/nobody{path}?pool=elsewhere"), "unknown-pool", 404)
-    assert_problem(await api.post("/agents/nobody/restart"), "unknown-agent", 404)
 
 
 async def test_without_a_leader_nobody_says_how_full_agents_are(orphan: httpx.AsyncClient) -> None:

@@ -20,8 +20,7 @@ from dispatcher.api.following import follow
 from dispatcher.api.service import ApiService
 from dispatcher.api.settings import ApiSettings
 from dispatcher.api.site import Site
-from tests.dispatcher.api.conftest import Alternating, assert_problem, serving
-from tests.dispatcher.api.test_tasks import submitted
+from tests.dispatcher.api.conftest import Alternating, assert_problem, serving, submitted
 from tests.support.bus import wire_agent
 from tests.support.waiting import eventually
 
@@ -80,6 +79,14 @@ async def test_events_are_filtered(orphan: httpx.AsyncClient, redis: Redis, pool
     async with following(orphan, last="0-0/0", task=f"{pool}.b", status="RUNNING") as events:
         kinds = [(await anext(events))[0], (await anext(events))[2]["status"]]
         assert kinds == ["gap", "RUNNING"]
+
+
+async def test_events_are_filtered_by_the_capability_of_their_tasks(api: Alternating) -> None:
+    async with following(api, capability=["text.count", "other"]) as events:
+        await submitted(api, capability="nobody.can")
+        wanted = await submitted(api)
+        _, _, data = await anext(events)
+        assert (data["task_id"], data["capability"]) == (wanted, "text.count")
 
 
 async def test_who_comes_back_goes_on_behind_the_last_event(orphan: httpx.AsyncClient, redis: Redis, pool: str) -> None:

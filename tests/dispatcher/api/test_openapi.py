@@ -96,6 +96,15 @@ def test_every_field_and_every_operation_is_described() -> None:
                 assert parameter.get("description"), (method, path, parameter["name"])
 
 
+def test_every_body_that_may_be_sent_has_an_example() -> None:
+    for path, operations in DOCUMENT["paths"].items():
+        for method, operation in operations.items():
+            for media in operation.get("requestBody", {}).get("content", {}).values():
+                kinds = [media["schema"], *media["schema"].get("anyOf", ())]
+                (name,) = [kind["$ref"].rpartition("/")[2] for kind in kinds if "$ref" in kind]
+                assert DOCUMENT["components"]["schemas"][name].get("examples"), (method, path, name)
+
+
 def test_every_problem_is_declared_somewhere_and_no_other() -> None:
     told = json.dumps(DOCUMENT["paths"])
     undeclared = {kind.slug for kind in KINDS if f'"{kind.type}"' not in told}

@@ -1,4 +1,4 @@
-"""Submitting tasks over HTTP, looking at them, cancelling them; each request goes to another API process."""
+"""Submitting tasks over HTTP, looking at them; each request goes to another API process."""
 
 import asyncio
 from typing import Any
@@ -8,17 +8,11 @@ import pytest
 from redis.asyncio import Redis
 
 from bus.names import PoolNames
-from tests.dispatcher.api.conftest import Alternating, assert_problem, serving
+from tests.dispatcher.api.conftest import Alternating, assert_problem, failed, serving, submitted
 from tests.support.bus import running_dispatcher, wire_agent
 from tests.support.waiting import eventually
 
 DISPATCH = "/tasks/dispatch"
-
-
-async def submitted(api: Any, **fields: Any) -> str:
-    answer = await api.post(DISPATCH, json={"capability": "text.count", "payload": {"text": "a b"}, **fields})
-    assert answer.status_code == 202, answer.text
-    return str(answer.json()["tasks"][0]["id"])
 
 
 async def test_a_task_is_submitted_done_and_its_result_fetched(api: Alternating, redis: Redis, pool: str) -> None:
@@ -124,20 +118,6 @@ async def test_a_waiting_task_is_explained_and_a_plan_made(api: Alternating) -> 
     assert (planned.status_code, planned.json()["eligible"]) == (200, 0)
 
 
-async def test_cancelling_tells_live_from_ended_from_unknown(api: Alternating, pool: str) -> None:
-    task_id = await submitted(api)
-    await api.get(f"/tasks/{task_id}")
-    unknown = f"{pool}.nothing"
-    asked = {"task_ids": [task_id, unknown], "reason": "no need"}
-    answer = await api.post("/tasks/cancel", json=asked)
-    assert (answer.status_code, answer.json()) == (202, {"requested": [task_id], "ended": [], "unknown": [unknown]})
-    ended = (await api.get(f"/tasks/{task_id}/result", params={"wait": 10})).json()
-    assert (ended["status"], ended["reason"]) == ("CANCELLED", "no need")
-    assert (await api.post("/tasks/cancel", json=asked)).json()["ended"] == [task_id]
-    assert_problem(await api.post("/tasks/cancel", json={"task_ids": []}), "invalid", 422, "body.task_ids")
-    assert_problem(await api.post("/tasks/cancel", json={"task_ids": ["nowhere.x"]}), "unknown-pool", 404)
-
-
 async def _listed(api: Any, **params: Any) -> list[str]:
     found: list[str] = []
     cursor: dict[str, str] = {}
@@ -215,10 +195,7 @@ async def test_a_wait_goes_on_while_another_takes_the_lead(redis_url: str, redis
 
 async def test_a_failed_task_is_told_with_its_error(api: Alternating, redis: Redis, pool: str) -> None:
     async with wire_agent(redis, pool, "text.count") as agent:
-        task_id = await submitted(api, max_attempts=1)
-        given = await agent.next()
-        failure = {"task_id": task_id, "attempt": given.attempt, "status": "FAILED"}
-        await agent.report(results=({**failure, "error": {"type": "ValueError", "message": "no"}},))
-        ended = (await api.get(f"/tasks/{task_id}/result", params={"wait": 10})).json()
+        task_id = await failed(api, agent)
+        ended = (await api.get(f"/tasks/{task_id}/result")).json()
         assert (ended["status"], ended["reason"], ended["error"]["type"]) == ("FAILED", "error", "ValueError")
-    assert await _listed(api, status="FAILED") == [task_id]
+    assert await _listed(api, status="FAILED") == await _listed(api, reason="error", error="ValueError") == [task_id]

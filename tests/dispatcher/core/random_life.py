@@ -104,6 +104,8 @@ class RandomLife:
             if step is not None and task.status is TaskStatus.RUNNING:
                 return world.started(number, cancel=step)
             return world.stopped(number, abandoned=self._rng.random() < 0.2)
+        if self._rng.random() < 0.05:
+            return world.time_out(number, attempt=self._rng.choice((None, task.attempt, task.attempt + 1)))
         match self._rng.randrange(6):
             case 0:
                 return world.started(number, progress=0.5, waiting=self._rng.choice((None, None, True, False)))

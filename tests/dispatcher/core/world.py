@@ -22,6 +22,7 @@ from bus.messages import (
     TaskHeader,
     TaskResult,
     TaskUpdate,
+    TimeOutTask,
     Unregister,
     UpdateAgent,
     WatchTasks,
@@ -179,6 +180,10 @@ class World:
         """Make a client's wish to cancel."""
         ids = tuple(task_id(number) for number in numbers)
         return Commanded(CancelTasks(task_ids=ids, reason=reason, by=by, **fields), self.now)
+
+    def time_out(self, number: int, **fields: Any) -> Commanded:
+        """Make an operator's wish that a task's attempt be taken for overdue."""
+        return Commanded(TimeOutTask(task_id=task_id(number), reply_to="operator", **fields), self.now)
 
     def requeue(self, *numbers: int, **fields: Any) -> OfDeadLetters:
         """Make an operator's wish to give dead letters a new life, with the records as they are."""
