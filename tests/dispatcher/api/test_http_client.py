@@ -248,12 +248,13 @@ async def test_events_are_followed_and_gone_on_behind_the_last(http: HttpClient)
                 break
 
 
-async def test_what_cannot_be_submitted_is_said_as_on_redis(redis_url: str, pool: str) -> None:
+async def test_what_cannot_be_submitted_is_said_as_on_redis(redis_url: str, redis: Redis, pool: str) -> None:
     async with (
         running_dispatcher(redis_url, pool, max_pending=("2",)),
         serving(redis_url, pool) as api,
         HttpClient(address(api), pool=pool) as http,
     ):
+        await eventually(lambda: _bounded(redis, pool))
         with pytest.raises(SubmissionError, match="max_attempts"):
             await http.submit("a", max_attempts=0)
         with pytest.raises(PayloadTooLargeError):
@@ -267,6 +268,10 @@ async def test_what_cannot_be_submitted_is_said_as_on_redis(redis_url: str, pool
         assert [handle is None for handle in full.value.handles] == [False, False, True]
         with pytest.raises(QueueFullError, match="no more than 2"):
             await http.submit("nobody.can", wait_for_room=0.1)
+
+
+async def _bounded(redis: Redis, pool: str) -> bool:
+    return bool(await redis.exists(f"callboard:{{{pool}}}:notes:bounds"))
 
 
 async def test_without_a_leader_and_of_another_pool_it_is_said_so(redis_url: str, pool: str) -> None:
