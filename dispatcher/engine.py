@@ -29,12 +29,13 @@ from redis.exceptions import RedisError
 from bus.clock import monotonic_ms
 from bus.connection import CONNECTION_ERRORS, Redis
 from bus.names import PoolNames
+from dispatcher.commit_call import Inputs
 from dispatcher.core.decisions import Decisions
 from dispatcher.core.events import Blind, Duplicate, Event, Found, Horizon
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.inbox import Inbox, Portion
 from dispatcher.leadership import Lead, Leadership
-from dispatcher.ledger import ConflictError, FencedError, Inputs, Ledger
+from dispatcher.ledger import ConflictError, FencedError, Ledger
 from dispatcher.loading import load_guards
 from dispatcher.observer import DispatcherObserver
 from dispatcher.pulse import Pulse

@@ -11,7 +11,6 @@ A call whose reply was lost is sent again: the script knows the latest call by i
 conflict) is answered by loading the ledger anew, never by guessing.
 """
 
-from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,18 +19,14 @@ from typing import Any, Final
 from pydantic_core import to_json
 
 from bus.connection import Redis
-from bus.ids import is_keyed
 from bus.messages import VERSION
-from bus.names import DISPATCHERS_GROUP, PoolNames
-from bus.script import Arg, Script
+from bus.names import PoolNames
+from bus.script import Script
+from dispatcher.commit_call import LARGE_OUTPUT, CommitCall, Inputs, LedgerLimits
 from dispatcher.core.decisions import (
-    AgentChange,
     Answer,
     Decisions,
-    Instruct,
-    Note,
     NoteKind,
-    Place,
     QueueChange,
     TaskChange,
     TaskTransition,
@@ -43,34 +38,7 @@ BATCH: Final = 100
 """Tasks per call: a hundred block the server for about 0.6 ms."""
 BATCH_BYTES: Final = 2 * 1024 * 1024
 """A call is ended early by this size of its tasks."""
-LARGE_OUTPUT: Final = 16 * 1024
-"""Outputs above it are not repeated in replies: who waits is told to read the ledger."""
-REPLY_BYTES: Final = 256 * 1024
-"""Outcomes for one client are written in entries of about this size at most."""
-
-REPLY_TTL_MS: Final = 60_000
-"""How long the answer to a question may be fetched."""
-
 STANDING_TTL_MS: Final = 60_000
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerLimits:
-    """How long and how much is kept. Durations are milliseconds, caps are entries."""
-
-    retention_ms: int = 24 * 3_600_000
-    events_retention_ms: int = 15 * 60_000
-    events_cap: int = 100_000
-    events_bytes: int = 256 * 1024 * 1024
-    rejected_cap: int = 10_000
-    rejected_bytes: int = 64 * 1024 * 1024
-    replies_cap: int = 10_000
-    replies_bytes: int = 16 * 1024 * 1024
-    replies_ttl_ms: int = 3_600_000
-    control_cap: int = 10_000
-    control_ttl_ms: int = 24 * 3_600_000
-    assignments_ttl_ms: int = 7 * 24 * 3_600_000
-    """Counted from the last assignment; must be longer than any lease. Unread work is taken back long before."""
 
 
 class FencedError(Exception):
@@ -79,16 +47,6 @@ class FencedError(Exception):
 
 class ConflictError(Exception):
     """A record is not what the scheduler's memory says it is; nothing was written."""
-
-
-@dataclass(slots=True)
-class Inputs:
-    """Input entries to consume with a commit, and messages that could not be understood."""
-
-    acks: dict[str, list[str]] = field(default_factory=dict)
-    """Stream → entry ids."""
-    rejected: list[bytes] = field(default_factory=list)
-    """Bodies for the `rejected` stream."""
 
 
 @dataclass(slots=True)
@@ -148,50 +106,6 @@ def _cuts(changes: Sequence[TaskChange]) -> Iterator[tuple[int, int]]:
     yield start, len(changes)
 
 
-class _Call:
-    """One call of the commit script, under construction: interned keys, and the arguments' sections."""
-
-    __slots__ = (
-        "_index",
-        "acks",
-        "agents",
-        "events",
-        "id",
-        "keys",
-        "messages",
-        "n_acks",
-        "n_agents",
-        "n_messages",
-        "n_notes",
-        "n_queues",
-        "n_tasks",
-        "notes",
-        "queues",
-        "tasks",
-    )
-
-    def __init__(self, fixed: Sequence[str]) -> None:
-        self.keys = list(fixed)
-        self._index = {key: n for n, key in enumerate(self.keys, 1)}
-        self.tasks: list[Arg] = []
-        self.acks: list[Arg] = []
-        self.messages: list[Arg] = []
-        self.agents: list[Arg] = []
-        self.notes: list[Arg] = []
-        self.queues: list[Arg] = []
-        self.n_tasks = self.n_acks = self.n_messages = self.n_agents = self.n_notes = self.n_queues = 0
-        self.events: bytes = b""
-        self.id = ""
-
-    def key(self, name: str) -> int:
-        """Return the position of `name` in KEYS, adding it if it is new."""
-        at = self._index.get(name)
-        if at is None:
-            self.keys.append(name)
-            at = self._index[name] = len(self.keys)
-        return at
-
-
 class Ledger:
     """The ledger of one pool."""
 
@@ -199,8 +113,6 @@ class Ledger:
         self._redis = redis
         self._names = names
         self._limits = limits or LedgerLimits()
-        n = names
-        self._fixed = [n.leader, n.pending, n.delayed, n.leases, n.finished, n.dead, n.events, n.agents, n.committed]
         self._latest = _Commit(Decisions(), 0, [])
 
     async def commit(self, lead: Lead, decisions: Decisions, inputs: Inputs, now: int) -> list[str]:
@@ -217,9 +129,9 @@ class Ledger:
             part, last = work.parts[work.at], work.at == len(work.parts) - 1
             call = self._render(part, decisions if last else None, inputs if last else None, lead, now)
             if work.at == 0:  # starts without their rate would let others start in their place
-                self._notes(call, (note for note in decisions.notes if note.kind is NoteKind.RATE))
+                call.add_notes(note for note in decisions.notes if note.kind is NoteKind.RATE)
             call.id = f"{lead.epoch}/{work.number}/{work.at}"
-            status, *told = await COMMIT.run(self._redis, call.keys, self._arguments(call, lead, now))
+            status, *told = await COMMIT.run(self._redis, call.keys, call.arguments(lead, now))
             if status == b"FENCED":
                 raise FencedError(told[0].decode())
             if status == b"CONFLICT":
@@ -234,51 +146,24 @@ class Ledger:
             else:
                 work.at += 1
 
-    def _arguments(self, call: _Call, lead: Lead, now: int) -> list[Arg]:
-        limits = self._limits
-        return [
-            lead.token,
-            DISPATCHERS_GROUP,
-            now,
-            limits.retention_ms,
-            call.events,
-            bounded(limits.events_cap, limits.events_bytes, len(call.events)),
-            limits.events_retention_ms,
-            limits.assignments_ttl_ms,
-            call.id,
-            call.n_tasks,
-            call.n_acks,
-            call.n_messages,
-            call.n_agents,
-            call.n_notes,
-            call.n_queues,
-            *call.tasks,
-            *call.acks,
-            *call.messages,
-            *call.agents,
-            *call.notes,
-            *call.queues,
-        ]
-
-    def _render(self, part: _Part, rest: Decisions | None, inputs: Inputs | None, lead: Lead, now: int) -> _Call:
+    def _render(self, part: _Part, rest: Decisions | None, inputs: Inputs | None, lead: Lead, now: int) -> CommitCall:
         """Make the call that stores `part` of a pass; the last one has the `rest` and the `inputs`, too."""
-        call = _Call(self._fixed)
+        call = CommitCall(self._names, self._limits)
         for change in part.changes:
-            self._task(call, change)
+            call.add_task(change)
         for queue in queue_changes(part.changes, part.void):
-            self._queue(call, queue)
+            call.add_queue(queue)
         outputs = {c.task_id: c.output for c in part.changes if c.output is not None and len(c.output) > LARGE_OUTPUT}
-        self._answers(call, part.answers, outputs)
+        call.add_answers(part.answers, outputs)
         if rest is not None:
-            self._instructions(call, rest.instructions)
-            for reply in rest.replies:
-                self._message(call, self._names.replies(reply.client_id), REPLY_TTL_MS, 0, reply.body)
-            self._agents(call, rest.agents, now)
-            self._notes(call, (note for note in rest.notes if note.kind is not NoteKind.RATE))
+            call.add_instructions(rest.instructions)
+            call.add_replies(rest.replies)
+            call.add_agents(rest.agents, now)
+            call.add_notes(note for note in rest.notes if note.kind is not NoteKind.RATE)
             for queue in rest.queues:
-                self._queue(call, queue)
+                call.add_queue(queue)
         if inputs is not None:
-            self._inputs(call, inputs)
+            call.add_inputs(inputs)
         agents = [] if rest is None else rest.agent_transitions
         if part.transitions or agents:
             call.events = to_json(
@@ -286,109 +171,6 @@ class Ledger:
                 exclude_none=True,
             )
         return call
-
-    def _inputs(self, call: _Call, inputs: Inputs) -> None:
-        limits = self._limits
-        for body in inputs.rejected:
-            cap = bounded(limits.rejected_cap, limits.rejected_bytes, len(body))
-            self._message(call, self._names.rejected, 0, cap, body)
-        for stream, ids in inputs.acks.items():
-            if ids:
-                call.n_acks += 1
-                call.acks += [call.key(stream), len(ids), *ids]
-
-    def _task(self, call: _Call, change: TaskChange) -> None:
-        names = self._names
-        handover = change.handover
-        if handover is None:
-            target, head = 0, ""
-        else:
-            target = call.key(names.assignments(handover.agent_id))
-            version = "" if handover.version is None else f'"version":{to_json(handover.version).decode()},'
-            head = (
-                f'{{"v":{VERSION},"task_id":"{change.task_id}","attempt":{handover.attempt},"session":"{handover.session}",'
-                f'"score":{handover.score},"assigned_at":{handover.at},{version}"task":'
-            )
-        ends_here = not change.before or change.place is Place.GONE
-        marker = call.key(names.submitted(change.task_id)) if ends_here and is_keyed(change.task_id) else 0
-        release = 0 if change.release is None else call.key(names.assignments(change.release))
-        joined = 0 if change.parent is None else call.key(names.children(change.parent))
-        ended = 0
-        if change.last_of_kin:
-            ended = call.key(names.children(change.task_id if change.parent is None else change.parent))
-        call.n_tasks += 1
-        call.tasks += (
-            call.key(names.task(change.task_id)),
-            change.task_id,
-            change.before,
-            change.after,
-            change.place.value,
-            change.place_score,
-            change.run,
-            change.spec or b"",
-            change.output or b"",
-            release,
-            target,
-            head,
-            marker,
-            joined,
-            ended,
-        )
-
-    def _instructions(self, call: _Call, instructions: Sequence[Instruct]) -> None:
-        """Write to control streams; a commit never pushes out what was written by it, or shortly before."""
-        limits = self._limits
-        number = Counter(one.agent_id for one in instructions)
-        for one in instructions:
-            body = one.message.model_dump_json().encode()
-            cap = limits.control_cap + number[one.agent_id]
-            self._message(call, self._names.control(one.agent_id), limits.control_ttl_ms, cap, body)
-
-    def _agents(self, call: _Call, agents: Sequence[AgentChange], now: int) -> None:
-        names = self._names
-        for change in agents:
-            key, record = call.key(names.agent(change.agent_id)), change.record
-            call.n_agents += 1
-            if record is None:
-                streams = call.key(names.assignments(change.agent_id)), call.key(names.control(change.agent_id))
-                call.agents += (key, change.agent_id, b"", now, *streams)
-            else:
-                body = record.__pydantic_serializer__.to_json(record)
-                call.agents += (key, change.agent_id, body, record.registered_at, 0, 0)
-
-    def _answers(self, call: _Call, answers: Sequence[Answer], outputs: Mapping[str, bytes]) -> None:
-        by_client: dict[str, list[bytes]] = {}
-        for answer in answers:
-            large = outputs.get(answer.task_id)
-            outcome = answer.outcome if large is None else without_output(answer.outcome, large)
-            by_client.setdefault(answer.client_id, []).append(outcome)
-        limits = self._limits
-        for client, outcomes in by_client.items():
-            stream = self._names.replies(client)
-            for entry in _in_entries(outcomes):
-                body = b'{"v":%d,"outcomes":[%b]}' % (VERSION, b",".join(entry))
-                cap = bounded(limits.replies_cap, limits.replies_bytes, len(body))
-                self._message(call, stream, limits.replies_ttl_ms, cap, body)
-
-    def _notes(self, call: _Call, notes: Iterable[Note]) -> None:
-        for note in notes:
-            call.n_notes += 1
-            call.notes += (call.key(self._names.notes(note.kind)), note.field, note.value or b"")
-
-    def _queue(self, call: _Call, change: QueueChange) -> None:
-        key = call.key(self._names.queue(change.scope))
-        if not change.add and not change.remove:
-            call.n_queues += 1
-            call.queues += (key, "0", 0)
-        for sign, ids in (("+", change.add), ("-", change.remove)):
-            if ids:
-                call.n_queues += 1
-                call.queues += (key, sign, len(ids), *ids)
-
-    @staticmethod
-    def _message(call: _Call, stream: str, ttl_ms: int, cap: int, body: bytes) -> None:
-        call.n_messages += 1
-        call.messages += (call.key(stream), ttl_ms, cap, body)
 
     async def prune(self, now: int) -> int:
         """Drop old events, and index entries of finished tasks whose records have expired; return how many of these.
@@ -422,27 +204,3 @@ def queue_changes(changes: Sequence[TaskChange], void: Sequence[TaskChange]) -> 
                 queue = found.setdefault(scope, QueueChange(scope))
                 (queue.add if queued else queue.remove).append(change.task_id)
     return found.values()
-
-
-def bounded(cap: int, budget: int, size: int) -> int:
-    """Return at how many entries a stream is cut when one of `size` bytes is written to it, at most `cap`.
-
-    At any time the stream then has no more than `budget / size` entries of `size` bytes or more, whatever `size`.
-    """
-    return max(1, min(cap, budget // max(1, size)))
-
-
-def without_output(outcome: bytes, output: bytes) -> bytes:
-    """Leave the output out of an outcome's JSON, which ends with it, and say where it is."""
-    tail = b',"output":%b}' % output
-    return outcome.removesuffix(tail) + b',"output_in_ledger":true}' if outcome.endswith(tail) else outcome
-
-
-def _in_entries(outcomes: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    start = size = 0
-    for n, outcome in enumerate(outcomes):
-        if size and size + len(outcome) > REPLY_BYTES:
-            yield outcomes[start:n]
-            start, size = n, 0
-        size += len(outcome)
-    yield outcomes[start:]

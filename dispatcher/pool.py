@@ -23,6 +23,7 @@ from bus.ids import Pool
 from bus.messages import Command, Heartbeat, Registration, Report, SubmitTask, TaskHeader
 from bus.names import PoolNames
 from bus.states import TaskPriority
+from dispatcher.commit_call import LedgerLimits
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.decoding import Batch, Topic
@@ -30,7 +31,7 @@ from dispatcher.engine import DefectError, Engine, EntryRef, LeadLostError, grav
 from dispatcher.inbox import Inbox, Portion
 from dispatcher.intake import Intake
 from dispatcher.leadership import Lead, Leadership
-from dispatcher.ledger import Ledger, LedgerLimits
+from dispatcher.ledger import Ledger
 from dispatcher.loading import load_agents, load_notes, load_tasks
 from dispatcher.observer import DispatcherObserver
 from dispatcher.reporting import reasons, report_standing

@@ -11,10 +11,10 @@ from bus.connection import connect
 from bus.ids import check_pool
 from bus.names import DISPATCHERS_GROUP
 from bus.retries import RetryPolicy
+from dispatcher.commit_call import LedgerLimits
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.decoding import Batch, Topic
 from dispatcher.intake import Intake
-from dispatcher.ledger import LedgerLimits
 from dispatcher.observer import DispatcherObserver
 from dispatcher.placement_settings import fairness_weights, head_starts, max_pending
 from dispatcher.pool import PoolDispatcher

@@ -14,13 +14,14 @@ from bus.messages import CancelTasks, CapabilitySpec, Register, Report, TaskHead
 from bus.names import DATA_FIELD, DISPATCHERS_GROUP, PoolNames
 from bus.states import TaskStatus
 from dispatcher import engine as engine_module
+from dispatcher.commit_call import Inputs
 from dispatcher.core.decisions import Decisions
 from dispatcher.core.events import Commanded, Event, Reported, SignedIn, Submitted
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.engine import DefectError, Engine, LeadLostError, gravest
 from dispatcher.inbox import Arrival, Inbox, Portion
 from dispatcher.leadership import Lead, Leadership
-from dispatcher.ledger import Inputs, Ledger
+from dispatcher.ledger import Ledger
 from dispatcher.observer import SILENT
 from tests.support.waiting import eventually
 

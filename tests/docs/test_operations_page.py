@@ -16,7 +16,7 @@ from callboard.commands.agent import agent
 from callboard.commands.api import api
 from callboard.commands.dispatcher import METRICS_PORT, dispatcher
 from dispatcher.api.settings import ApiSettings
-from dispatcher.ledger import LedgerLimits
+from dispatcher.commit_call import LedgerLimits
 from dispatcher.settings import DispatcherSettings
 from tests.docs.pages import ROOT
 

@@ -8,9 +8,10 @@ from redis.asyncio import Redis
 
 from bus.ids import check_pool
 from bus.names import PoolNames
+from dispatcher.commit_call import Inputs
 from dispatcher.core.decisions import Decisions, Handover, Place, TaskChange
 from dispatcher.leadership import Lead, Leadership
-from dispatcher.ledger import Inputs, Ledger
+from dispatcher.ledger import Ledger
 
 NOW = 1_800_000_000_000
 

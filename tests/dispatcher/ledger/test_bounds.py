@@ -21,11 +21,12 @@ from bus.names import DATA_FIELD, PoolNames
 from bus.states import TaskPriority, TaskStatus
 from bus.submission import Sent, Submission, send, submission_of
 from dispatcher import ledger as ledger_module
+from dispatcher.commit_call import Inputs
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.events import Duplicate, Reported, SignedIn, Submitted
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.leadership import Lead, Leadership
-from dispatcher.ledger import Inputs, Ledger
+from dispatcher.ledger import Ledger
 from dispatcher.loading import load_agents, load_notes, load_tasks
 from dispatcher.strays import StraySearch
 from tests.dispatcher.ledger.test_model import DiedError

@@ -14,6 +14,7 @@ from bus.names import DISPATCHERS_GROUP, PoolNames
 from bus.records import AgentRecord
 from bus.states import AgentHealth, AgentStatus, TaskStatus
 from dispatcher import ledger as ledger_module
+from dispatcher.commit_call import Inputs, LedgerLimits
 from dispatcher.core.decisions import (
     AgentChange,
     AgentTransition,
@@ -26,7 +27,7 @@ from dispatcher.core.decisions import (
     TaskTransition,
 )
 from dispatcher.leadership import Lead, Leadership
-from dispatcher.ledger import ConflictError, FencedError, Inputs, Ledger, LedgerLimits
+from dispatcher.ledger import ConflictError, FencedError, Ledger
 from dispatcher.loading import load_notes
 from tests.dispatcher.ledger.conftest import NOTHING, NOW, Dump, change, contents, decisions
 

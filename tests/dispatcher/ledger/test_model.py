@@ -45,12 +45,13 @@ from bus.records import Guard
 from bus.retries import RetryPolicy
 from bus.states import TaskPriority, TaskStatus
 from dispatcher import ledger as ledger_module
+from dispatcher.commit_call import Inputs
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.decisions import Decisions, NoteKind
 from dispatcher.core.events import Beat, Commanded, Duplicate, Event, Horizon, Reported, SignedIn, SignedOut, Submitted
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.leadership import Lead, Leadership
-from dispatcher.ledger import FencedError, Inputs, Ledger, in_parts
+from dispatcher.ledger import FencedError, Ledger, in_parts
 from dispatcher.loading import load_agents, load_notes, load_tasks
 from dispatcher.revival import with_records
 from tests.support.server import RunningServer
