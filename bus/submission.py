@@ -122,8 +122,8 @@ class Refusal(NamedTuple):
 class Sent(NamedTuple):
     """What became of the submissions of a call."""
 
-    known: set[TaskId]
-    """Those that were submitted before."""
+    known: set[int]
+    """Those that were submitted before, perhaps by an earlier one of the call, by their place in the call."""
     refused: dict[int, Refusal]
     """Those that there was no room for, by their place in the call."""
 
@@ -145,7 +145,7 @@ async def send(redis: Redis, url: str, names: PoolNames, part: Sequence[Submissi
             await asyncio.sleep(RETRY_EVERY_S)
         else:
             return Sent(
-                {part[position - 1].task_id for position in known},
+                {position - 1 for position in known},
                 {
                     position - 1: Refusal(by == b"pool", bound, pending)
                     for position, by, bound, pending in zip(*[iter(refused)] * 4, strict=True)

@@ -65,7 +65,7 @@ class Batch:
             rest = iter(places)
             for part in in_calls([self._all[n][1] for n in places]):
                 known, refused = await send(self._link.redis, self._link.url, names, part)
-                self.known |= known
+                self.known |= {part[at].task_id for at in known}
                 for at, (submission, n) in enumerate(zip(part, rest, strict=False)):
                     if at not in refused:
                         del self._left[n]

@@ -113,7 +113,7 @@ class _Lane:
             if n in outcome.refused:
                 _refuse(stored, outcome.refused[n].error(self._names, submission))
             elif not stored.done():
-                stored.set_result(submission.task_id in outcome.known)
+                stored.set_result(n in outcome.known)
 
     def _fail(self, error: Exception) -> None:
         """Refuse what was collected while the server did not answer: it would not be told so any sooner alone."""

@@ -61,6 +61,7 @@ def build_app(site: Site, exposition: Exposition = no_metrics) -> FastAPI:
         docs_url="/docs",
         redoc_url=None,
         openapi_url="/openapi.json",
+        redirect_slashes=False,
     )
     app.state.site = site
     app.state.metrics = exposition

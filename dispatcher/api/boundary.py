@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bus.ids import new_nonce
@@ -77,6 +78,8 @@ class Boundary:
             async with asyncio.timeout(self._site.settings.request_timeout.total_seconds()) as deadline:
                 scope[DEADLINE] = deadline
                 await self._app(scope, receive, answer.send)
+        except ClientDisconnect:
+            return
         except TimeoutError:
             problem = ProblemError(TIMED_OUT, "it may have been done all the same")
         except Exception as error:
@@ -119,7 +122,7 @@ class Boundary:
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        break
+                        raise ClientDisconnect  # half a request asks for nothing
                     body += message.get("body", b"")
                     if len(body) > limit:
                         raise self._too_large()

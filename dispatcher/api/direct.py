@@ -6,6 +6,7 @@ So such an operation is found by its exact path, and reads its request itself, b
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final, TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -47,8 +48,18 @@ class _Named:
         self.path: Final = path
 
 
+def only(request: Request, names: AbstractSet[str]) -> None:
+    """Raise the problem `invalid` if the query has other parameters than `names`."""
+    if not request.scope["query_string"]:
+        return
+    unknown = [name for name in request.query_params if name not in names]
+    if unknown:
+        may = f"it may have {', '.join(sorted(names))}" if names else "it may have none"
+        raise invalid([(("query", name), f"there is no such parameter: {may}") for name in unknown])
+
+
 async def json_body(request: Request) -> object:
-    """Return the body, read as strictly as by `json_bodies`. Raises the problem `invalid`."""
+    """Return the body, read as strictly as by `strict`. Raises the problem `invalid`."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")

@@ -179,9 +179,7 @@ def as_problem(error: BaseException) -> ProblemError | None:  # noqa: C901, PLR0
         case UnknownScheduleError():
             return ProblemError(UNKNOWN_SCHEDULE, "it was never made, or was deleted: GET /api/v1/schedules")
         case NotRunningError():
-            return ProblemError(
-                NOT_RUNNING, f"the task is {error.status}: there is nothing to end", facts={"status": error.status}
-            )
+            return ProblemError(NOT_RUNNING, _not_running(error), facts={"status": error.status})
         case NotDeadError():
             detail = f"the task is {error.status}: only one that is FAILED is a dead letter"
             return ProblemError(NOT_DEAD, detail, facts={"status": error.status})
@@ -209,13 +207,20 @@ def as_problem(error: BaseException) -> ProblemError | None:  # noqa: C901, PLR0
 
 def invalid(errors: Iterable[tuple[Iterable[str | int], str]]) -> ProblemError:
     """Return the error for fields that are wrong: the names that lead to each, and what is wrong with it."""
-    found = [
-        FieldProblem(field=".".join(map(str, names)), message=message.removeprefix("Value error, "))
-        for names, message in islice(errors, _FIELDS_TOLD)
-    ]
+    # Once each: dependencies share parameters, and each would tell of them.
+    told = dict.fromkeys(
+        (".".join(map(str, names)), message.removeprefix("Value error, ")) for names, message in errors
+    )
+    found = [FieldProblem(field=field, message=message) for field, message in islice(told, _FIELDS_TOLD)]
     first = found[0] if found else FieldProblem(field="body", message="it cannot be understood")
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
     return ProblemError(INVALID, f"{first.field}: {first.message}{more}", errors=found)
+
+
+def _not_running(error: NotRunningError) -> str:
+    if error.attempt is None:
+        return f"the task is {error.status}: there is nothing to end"
+    return f"attempt {error.attempt} does not run: the task is {error.status}, perhaps in another attempt"
 
 
 def _of_http(error: HTTPException, path: str) -> ProblemError:

@@ -12,6 +12,7 @@ import uvicorn
 
 from bus.connection import CONNECTION_ERRORS
 from dispatcher.api.app import Exposition, build_api, no_metrics
+from dispatcher.api.http_protocol import BoundedHttp
 from dispatcher.api.observer import SILENT, ApiObserver
 from dispatcher.api.settings import ApiSettings
 from dispatcher.api.site import Site
@@ -110,6 +111,7 @@ class ApiService:
         self.port = listening.getsockname()[1]
         config = uvicorn.Config(
             build_api(site, self._exposition),
+            http=BoundedHttp,
             lifespan="off",
             ws="none",
             log_config=None,

@@ -26,7 +26,7 @@ from dispatcher.api.observer import SILENT, ApiObserver
 from dispatcher.api.problems import BUSY, UNKNOWN_POOL, ProblemError
 from dispatcher.api.rates import Rates
 from dispatcher.api.settings import ApiSettings
-from dispatcher.api.tokens import TokenRecord, Tokens
+from dispatcher.api.tokens import TokenRecord, Tokens, is_token
 
 CONNECTIONS: Final = 64
 LIVE_CONNECTIONS: Final = 256
@@ -172,6 +172,8 @@ class Site:
 
     async def token(self, token: str) -> TokenRecord | None:
         """Return a token's record, which may be two seconds old; None if it is none of ours."""
+        if not is_token(token):
+            return None  # and nothing of it is kept
         now = monotonic()
         known = self._known.get(token)
         if known is not None and now - known[0] < TOKEN_FOR_S:

@@ -105,5 +105,10 @@ class Tokens:
         return record if same else None
 
 
+def is_token(text: str) -> bool:
+    """Tell whether `text` has the form of a token."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def _digest(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()

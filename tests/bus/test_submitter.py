@@ -36,7 +36,7 @@ class Sending:
         await self.gate.acquire()
         if self.errors:
             raise self.errors.pop(0)
-        return Sent(self.known & {submission.task_id for submission in part}, {})
+        return Sent({place for place, submission in enumerate(part) if submission.task_id in self.known}, {})
 
     def through(self, calls: int = 1000) -> None:
         for _ in range(calls):

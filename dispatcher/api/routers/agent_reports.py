@@ -15,7 +15,6 @@ from bus.names import DATA_FIELD
 from bus.records import Guard
 from bus.states import FailureReason, TaskStatus
 from dispatcher.api.admission import SpeaksOfTask, TaskIdPath, Visit
-from dispatcher.api.json_bodies import JsonRoute
 from dispatcher.api.problems import (
     BODY_TOO_LARGE,
     STALE_ATTEMPT,
@@ -26,8 +25,9 @@ from dispatcher.api.problems import (
     field_problem,
 )
 from dispatcher.api.schemas.agent_work import ReportedResult, StoredReport, TaskProgress, TaskStart
+from dispatcher.api.strict import StrictRoute
 
-router: Final = APIRouter(prefix="/tasks", tags=["agents over HTTP"], route_class=JsonRoute)
+router: Final = APIRouter(prefix="/tasks", tags=["agents over HTTP"], route_class=StrictRoute)
 
 OF_ATTEMPT: Final = (UNKNOWN_TASK, UNKNOWN_POOL, STALE_ATTEMPT)
 

@@ -28,7 +28,6 @@ from bus.names import DATA_FIELD
 from dispatcher.api.admission import AgentIdPath, DeletesAgent, Speaks, SpeaksAsAgent, Visit
 from dispatcher.api.arrivals import START, EntryId, entry_id, entry_text
 from dispatcher.api.control import Known, to_be_told
-from dispatcher.api.json_bodies import JsonRoute
 from dispatcher.api.mailbox import Mailbox, Standing
 from dispatcher.api.offers import overridden
 from dispatcher.api.problems import (
@@ -52,9 +51,10 @@ from dispatcher.api.schemas.agent_work import (
     RegisterAgent,
     RegisteredAgent,
 )
+from dispatcher.api.strict import StrictRoute
 from dispatcher.api.waits import waiting
 
-router: Final = APIRouter(prefix="/agents", tags=["agents over HTTP"], route_class=JsonRoute)
+router: Final = APIRouter(prefix="/agents", tags=["agents over HTTP"], route_class=StrictRoute)
 
 OF_SESSION: Final = (UNKNOWN_AGENT, UNKNOWN_POOL, SUPERSEDED, SESSION_OVER)
 

@@ -12,7 +12,6 @@ from bus.records import AgentInfo, AgentWorkload
 from bus.requirements import Condition
 from bus.states import AgentHealth, AgentStatus
 from dispatcher.api.admission import AgentIdPath, Reads, ReadsAgent, Visit
-from dispatcher.api.json_bodies import JsonRoute
 from dispatcher.api.problems import NO_LEADER, UNKNOWN_AGENT, UNKNOWN_POOL, ProblemError, declared, field_problem
 from dispatcher.api.schemas.agents import (
     AgentList,
@@ -21,9 +20,10 @@ from dispatcher.api.schemas.agents import (
     LoadReport,
     WorkloadList,
 )
+from dispatcher.api.strict import StrictRoute
 from dispatcher.core.match import meets
 
-router: Final = APIRouter(prefix="/agents", tags=["agents"], route_class=JsonRoute)
+router: Final = APIRouter(prefix="/agents", tags=["agents"], route_class=StrictRoute)
 
 OF_AGENT: Final = (UNKNOWN_AGENT, UNKNOWN_POOL)
 _CONDITION: Final = TypeAdapter(Condition)

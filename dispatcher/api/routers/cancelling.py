@@ -9,13 +9,13 @@ from bus.cancelling import CancelReport, begun, settled
 from bus.ids import task_pool
 from bus.records import Run
 from dispatcher.api.admission import Caller, OperatesAnywhere, PoolQuery, site_of
-from dispatcher.api.json_bodies import JsonRoute
 from dispatcher.api.problems import BUSY, NO_LEADER, UNKNOWN_POOL, declared
 from dispatcher.api.schemas.tasks import CancelledTask, CancelRequest, CancelResponse, CancelStep, EndedTask
 from dispatcher.api.site import Site
+from dispatcher.api.strict import StrictRoute
 from dispatcher.api.waits import allow, unless_stopping, waiting
 
-router: Final = APIRouter(prefix="/tasks", tags=["tasks"], route_class=JsonRoute)
+router: Final = APIRouter(prefix="/tasks", tags=["tasks"], route_class=StrictRoute)
 
 SWEEP_S: Final = 300.0
 """How long a request that speaks of all tasks of a kind may take; the leader tells each second that it is at it."""

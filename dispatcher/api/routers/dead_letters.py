@@ -11,7 +11,6 @@ from bus.states import TaskStatus
 from bus.task_pages import TaskPages
 from dispatcher.api.admission import OperatesAnywhere, PoolQuery, Reads, ReadsTask, TaskIdPath, site_of
 from dispatcher.api.filtering import Conditions
-from dispatcher.api.json_bodies import JsonRoute
 from dispatcher.api.looking import record_of_task
 from dispatcher.api.problems import (
     BUSY,
@@ -27,9 +26,10 @@ from dispatcher.api.problems import (
 from dispatcher.api.routers.cancelling import SWEEP_S, admit
 from dispatcher.api.schemas.dead_letters import DeadLettersDone, PurgeRequest, RequeueRequest
 from dispatcher.api.schemas.tasks import TaskList
+from dispatcher.api.strict import StrictRoute
 from dispatcher.api.waits import allow
 
-router: Final = APIRouter(prefix="/dead", tags=["dead letters"], route_class=JsonRoute)
+router: Final = APIRouter(prefix="/dead", tags=["dead letters"], route_class=StrictRoute)
 
 
 @router.get(

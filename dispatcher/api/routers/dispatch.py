@@ -11,7 +11,7 @@ from bus.errors import QueueFullError  # noqa: TC001 - FastAPI reads the names o
 from bus.records import TaskCreate
 from bus.submission import Submission, in_calls, send, submission_of
 from dispatcher.api.admission import BEARER, PoolQuery, Submits, Visit, in_pool
-from dispatcher.api.direct import json_body, validated
+from dispatcher.api.direct import json_body, only, validated
 from dispatcher.api.problems import QUEUE_FULL, UNKNOWN_POOL, declared, field_problem
 from dispatcher.api.schemas.tasks import (
     DispatchedTask,
@@ -68,8 +68,8 @@ async def dispatch(visit: Submits, asked: TaskDispatchRequest, idempotency_key: 
     known, refused = await _store(visit, made)
     headers = {"Location": f"/api/v1/tasks/{made[0].task_id}"} if len(made) == 1 else {}
     told = tuple(
-        DispatchedTask.model_construct(id=one.task_id, known=one.task_id in known, refused=one.task_id in refused)
-        for one in made
+        DispatchedTask.model_construct(id=one.task_id, known=place in known, refused=place in refused)
+        for place, one in enumerate(made)
     )
     body = TaskDispatchResponse.model_construct(pool=visit.names.pool, tasks=told).model_dump_json()
     return Response(body, 202, headers, "application/json")
@@ -77,6 +77,7 @@ async def dispatch(visit: Submits, asked: TaskDispatchRequest, idempotency_key: 
 
 async def answer(request: Request) -> Response:
     """Read the request, and `dispatch`: what FastAPI would do, see `dispatcher.api.direct`."""
+    only(request, {"pool"})
     pool = validated(_POOL, request.query_params.get("pool"), "query.pool")
     visit = await _submits(request, await BEARER(request), pool)
     key = validated(_KEY, request.headers.get("idempotency-key"), "header.idempotency-key")
@@ -98,19 +99,24 @@ def _keyed(asked: TaskDispatchRequest, key: str | None) -> list[TaskCreate]:
     ]
 
 
-async def _store(visit: Visit, made: list[Submission]) -> tuple[set[str], set[str]]:
-    """Store all; return which were known, and which there was no room for. Raises if there was none for any."""
+async def _store(visit: Visit, made: list[Submission]) -> tuple[set[int], set[int]]:
+    """Store all; return the places of those that were known, and of those that there was no room for.
+
+    Raises `QueueFullError` if there was none for any.
+    """
     site = visit.site
     if len(made) == 1:
-        return ({made[0].task_id} if await site.submitter.submit(visit.names, made[0]) else set()), set()
-    known, refused = set[str](), set[str]()
+        return ({0} if await site.submitter.submit(visit.names, made[0]) else set()), set()
+    known, refused = set[int](), set[int]()
     first: QueueFullError | None = None
+    done = 0
     for part in in_calls(made):
         sent = await send(site.redis, site.link.url, visit.names, part)
-        known |= sent.known
+        known |= {done + place for place in sent.known}
+        refused |= {done + place for place in sent.refused}
         for place, refusal in sent.refused.items():
-            refused.add(part[place].task_id)
             first = first or refusal.error(visit.names, part[place])
+        done += len(part)
     if first is not None and len(refused) == len(made):
         raise first
     return known, refused

@@ -14,8 +14,9 @@ from dispatcher.api.following import follow
 from dispatcher.api.looking import find_task
 from dispatcher.api.problems import BUSY, UNKNOWN_POOL, UNKNOWN_TASK, UNREADABLE_TASK, declared, field_problem
 from dispatcher.api.streams import EventStream, message
+from dispatcher.api.strict import StrictRoute
 
-router: Final = APIRouter()
+router: Final = APIRouter(route_class=StrictRoute)
 
 _EXAMPLE: Final = (
     "event: task\n"

@@ -14,8 +14,9 @@ from dispatcher.api.admission import ReadsAnywhere, site_of
 from dispatcher.api.problems import declared
 from dispatcher.api.schemas.monitoring import Check, Liveness, LoopState, PoolState, Readiness, SystemStatus
 from dispatcher.api.site import Site
+from dispatcher.api.strict import StrictRoute
 
-status_router: Final = APIRouter(tags=["monitoring"])
+status_router: Final = APIRouter(tags=["monitoring"], route_class=StrictRoute)
 probes: Final = APIRouter(tags=["monitoring"])
 """What is served without the prefix, too: there orchestrators and Prometheus look."""
 

@@ -12,15 +12,15 @@ from bus.records import CancelOutcome, Guard, TaskInDB
 from bus.states import TaskStatus
 from bus.waiting import outcome_of
 from dispatcher.api.admission import AwaitsAnywhere, AwaitsTask, TaskIdPath, Visit, site_of
-from dispatcher.api.json_bodies import JsonRoute
 from dispatcher.api.looking import find_task
 from dispatcher.api.problems import BUSY, UNKNOWN_POOL, UNKNOWN_TASK, UNREADABLE_TASK, declared
 from dispatcher.api.routers.cancelling import admit
 from dispatcher.api.schemas.tasks import Results, ResultsRequest, UnfinishedTask
 from dispatcher.api.site import Site
+from dispatcher.api.strict import StrictRoute
 from dispatcher.api.waits import waiting
 
-router: Final = APIRouter(prefix="/tasks", tags=["tasks"], route_class=JsonRoute)
+router: Final = APIRouter(prefix="/tasks", tags=["tasks"], route_class=StrictRoute)
 
 MAX_OUTPUTS: Final = 4 * 1024 * 1024
 """Bytes of outputs after which no further ones are added to an answer."""

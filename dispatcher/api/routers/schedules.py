@@ -9,7 +9,6 @@ from bus.ids import SCHEDULE_ID_PATTERN
 from bus.messages import ScheduleInfo
 from bus.schedule_operations import schedule_of
 from dispatcher.api.admission import Operates, Reads
-from dispatcher.api.json_bodies import JsonRoute
 from dispatcher.api.problems import (
     BUSY,
     NO_LEADER,
@@ -28,8 +27,9 @@ from dispatcher.api.schemas.schedules import (
     ScheduleRequest,
     TriggeredSchedule,
 )
+from dispatcher.api.strict import StrictRoute
 
-router: Final = APIRouter(prefix="/schedules", tags=["schedules"], route_class=JsonRoute)
+router: Final = APIRouter(prefix="/schedules", tags=["schedules"], route_class=StrictRoute)
 
 ScheduleIdPath = Annotated[
     str, Path(pattern=SCHEDULE_ID_PATTERN, description="The schedule's id.", examples=["nightly"])

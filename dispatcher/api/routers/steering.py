@@ -7,12 +7,12 @@ from fastapi import APIRouter, Query, Request, Response
 from bus.agent_operations import ENDED
 from bus.agent_requests import RequestState
 from dispatcher.api.admission import AgentIdPath, OperatesAgent, Visit
-from dispatcher.api.json_bodies import JsonRoute
 from dispatcher.api.problems import BUSY, NO_LEADER, UNKNOWN_AGENT, UNKNOWN_POOL, declared, field_problem
 from dispatcher.api.schemas.steering import Because, CapabilitiesPatch, LeaveRequest, PauseRequest, Requested
+from dispatcher.api.strict import StrictRoute
 from dispatcher.api.waits import unless_stopping, waiting
 
-router: Final = APIRouter(prefix="/agents/{agent_id}", tags=["agents"], route_class=JsonRoute)
+router: Final = APIRouter(prefix="/agents/{agent_id}", tags=["agents"], route_class=StrictRoute)
 
 Wait = Annotated[
     float, Query(ge=0, le=3600, description="Seconds to wait until it is done; cut to what this API allows, a minute.")

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 
 from bus.errors import UnknownTaskError
 from dispatcher.api.admission import OperatesAnywhere, OperatesTask, PoolQuery, TaskIdPath, site_of
-from dispatcher.api.json_bodies import JsonRoute
 from dispatcher.api.looking import record_of_task
 from dispatcher.api.problems import (
     BUSY,
@@ -31,9 +30,10 @@ from dispatcher.api.schemas.tasks import (
     TimedOut,
     TimeoutRequest,
 )
+from dispatcher.api.strict import StrictRoute
 from dispatcher.api.waits import allow
 
-router: Final = APIRouter(prefix="/tasks", tags=["tasks"], route_class=JsonRoute)
+router: Final = APIRouter(prefix="/tasks", tags=["tasks"], route_class=StrictRoute)
 
 _OF_TASK: Final = (UNKNOWN_TASK, UNKNOWN_POOL, NOT_READ_YET, UNREADABLE_TASK, NO_LEADER, BUSY)
 

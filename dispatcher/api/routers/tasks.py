@@ -9,7 +9,6 @@ from bus.records import TaskInDB, TaskQueueStatus
 from bus.task_pages import TaskPages
 from dispatcher.api.admission import Reads, ReadsTask, TaskIdPath
 from dispatcher.api.filtering import Where
-from dispatcher.api.json_bodies import JsonRoute
 from dispatcher.api.looking import record_of_task
 from dispatcher.api.problems import (
     BUSY,
@@ -26,9 +25,10 @@ from dispatcher.api.schemas.tasks import (
     TaskList,
     Timeline,
 )
+from dispatcher.api.strict import StrictRoute
 from dispatcher.api.timeline import timeline_of
 
-router: Final = APIRouter(prefix="/tasks", tags=["tasks"], route_class=JsonRoute)
+router: Final = APIRouter(prefix="/tasks", tags=["tasks"], route_class=StrictRoute)
 
 OF_TASK: Final = (UNKNOWN_TASK, UNKNOWN_POOL, NOT_READ_YET, UNREADABLE_TASK)
 

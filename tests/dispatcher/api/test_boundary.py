@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dispatcher.api import boundary
+from dispatcher.api import boundary, http_protocol
 from dispatcher.api.routers import agents
 from tests.dispatcher.api.conftest import assert_problem, serving
 from tests.dispatcher.api.http_agent import HttpAgent
@@ -106,3 +106,52 @@ async def test_a_server_that_is_away_is_a_problem_to_try_again(pool: str) -> Non
         ready = await api.get("/readyz")
         assert (ready.status_code, ready.json()["ready"]) == (503, False)
         assert (await api.get("/livez")).status_code == 200
+
+
+async def _raw(api: httpx.AsyncClient, *pieces: bytes, close: bool = False) -> bytes:
+    """Send bytes over a connection of their own; return what comes back until it is closed."""
+    reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
+    for piece in pieces:
+        writer.write(piece)
+    if close:
+        writer.close()
+        await writer.wait_closed()
+        return b""
+    answer = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    return answer
+
+
+async def test_half_a_request_asks_for_nothing(orphan: httpx.AsyncClient) -> None:
+    head = b"POST /api/v1/tasks/dispatch HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: half\r\n"
+    head += b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    await _raw(orphan, head + b'{"capability": "a"}', close=True)
+    answer = await orphan.post("/tasks/dispatch", json={"capability": "a", "key": "half"})
+    assert [task["known"] for task in answer.json()["tasks"]] == [False]
+
+
+async def test_a_head_without_an_end_is_cut_off(orphan: httpx.AsyncClient) -> None:
+    line = b"X-Much: " + b"x" * 8_000 + b"\r\n"
+    assert b" 400 " in await _raw(orphan, b"GET /api/v1/tasks HTTP/1.1\r\nHost: localhost\r\n", *[line] * 9)
+    assert b" 400 " in await _raw(orphan, b"GET /api/v1/tasks HTTP/1.1\r\nHost: localhost\r\nX-Much: ", b"x" * 70_000)
+
+
+async def test_who_says_nothing_is_not_waited_for(orphan: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_S", 0.05)
+    assert await _raw(orphan, b"GET /api/v1/tasks HTTP/1.1\r\n") == b""
+
+
+async def test_a_misspelt_parameter_is_no_parameter(orphan: httpx.AsyncClient) -> None:
+    assert_problem(await orphan.get("/tasks?stauts=FAILED"), "invalid", 422, "query.stauts")
+    assert_problem(await orphan.get("/events?pol=a"), "invalid", 422, "query.pol")
+    body = {"capability": "a"}
+    assert_problem(await orphan.post("/tasks/dispatch?pol=a", json=body), "invalid", 422, "query.pol")
+
+
+async def test_a_path_with_a_slash_behind_it_is_another(orphan: httpx.AsyncClient) -> None:
+    assert_problem(await orphan.get("/tasks/"), "not-found", 404)
+
+
+async def test_what_is_wrong_twice_is_told_once(orphan: httpx.AsyncClient) -> None:
+    problem = assert_problem(await orphan.get("/tasks/nonsense"), "invalid", 422, "path.task_id")
+    assert len(problem["errors"]) == 1

@@ -199,3 +199,8 @@ async def test_a_failed_task_is_told_with_its_error(api: Alternating, redis: Red
         ended = (await api.get(f"/tasks/{task_id}/result")).json()
         assert (ended["status"], ended["reason"], ended["error"]["type"]) == ("FAILED", "error", "ValueError")
     assert await _listed(api, status="FAILED") == await _listed(api, reason="error", error="ValueError") == [task_id]
+
+
+async def test_of_two_tasks_with_one_key_in_a_batch_the_second_is_known(orphan: httpx.AsyncClient) -> None:
+    answer = await orphan.post(DISPATCH, json={"tasks": [{"capability": "a", "key": "k"}] * 2})
+    assert [task["known"] for task in answer.json()["tasks"]] == [False, True]
