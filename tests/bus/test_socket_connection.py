@@ -1,11 +1,14 @@
 import asyncio
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
 from redis.exceptions import DataError
 
 from bus.connection import connect
 from bus.socket_connection import connection_class
+from tests.support.waiting import eventually
 
 
 async def test_a_command_that_is_cancelled_at_any_moment_is_cancelled(redis_url: str) -> None:
@@ -25,6 +28,20 @@ async def test_a_command_that_is_cancelled_at_any_moment_is_cancelled(redis_url:
             with pytest.raises(asyncio.CancelledError):
                 await working
         await client.aclose()
+
+
+async def test_connections_that_the_server_has_closed_meanwhile_cost_no_command(redis: Redis, redis_url: str) -> None:
+    """Seen failing with redis-py's own: each idle connection failed once."""
+    client = connect(redis_url, name="idle-test")
+    await asyncio.gather(*(client.ping() for _ in range(8)))
+    idle: Any = client.connection_pool
+    mine = [one["id"] for one in await redis.client_list() if one["name"] == "idle-test"]
+    assert len(mine) > 4
+    for one in mine:
+        await redis.client_kill_filter(_id=one)
+    await eventually(lambda: all(one._reader.at_eof() for one in idle._available_connections))
+    assert await asyncio.gather(*(client.ping() for _ in range(8))) == [True] * 8
+    await client.aclose()
 
 
 @pytest.mark.parametrize(
