@@ -1,4 +1,7 @@
-"""What the API consists of: the application with its routers, its problems, and the boundary around it all."""
+"""What the API consists of: the application with its routers, its problems, and the boundary around it.
+
+CORS is around that, so that pages of allowed sites are told of every problem.
+"""
 
 from collections.abc import Callable
 from importlib.metadata import version
@@ -79,7 +82,8 @@ def build_app(site: Site, exposition: Exposition = no_metrics) -> FastAPI:
 
 def build_api(site: Site, exposition: Exposition = no_metrics) -> ASGIApp:
     """Return the whole API."""
-    app: ASGIApp = Direct(build_app(site, exposition), {f"{PREFIX}/tasks/dispatch": dispatch.answer})
+    direct = Direct(build_app(site, exposition), {f"{PREFIX}/tasks/dispatch": dispatch.answer})
+    app: ASGIApp = Boundary(direct, site)
     if site.settings.cors_origins:
         app = CORSMiddleware(
             app,
@@ -88,4 +92,4 @@ def build_api(site: Site, exposition: Exposition = no_metrics) -> ASGIApp:
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Location", "Retry-After"],
         )
-    return Boundary(app, site)
+    return app

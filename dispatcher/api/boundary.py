@@ -26,6 +26,7 @@ from dispatcher.api.problems import (
     CROSS_SITE,
     DEFECT,
     INTERNAL,
+    STOPPING,
     TIMED_OUT,
     WRONG_HOST,
     ProblemError,
@@ -80,6 +81,10 @@ class Boundary:
                 await self._app(scope, receive, answer.send)
         except ClientDisconnect:
             return
+        except asyncio.CancelledError:
+            if not self._site.stopping.is_set():
+                raise
+            problem = ProblemError(STOPPING, "it may have been done all the same: ask another process")
         except TimeoutError:
             problem = ProblemError(TIMED_OUT, "it may have been done all the same")
         except Exception as error:

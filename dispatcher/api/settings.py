@@ -57,6 +57,8 @@ class ApiSettings(BaseSettings):
         if self.require_token is False and not self.loopback:
             msg = f"require_token may be off on loopback only: listen on 127.0.0.1 instead of {self.host}"
             raise ValueError(msg)
+        if "*" in self.cors_origins and not self.guarded:
+            raise ValueError("pages of every site (`*`) may use the API only where tokens are required: require_token")
         return self
 
     @cached_property

@@ -38,7 +38,7 @@ async def start(visit: SpeaksOfTask, task_id: TaskIdPath, said: TaskStart) -> St
 
     A task that takes no longer than this request need not be begun: its result is enough.
     """
-    agent_id = await _holder(visit, task_id, said)
+    agent_id, _ = await _holder(visit, task_id, said)
     await _store(visit, _report(agent_id, said, updates=(TaskUpdate(task_id=task_id, attempt=said.attempt),)))
     return StoredReport(task_id=task_id, attempt=said.attempt, stored="start")
 
@@ -46,7 +46,7 @@ async def start(visit: SpeaksOfTask, task_id: TaskIdPath, said: TaskStart) -> St
 @router.post("/{task_id}/progress", status_code=202, summary="Say how far a task is", responses=declared(*OF_ATTEMPT))
 async def progress(visit: SpeaksOfTask, task_id: TaskIdPath, said: TaskProgress) -> StoredReport:
     """Say how far the task is, ask for more time, or confirm a cancel. Counts as its beginning, too."""
-    agent_id = await _holder(visit, task_id, said)
+    agent_id, _ = await _holder(visit, task_id, said)
     update = TaskUpdate.model_validate({"task_id": task_id, **said.model_dump(exclude={"session"})})
     await _store(visit, _report(agent_id, said, updates=(update,)))
     return StoredReport(task_id=task_id, attempt=said.attempt, stored="progress")
@@ -65,8 +65,10 @@ async def result(visit: SpeaksOfTask, task_id: TaskIdPath, said: ReportedResult)
     Answered when the server has stored it. `stale-attempt`: the task was given to another, cancelled, or has ended by
     this very result, if that was sent before and its answer was lost; there is nothing more to do in any case.
     """
-    agent_id = await _holder(visit, task_id, said)
+    agent_id, status = await _holder(visit, task_id, said)
     if said.returned:
+        if status is TaskStatus.RUNNING:
+            raise field_problem("body.returned", "it has begun: report an error with `retry_after` to have it repeated")
         back = HandBack(task_id=task_id, attempt=said.attempt)
         await _store(visit, _report(agent_id, said, returned=(back,)))
         return StoredReport(task_id=task_id, attempt=said.attempt, stored="return")
@@ -106,8 +108,8 @@ def _result(task_id: str, said: ReportedResult) -> TaskResult:
     )
 
 
-async def _holder(visit: Visit, task_id: str, said: TaskStart) -> str:
-    """Return the id of the agent that has the attempt, and for which the caller may speak.
+async def _holder(visit: Visit, task_id: str, said: TaskStart) -> tuple[str, TaskStatus]:
+    """Return the id of the agent that has the attempt, and for which the caller may speak, and the task's status.
 
     Raises `UnknownTaskError` and the problems `forbidden` and `stale-attempt`.
     """
@@ -119,7 +121,7 @@ async def _holder(visit: Visit, task_id: str, said: TaskStart) -> str:
         visit.caller.check_speaks_for(guard.agent_id)
     if (guard.attempt, guard.session) != (said.attempt, said.session) or not guard.agent_id:
         raise ProblemError(STALE_ATTEMPT, f"the task is {guard.status}: stop, and hold the attempt no longer")
-    return guard.agent_id
+    return guard.agent_id, guard.status
 
 
 def _report(agent_id: str, said: TaskStart, **parts: Any) -> Report:

@@ -40,6 +40,7 @@ from dispatcher.api.problems import (
     UNKNOWN_POOL,
     ProblemError,
     declared,
+    field_problem,
 )
 from dispatcher.api.schemas.agent_work import (
     ENTRY_PATTERN,
@@ -67,6 +68,11 @@ def _mailbox(visit: Visit, agent_id: str) -> Mailbox:
     return Mailbox(visit.site.redis, visit.names, agent_id)
 
 
+PATHS: Final = frozenset({"load", "register", "workload"})
+"""Nobody could look at agents of these names: `GET /agents/load` is something else."""
+LOOK_AGAIN_S: Final = 5.0
+"""A poll finds out within this that its session is over."""
+
 # --- signing in
 
 
@@ -85,6 +91,8 @@ async def register(visit: Speaks, asked: RegisterAgent) -> RegisteredAgent:
     Without a leader 503 is answered after three seconds: try again.
     """
     visit.caller.check_speaks_for(asked.agent_id)
+    if asked.agent_id in PATHS:
+        raise field_problem("body.agent_id", "an operation of this API has that name: choose another")
     mailbox = _mailbox(visit, asked.agent_id)
     try:
         standing: Standing | None = await mailbox.standing()
@@ -245,7 +253,7 @@ async def assignments(
         async with waiting(site, request, wait) as seconds:
             until = monotonic() + seconds
             while not post.assignments and not site.stopping.is_set() and (left := until - monotonic()) > 0:
-                await site.arrivals(visit.names).wait(mailbox.assignments, post.seen, left)
+                await site.arrivals(visit.names).wait(mailbox.assignments, post.seen, min(left, LOOK_AGAIN_S))
                 post = await mailbox.post(session, post.cursor, most)
     # As they were written: a model would leave out, or put in, what a payload has or has not.
     given = [{name: one[name] for name in HANDED if name in one} for one in post.assignments]

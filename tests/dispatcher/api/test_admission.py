@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 from redis.asyncio import Redis
 
 from bus.names import POOLS_KEY, TOKENS_KEY
@@ -193,3 +194,11 @@ async def test_cors_is_off_unless_a_site_is_named(redis_url: str, pool: str) -> 
         assert (await api.options("/tasks", headers=asked)).headers["access-control-allow-origin"] == site
         posted = await api.post("/tasks/dispatch", json={"capability": "a"}, headers={"Origin": site})
         assert posted.status_code == 202
+        refused = await api.post("/tasks/dispatch", content=b"x" * 2_000_000, headers={"Origin": site})
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (413, site)
+
+
+def test_pages_of_every_site_are_let_in_only_with_a_token() -> None:
+    with pytest.raises(ValidationError, match="require_token"):
+        ApiSettings(cors_origins=("*",))
+    assert ApiSettings(cors_origins=("*",), require_token=True).cors_origins == ("*",)

@@ -13,6 +13,7 @@ from bus import Client
 from bus.records import TaskInDB
 from bus.states import FailureReason, TaskStatus
 from dispatcher.api.arrivals import READERS
+from dispatcher.api.routers import agent_work
 from dispatcher.api.service import ApiService
 from dispatcher.api.settings import ApiSettings
 from tests.dispatcher.api.conftest import Alternating, assert_problem, serving, submitted
@@ -132,7 +133,9 @@ async def test_no_more_are_handed_out_than_asked_for_and_the_cursor_leaves_none_
     assert seen == ids
 
 
-async def test_a_poll_wakes_within_20_ms_of_the_assignment(agent: HttpAgent, api: Alternating, redis: Redis) -> None:
+async def test_a_poll_wakes_with_the_assignment_and_not_when_it_looks_again(
+    agent: HttpAgent, api: Alternating, redis: Redis
+) -> None:
     idle = [HttpAgent(api, f"idle-{n}") for n in range(2 * READERS)]
     await asyncio.gather(*(one.register(f"of.{one.id}") for one in idle))
     others = [asyncio.create_task(one.poll(30)) for one in idle]
@@ -148,7 +151,7 @@ async def test_a_poll_wakes_within_20_ms_of_the_assignment(agent: HttpAgent, api
         await eventually(partial(_is_empty, agent))
     for one in others:
         one.cancel()
-    assert sorted(late)[4] < 0.02, late
+    assert sorted(late)[4] < 0.2, late  # 5 ms on a machine with nothing else to do; the readers look again each second
 
 
 async def _all_blocked(redis: Redis) -> bool:
@@ -209,6 +212,31 @@ async def test_what_was_not_begun_is_handed_back(
         answer = await agent.say("result", given, returned=True)
         assert (answer.status_code, answer.json()["stored"]) == (202, "return")
         assert (await other.next()).task_id == task_id
+
+
+async def test_what_has_begun_is_not_handed_back(agent: HttpAgent, api: Alternating, bus: Client) -> None:
+    task_id = await submitted(api)
+    (given,) = await agent.poll()
+    await agent.say("start", given)
+
+    async def running() -> bool:
+        return (await bus.get(task_id)).status is TaskStatus.RUNNING
+
+    await eventually(running)
+    assert_problem(await agent.say("result", given, returned=True), "invalid", 422, "body.returned")
+
+
+async def test_an_agent_has_not_the_name_of_an_operation(api: Alternating) -> None:
+    assert_problem(await HttpAgent(api, "workload").register(), "invalid", 422, "body.agent_id")
+
+
+async def test_a_poll_of_a_session_that_is_over_ends_soon(
+    agent: HttpAgent, api: Alternating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_work, "LOOK_AGAIN_S", 0.05)
+    poll = asyncio.create_task(agent.ask(30))
+    await HttpAgent(api).register()
+    assert_problem(await asyncio.wait_for(poll, 10), "superseded", 409)
 
 
 async def test_more_time_is_asked_for(agent: HttpAgent, api: Alternating, bus: Client, redis: Redis) -> None:

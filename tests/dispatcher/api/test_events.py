@@ -15,6 +15,7 @@ from bus.messages import EventBatch, Transition
 from bus.names import DATA_FIELD, PoolNames
 from bus.states import TaskStatus
 from dispatcher.api import feed as feed_module
+from dispatcher.api import service as service_module
 from dispatcher.api.feed import EventId
 from dispatcher.api.following import follow
 from dispatcher.api.service import ApiService
@@ -198,6 +199,27 @@ class CountsOpen:
 
     def dropped(self) -> None:
         pass
+
+
+async def test_half_a_body_at_the_end_is_told_that_the_process_stops(
+    redis_url: str, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "GRACE_S", 0)
+    service = ApiService(ApiSettings(redis_url=redis_url, pool=pool, port=0))
+    stop, ready = asyncio.Event(), asyncio.Event()
+    running = asyncio.create_task(service.run(stop, ready))
+    await ready.wait()
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    writer.write(b"POST /api/v1/tasks/dispatch HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+    await writer.drain()
+    async with httpx.AsyncClient() as client:
+        await client.get(f"{service.url}/livez")  # when that is answered the other has been read, too
+    stop.set()
+    answer = await reader.read()
+    assert b" 503 " in answer.splitlines()[0]
+    assert b"urn:callboard:problem:stopping" in answer
+    writer.close()
+    await running
 
 
 async def test_fifty_open_streams_and_fifty_waits_do_not_delay_the_end(redis_url: str, led: str) -> None:
