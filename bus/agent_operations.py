@@ -131,7 +131,7 @@ class AgentOperations:
             if seen is not None and (late or seen.state in ENDED):
                 return seen
             if seen is None and (late or waited >= CONFIRM_MS / 1000):
-                raise NoLeaderError(self._link.names(pool).pool, waited)
+                raise NoLeaderError(self._link.names(pool).pool, waited, stored=True)
             await asyncio.sleep(POLL_S)
 
     async def _ask_of(

@@ -12,7 +12,7 @@ CallboardError
 ├── BusAddressError          a text is not the address of a Redis server
 ├── RequirementSyntaxError   a requirement that was given as a text cannot be read
 ├── ClientClosedError        its client was closed while somebody waited, or before
-├── NoLeaderError            a question that only the leader can answer was not answered in time
+├── NoLeaderError            what only the leader can answer was not answered in time; a wish is done later
 ├── UnknownTaskError         the ledger has no such task
 ├── NotDeadError             the task is no dead letter
 ├── UnreadableTaskError      the ledger has the task, and this program cannot read its record
@@ -124,14 +124,22 @@ class ClientClosedError(CallboardError):
 
 
 class NoLeaderError(CallboardError):
-    """Nobody answered a question that only the leader of a pool can answer."""
+    """Nobody answered what only the leader of a pool can answer.
 
-    def __init__(self, pool: str, seconds: float) -> None:
+    With `stored` it was no mere question but a wish, which lies in the pool and will be done as soon as one leads.
+    """
+
+    def __init__(self, pool: str, seconds: float, *, stored: bool = False) -> None:
         self.pool = pool
-        super().__init__(
-            f"nobody who leads pool {pool!r} answered within {seconds:g} s: "
-            "does a dispatcher run (`callboard dispatcher`)?"
-        )
+        self.stored = stored
+        silence = f"nobody who leads pool {pool!r} answered within {round(seconds, 1 if seconds >= 1 else 3):g} s: "
+        remedy = "does a dispatcher run (`callboard dispatcher`)?"
+        if stored:
+            remedy = (
+                "what was asked for is stored, and will be done as soon as one leads: do not ask again, start one "
+                "(`callboard dispatcher`)"
+            )
+        super().__init__(silence + remedy)
 
 
 class UnknownTaskError(CallboardError):

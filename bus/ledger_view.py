@@ -137,6 +137,17 @@ class LedgerView:
         guard: Any = await self._redis.hget(self._names.task(task_id), "state")
         return None if guard is None else Guard.parse(guard.decode()).status
 
+    async def statuses(self, task_ids: Sequence[str]) -> dict[str, TaskStatus | None]:
+        """Return the status of each task; None of those that the ledger does not have."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for task_id in task_ids:
+                pipe.hget(self._names.task(task_id), "state")
+            guards: list[bytes | None] = await pipe.execute()
+        return {
+            task_id: None if guard is None else Guard.parse(guard.decode()).status
+            for task_id, guard in zip(task_ids, guards, strict=True)
+        }
+
     async def children(self, task_id: str, limit: int) -> list[Task]:
         """Return at most `limit` children of a task, in the order of their submission."""
         found: list[Task] = []

@@ -1,6 +1,6 @@
 """`callboard tasks`: look at tasks, fetch results, cancel."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
@@ -24,6 +24,7 @@ tasks = App(name="tasks", help="Look at tasks, fetch their results, cancel them.
 
 _Pool = Annotated[str | None, Parameter(help="Pool to look at.")]
 _TaskId = Annotated[str, Parameter(help="Id of the task.")]
+_UNKNOWN: Final = "is not known: it was never submitted, is not read yet, or its retention is over"
 
 
 @tasks.command(name="list")
@@ -211,11 +212,11 @@ def _show_cancelled(report: CancelReport, *, as_json: bool) -> int:
             *((task_id, f"had ended as {status}") for task_id, status in report.over.items()),
             *((task_id, "given up: it did not stop, and may still run") for task_id in report.given_up),
             *((task_id, "is not stopped yet") for task_id in report.under_way),
-            *((task_id, "is not known, and will be cancelled if it is still unread") for task_id in report.unknown),
+            *((task_id, f"{_UNKNOWN}; if it is still unread, it will be cancelled") for task_id in report.unknown),
         ]
         for task_id, what in words:
             print_line(f"{task_id} {what}")
-    return FAILED if report.given_up or report.under_way else 0
+    return FAILED if report.given_up or report.under_way or report.unknown else 0
 
 
 @tasks.command
@@ -234,6 +235,7 @@ async def reprioritise(
     """Ask that tasks have another priority. Those that have ended stay as they are.
 
     Some by their ids, or all that meet the conditions and were submitted before: then it is waited until they all have.
+    Of those given by their ids it is said which are not live; the exit code is 1 if none is.
     """
     asked = which(task_ids, where.filter(status), everything=everything, command="reprioritise")
     for task_id in task_ids or ():
@@ -243,13 +245,21 @@ async def reprioritise(
             number = await bus.reprioritise_matching(asked, priority)
             _tell_number("reprioritise", f"made {priority}", number, as_json=json)
             return 0
-        await bus.reprioritise(task_ids or (), priority)
-    task_ids = task_ids or []
+        statuses = await bus.statuses(task_ids or ())
+        live = [task_id for task_id, status in statuses.items() if status is not None and not status.terminal]
+        unknown = [task_id for task_id, status in statuses.items() if status is None]
+        await bus.reprioritise([*live, *unknown], priority)  # these may be read by then
+    over = {task_id: status for task_id, status in statuses.items() if status is not None and status.terminal}
     if json:
-        print_json({"requested": "reprioritise", "priority": priority, "ids": task_ids})
+        print_json({"requested": "reprioritise", "priority": priority, "ids": live, "over": over, "unknown": unknown})
     else:
-        print_line(f"asked for {len(task_ids)} task{'s' * (len(task_ids) != 1)} to be {priority}")
-    return 0
+        if live:
+            print_line(f"asked for {len(live)} task{'s' * (len(live) != 1)} to be {priority}")
+        for task_id, ended_as in over.items():
+            print_line(f"{task_id} has ended as {ended_as}")
+        for task_id in unknown:
+            print_line(f"{task_id} {_UNKNOWN}")
+    return 0 if live else FAILED
 
 
 def _tell_number(command: str, done: str, number: int, *, as_json: bool) -> None:
@@ -261,7 +271,10 @@ def _tell_number(command: str, done: str, number: int, *, as_json: bool) -> None
 
 @tasks.command
 async def explain(task_id: _TaskId, /, *, redis_url: RedisUrl = None, json: AsJson = False) -> int:
-    """Say why a task waits, in numbers, or why it is where it is. Only a dispatcher that leads can answer."""
+    """Say why a task waits, in numbers, why it is where it is, or how it ended.
+
+    Only a dispatcher that leads can answer, unless the task has ended.
+    """
     check_task_id(task_id)
     async with connected(redis_url) as bus:
         found = await bus.explain(task_id)

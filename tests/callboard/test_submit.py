@@ -156,8 +156,24 @@ def test_another_priority(working: CommandLine) -> None:
     assert (ran.err, ran.out) == ("", "asked for 1 task to be URGENT\n")
     while working("tasks", "get", task_id, "--json").json["priority"] != "URGENT":
         pass
-    working("tasks", "cancel", task_id)
+    working("tasks", "cancel", task_id, "--wait")
     assert "Choose from" in working("tasks", "reprioritise", "now", task_id).complaint(2)
+
+
+def test_whoever_steers_what_is_not_live_is_told_so(working: CommandLine) -> None:
+    ended = working.submit("text.count", '{"text": "a"}', "--wait", "--json").json["id"]
+    live, unknown = working.submit("nobody.can", "1").out.strip(), f"{working.pool}.nobody"
+    working("tasks", "get", live)  # accepted
+    ran = working("tasks", "reprioritise", "urgent", ended, unknown)
+    assert (ran.code, ran.err) == (1, "")
+    assert f"{ended} has ended as COMPLETED" in ran.out
+    assert f"{unknown} is not known" in ran.out
+    ran = working("tasks", "reprioritise", "urgent", ended, live, "--json")
+    assert (ran.code, ran.json["ids"], ran.json["over"]) == (0, [live], {ended: "COMPLETED"})
+    ran = working("tasks", "cancel", unknown, "--wait")
+    assert ran.code == 1
+    assert "is not known" in ran.out
+    assert working("tasks", "cancel", live, ended, "--wait").code == 0
 
 
 def test_why_a_task_waits(working: CommandLine) -> None:
@@ -168,7 +184,10 @@ def test_why_a_task_waits(working: CommandLine) -> None:
     assert "nearest is" in working("tasks", "explain", task_id).out
     working("tasks", "cancel", task_id)
     ended = working.submit("text.count", '{"text": "a"}', "--wait", "--json").json["id"]
-    assert "no task" in working("tasks", "explain", ended).complaint(1)
+    text = working("tasks", "explain", ended, "--json").json["text"]
+    assert text.startswith("COMPLETED at ")
+    assert "on crew, in attempt 1; attempt 1 was placed there as the only one that could do it" in text
+    assert "no task" in working("tasks", "explain", f"{working.pool}.nobody").complaint(1)
 
 
 def test_what_would_become_of_a_task(working: CommandLine) -> None:
@@ -179,7 +198,17 @@ def test_what_would_become_of_a_task(working: CommandLine) -> None:
 
 def test_a_question_that_nobody_can_answer(redis_url: str) -> None:
     empty = CommandLine(redis_url, "tnobody", Path.cwd())
-    assert "does a dispatcher run" in empty("tasks", "plan", "x", "--pool", "tnobody").complaint(1)
+    text = empty("tasks", "plan", "x", "--pool", "tnobody").complaint(1)
+    assert "does a dispatcher run" in text
+    assert "stored" not in text
+
+
+def test_a_wish_that_nobody_answers_is_stored_and_says_so(redis_url: str) -> None:
+    empty = CommandLine(redis_url, "tnobody", Path.cwd())
+    text = empty("schedules", "pause", "x", "--pool", "tnobody").complaint(1)
+    assert "within 3 s" in text
+    assert "is stored" in text
+    assert "do not ask again" in text
 
 
 def test_listing(working: CommandLine) -> None:

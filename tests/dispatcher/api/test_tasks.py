@@ -134,6 +134,9 @@ async def test_cancelling_tells_live_from_ended_from_unknown(api: Alternating, p
     ended = (await api.get(f"/tasks/{task_id}/result", params={"wait": 10})).json()
     assert (ended["status"], ended["reason"]) == ("CANCELLED", "no need")
     assert (await api.post("/tasks/cancel", json=asked)).json()["ended"] == [task_id]
+    explained = (await api.get(f"/tasks/{task_id}/explain")).json()
+    assert (explained["status"], explained["ended_at"] > 0) == ("CANCELLED", True)
+    assert "no need" in explained["text"]
     assert_problem(await api.post("/tasks/cancel", json={"task_ids": []}), "invalid", 422, "body.task_ids")
     assert_problem(await api.post("/tasks/cancel", json={"task_ids": ["nowhere.x"]}), "unknown-pool", 404)
 
