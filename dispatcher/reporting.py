@@ -10,6 +10,7 @@ from bus.records import AgentWorkload
 from bus.states import AgentStatus, TaskStatus
 from dispatcher.core.decisions import Decisions, Ended
 from dispatcher.core.scheduler import Scheduler
+from dispatcher.core.terms import MILLI
 from dispatcher.observer import AgentGauge, DispatcherObserver, QueueGauge
 
 SHOWN: Final = 200
@@ -102,6 +103,10 @@ def workloads(scheduler: Scheduler) -> Mapping[str, str]:
             assigned=len(agent.tasks) - running,
             completed=agent.completed,
             failed=agent.failed,
+            used=agent.used,
+            waiting=sum(1 for task in agent.tasks.values() if task.current is not None and task.current.waiting),
+            occupied=agent.occupied,
+            granted={name: amount / MILLI for name, amount in agent.granted.items() if amount},
         ).model_dump_json()
     return loads
 

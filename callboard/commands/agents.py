@@ -11,9 +11,18 @@ from pydantic import ValidationError
 
 from bus.agent_requests import AgentRequest, RequestState
 from bus.client import Client
+from bus.messages import CapabilitySpec
 from bus.records import AgentInfo
 from bus.requirement_text import format_clause
-from callboard.agent_words import override_rows, pause_words, request_words, standing
+from callboard.agent_words import (
+    override_rows,
+    pause_words,
+    request_words,
+    resource_words,
+    shut_words,
+    slots_words,
+    standing,
+)
 from callboard.connecting import connected
 from callboard.failures import UsageError
 from callboard.labels import is_internal
@@ -80,20 +89,15 @@ async def list_agents(*, pool: _Pool = None, redis_url: RedisUrl = None, json: A
     return 0
 
 
-def _used(info: AgentInfo) -> str:
-    load = info.workload
-    return str(info.slots) if load is None else f"{load.running + load.assigned}/{info.slots}"
-
-
 def _row(info: AgentInfo, asked: Mapping[str, str]) -> tuple[object, ...]:
     load = info.workload
     done = ("", "") if load is None else (load.completed, load.failed)
     told = (asked.get(info.agent_id, ""),) if asked else ()
-    return info.agent_id, info.status, info.health, *told, _used(info), *done, _names(info)
+    return info.agent_id, info.status, info.health, *told, slots_words(info), *done, _names(info)
 
 
 def _names(info: AgentInfo) -> str:
-    return ", ".join(spec.name for spec in info.capabilities)
+    return ", ".join(f"{spec.name} (shut off)" if spec.name in info.shut else spec.name for spec in info.capabilities)
 
 
 @agents.command
@@ -112,7 +116,9 @@ async def get(agent_id: _AgentId, /, *, pool: _Pool = None, redis_url: RedisUrl 
         ("request", None if info.request is None else request_words(info.request)),
         ("update", None if info.update is None else request_words(info.update)),
         ("health", info.health),
-        ("slots", _used(info)),
+        ("slots", slots_words(info)),
+        ("resources", resource_words(info)),
+        ("rate", info.rate),
         ("completed", None if load is None else load.completed),
         ("failed", None if load is None else load.failed),
         ("session", info.session),
@@ -122,10 +128,15 @@ async def get(agent_id: _AgentId, /, *, pool: _Pool = None, redis_url: RedisUrl 
         *(override_rows(info.overrides) if info.overrides is not None else ()),
         ("accepts", ", ".join(map(format_clause, info.accepts)) or None),
         *((name, value) for name, value in info.metadata.items() if not is_internal(name)),
-        *((f"capability {spec.name}", f"{spec.version} {json_text(spec.attributes)}") for spec in info.capabilities),
+        *((f"capability {spec.name}", _capability(info, spec)) for spec in info.capabilities),
     ]
     print_rows(f"agent {info.agent_id}", rows)
     return 0
+
+
+def _capability(info: AgentInfo, spec: CapabilitySpec) -> str:
+    until = info.shut.get(spec.name)
+    return f"{spec.version} {json_text(spec.attributes)}" + ("" if until is None else f": {shut_words(until)}")
 
 
 @agents.command
