@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bus.cancelling import CancelReport
     from bus.client import Client
     from bus.errors import (
+        AgentRequestError,
         BusAddressError,
         BusUnavailableError,
         CallboardError,
@@ -45,6 +46,7 @@ _HOMES: Final = {
     "bus.cancelling": ("CancelReport",),
     "bus.client": ("Client",),
     "bus.errors": (
+        "AgentRequestError",
         "BusAddressError",
         "BusUnavailableError",
         "CallboardError",
@@ -79,6 +81,7 @@ __all__ = [
     "AgentHealth",
     "AgentInfo",
     "AgentRequest",
+    "AgentRequestError",
     "AgentStatus",
     "AgentWorkload",
     "AnyOf",

@@ -17,6 +17,7 @@ CallboardError
 ├── NotDeadError             the task is no dead letter
 ├── UnreadableTaskError      the ledger has the task, and this program cannot read its record
 ├── UnknownAgentError        the pool knows no such agent
+├── AgentRequestError        an agent could never be as it was asked to be
 ├── ScheduleError            a schedule cannot be, or cannot do what it was asked for
 └── UnknownScheduleError     the pool has no such schedule
 """
@@ -180,6 +181,10 @@ class UnknownAgentError(CallboardError):
     def __init__(self, agent_id: str, pool: str) -> None:
         self.agent_id = agent_id
         super().__init__(f"no agent {agent_id} in pool {pool!r}: `callboard agents list` shows those it knows")
+
+
+class AgentRequestError(CallboardError, ValueError):
+    """What was asked of an agent could never be; the text says why. Nothing was asked."""
 
 
 class ScheduleError(CallboardError):

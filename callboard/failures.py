@@ -88,6 +88,7 @@ def _explain(error: BaseException) -> tuple[int, str]:
 
     from bus.embedded import EmbeddedServerError  # noqa: PLC0415 - slow, and only a failure needs it
     from bus.errors import (  # noqa: PLC0415 - the same
+        AgentRequestError,
         CallboardError,
         QueueFullError,
         RequirementSyntaxError,
@@ -98,7 +99,7 @@ def _explain(error: BaseException) -> tuple[int, str]:
 
     if isinstance(error, CycloptsError):
         return USAGE, _words_of_wrong_argument(error)
-    wrong = isinstance(error, UsageError | SubmissionError | ScheduleError | RequirementSyntaxError)
+    wrong = isinstance(error, UsageError | SubmissionError | ScheduleError | AgentRequestError | RequirementSyntaxError)
     if wrong and not isinstance(error, QueueFullError):
         return USAGE, str(error)
     if isinstance(error, EmbeddedServerError):
