@@ -61,6 +61,7 @@ class DeadLetters:
         where: TaskFilter | str | None = None,
         priority: TaskPriority | None = None,
         reason: str = "",
+        by: str | None = None,
         pool: str | None = None,
         timeout: float = ANSWERS_S,
     ) -> OfDead:
@@ -68,7 +69,8 @@ class DeadLetters:
 
         Each is the same task: its id, key and past attempts stay, its attempts are counted anew, it stands in line by
         the present time and at `priority`, if one is given; its submitter is told the new outcome, and a handle that is
-        made now waits for it. Returns what became of each, when the leader has stored it.
+        made now waits for it. `by` is who wants it, this client if None, as the records tell. Returns what became of
+        each, when the leader has stored it.
 
         `timeout` is how long (s) the leader may be silent; then `NoLeaderError` is raised, and a part may be done.
         Asking again is harmless. Raises `ValueError` for what is no id or no filter, `BusUnavailableError`.
@@ -76,8 +78,8 @@ class DeadLetters:
         told = OfDead()
         async for names, ids in self._parts(task_ids, where, pool):
             me = new_client_id()
-            by = self._link.client_id
-            asked = RequeueDead(task_ids=ids, priority=priority, reason=reason, by=by, reply_to=me)
+            who = by or self._link.client_id
+            asked = RequeueDead(task_ids=ids, priority=priority, reason=reason, by=who, reply_to=me)
             told = _both(told, await self._answers(names, asked, timeout))
         return told
 
@@ -86,6 +88,7 @@ class DeadLetters:
         task_ids: Iterable[str] = (),
         *,
         where: TaskFilter | str | None = None,
+        by: str | None = None,
         pool: str | None = None,
         timeout: float = ANSWERS_S,
     ) -> OfDead:
@@ -95,7 +98,7 @@ class DeadLetters:
         """
         told = OfDead()
         async for names, ids in self._parts(task_ids, where, pool):
-            asked = PurgeDead(task_ids=ids, by=self._link.client_id, reply_to=new_client_id())
+            asked = PurgeDead(task_ids=ids, by=by or self._link.client_id, reply_to=new_client_id())
             told = _both(told, await self._answers(names, asked, timeout))
         return told
 

@@ -79,10 +79,8 @@ class QueueFullError(SubmissionError):
         self.pending = pending
         self.handles: list[Any] = []
         what = f"pool {pool!r}" if capability is None else f"{capability} in pool {pool!r}"
-        super().__init__(
-            f"{pending:,} tasks of {what} wait, and no more than {bound:,} may: submit it again later, or let "
-            "`wait_for_room` seconds do that"
-        )
+        self.problem = f"{pending:,} tasks of {what} wait, and no more than {bound:,} may"
+        super().__init__(f"{self.problem}: submit it again later, or let `wait_for_room` seconds do that")
 
 
 class BusAddressError(CallboardError, ValueError):

@@ -18,6 +18,9 @@ from bus.states import TERMINAL, TaskPriority, TaskStatus
 
 PAGE: Final = 200
 
+HANDED_BACK: Final = frozenset({"returned", "undelivered"})
+"""Outcomes of attempts that were not begun."""
+
 _ACTIVE: Final = frozenset({TaskStatus.ASSIGNED, TaskStatus.RUNNING})
 
 
@@ -300,6 +303,11 @@ def _listed(pool: str, task_id: str, row: Sequence[bytes | None]) -> tuple[Task,
     return task, facts
 
 
+def _uncounted(run: Run) -> int:
+    before = run.requeues[-1].attempt if run.requeues else 0
+    return before + sum(past.attempt > before and past.outcome in HANDED_BACK for past in run.attempts)
+
+
 def task_fields(pool: str, task_id: str, guard: Guard, spec: SubmitTask | ListedSpec, run: Run) -> dict[str, Any]:
     """Return the fields of `bus.records.Task` that the parts of a record make."""
     last = run.attempts[-1] if run.attempts else None
@@ -311,6 +319,7 @@ def task_fields(pool: str, task_id: str, guard: Guard, spec: SubmitTask | Listed
         "priority": run.priority or spec.priority,
         "attempt": guard.attempt,
         "max_attempts": spec.max_attempts,
+        "uncounted": _uncounted(run),
         "agent_id": guard.agent_id or (last.agent_id if last and guard.status.terminal else None),
         "enqueued_at": run.enqueued_at,
         "not_before": run.not_before,

@@ -202,6 +202,9 @@ class Task(BaseModel):
     priority: TaskPriority
     attempt: int
     max_attempts: int
+    uncounted: int = Field(
+        0, description="Attempts that max_attempts does not count: those before it was requeued, or not begun."
+    )
     agent_id: str | None
     enqueued_at: int
     not_before: int | None = None

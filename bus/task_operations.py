@@ -67,7 +67,13 @@ class TaskOperations:
             await self._link.command(names, asked)
 
     async def cancel_matching(
-        self, where: TaskFilter | str, reason: str = "", *, pool: str | None = None, timeout: float = SWEEP_S
+        self,
+        where: TaskFilter | str,
+        reason: str = "",
+        *,
+        by: str | None = None,
+        pool: str | None = None,
+        timeout: float = SWEEP_S,
     ) -> int:
         """Cancel every live task that matches and was submitted before; return how many that were.
 
@@ -78,7 +84,7 @@ class TaskOperations:
         seconds: the command is stored all the same, and will be done.
         """
         asked = CancelMatching(
-            where=self._link.filter(where), reason=reason, by=self._link.client_id, reply_to=new_client_id()
+            where=self._link.filter(where), reason=reason, by=by or self._link.client_id, reply_to=new_client_id()
         )
         return await self._sweep(asked, pool, timeout)
 

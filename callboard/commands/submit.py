@@ -15,7 +15,7 @@ from bus.records import TaskCreate
 from bus.states import TaskPriority
 from callboard import task_options
 from callboard.connecting import connected
-from callboard.failures import CommandError, UsageError
+from callboard.failures import CommandError, UsageError, words_of_full_queue
 from callboard.options import AsJson, Flag, RedisUrl, Seconds, given, name_and_value
 from callboard.outcomes import show_ended, show_outcome
 from callboard.output import print_json, print_line
@@ -220,7 +220,7 @@ class _Many:
             except UsageError as error:
                 problem = error
         if isinstance(problem, QueueFullError):
-            raise CommandError(f"{problem}; {self._submitted:,} are submitted") from None
+            raise CommandError(f"{words_of_full_queue(problem)}; {self._submitted:,} are submitted") from None
         if problem is not None:
             raise UsageError(f"{problem}; the {self._submitted:,} before it are submitted") from None
         return self._code

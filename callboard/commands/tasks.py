@@ -18,7 +18,7 @@ from callboard.moments import ago, moment
 from callboard.options import AsJson, Flag, RedisUrl, Seconds
 from callboard.outcomes import show_outcome
 from callboard.output import json_text, print_json, print_line, print_rows, print_table
-from callboard.user import user
+from callboard.user import By, user
 
 tasks = App(name="tasks", help="Look at tasks, fetch their results, cancel them.", result_action="return_value")
 
@@ -74,7 +74,7 @@ def _row(task: Task) -> tuple[object, ...]:
         what = f"{progress} {task.note or ''}"
     else:
         what = (task.error.message if task.error else "") or task.reason or ""
-    attempt = f"{task.attempt}/{task.max_attempts}"
+    attempt = f"{task.attempt - task.uncounted}/{task.max_attempts}"
     at = ago(task.enqueued_at)
     return task.id, task.capability, task.status, task.priority, attempt, task.agent_id, at, " ".join(what.split())
 
@@ -103,7 +103,7 @@ def _rows(task: TaskInDB) -> list[tuple[str, object]]:
         ("cancel", _cancel(task.cancellation)),
         ("capability", " ".join(part for part in (task.capability, task.spec.version) if part)),
         ("priority", task.priority),
-        ("attempt", f"{task.attempt} of {task.max_attempts}" if task.attempt else None),
+        ("attempt", _attempt(task)),
         ("agent", task.agent_id),
         ("progress", f"{task.progress:.0%}" if runs and task.progress is not None else None),
         ("note" if runs else "last note", task.note),
@@ -127,6 +127,14 @@ def _rows(task: TaskInDB) -> list[tuple[str, object]]:
         error = f", {past.error.type}: {past.error.message}" if past.error else ""
         rows.append((f"attempt {past.attempt}", f"{past.outcome} on {past.agent_id}{error}"))
     return rows
+
+
+def _attempt(task: TaskInDB) -> str | None:
+    """Say how many of the allowed attempts there were, in this life of the task, and which one it is in all."""
+    if not task.attempt:
+        return None
+    counted = f"{task.attempt - task.uncounted} of {task.max_attempts}"
+    return f"{counted} ({task.attempt} in all)" if task.uncounted else counted
 
 
 def _cancel(cancel: Cancellation | None) -> str | None:
@@ -167,7 +175,7 @@ async def cancel(  # noqa: PLR0913 - one per option
     where: FilterOptions = NO_FILTER,
     everything: All = False,
     reason: Annotated[str, Parameter(help="Kept with the tasks.")] = "",
-    by: Annotated[str | None, Parameter(help="Who wants it; else your name on this machine.")] = None,
+    by: By = None,
     grace: Annotated[Seconds | None, Parameter(help="How long their code may take to stop; else 5 s.")] = None,
     wait: Annotated[Flag, Parameter(help="Wait until they have stopped, and say what has come of each.")] = False,
     timeout: Annotated[Seconds, Parameter(help="How long to wait.")] = DONE_S,
@@ -183,12 +191,12 @@ async def cancel(  # noqa: PLR0913 - one per option
     asked = which(task_ids, where.filter(status), everything=everything, command="cancel")
     for task_id in task_ids or ():
         check_task_id(task_id)
+    by = by or user()
     async with connected(redis_url, pool) as bus:
         if asked is not None:
-            number = await bus.cancel_matching(asked, reason)
+            number = await bus.cancel_matching(asked, reason, by=by)
             _tell_number("cancel", "cancelled", number, as_json=json)
             return 0
-        by = by or user()
         if wait:
             return _show_cancelled(
                 await bus.cancel_and_wait(task_ids or (), reason, by=by, grace=grace, timeout=timeout), as_json=json

@@ -9,6 +9,7 @@ from pathlib import Path
 from bus.records import TaskCreate
 from callboard.commands.submit import submit
 from tests.callboard.commandline import CommandLine
+from tests.callboard.conftest import Start
 
 
 def test_the_id_alone_is_printed(working: CommandLine) -> None:
@@ -136,6 +137,17 @@ def test_room_limits_and_retries_arrive(working: CommandLine) -> None:
     found = {limit["key"]: (limit.get("rate"), limit.get("concurrency")) for limit in spec["limits"]}
     assert found == {"a": (None, 4), "b": ("600/min", 9)}
     working("tasks", "cancel", task_id)
+
+
+def test_where_there_is_no_room_the_option_that_waits_for_it_is_named(callboard: CommandLine, start: Start) -> None:
+    start("dispatcher", "--pool", callboard.pool, "--metrics-port", "0", "--max-pending", "narrow=1,5")
+    callboard.record(callboard.submit("narrow", "1").out.strip())
+    text = callboard.submit("narrow", "2").complaint(1)
+    assert "no more than 1 may" in text
+    assert "`--wait-for-room 1m`" in text
+    assert "wait_for_room" not in text
+    text = callboard.submit("narrow", "-", stdin="2\n3\n").complaint(1)
+    assert "`--wait-for-room 1m` do that; 0 are submitted" in text
 
 
 def test_cancelling(working: CommandLine) -> None:
