@@ -4,12 +4,11 @@ from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
-from pydantic import ValidationError
 
 from bus.cancelling import DONE_S, CancelReport
 from bus.explanations import Explanation
 from bus.ids import task_pool
-from bus.records import Cancellation, Task, TaskCreate, TaskInDB
+from bus.records import Cancellation, Task, TaskInDB
 from bus.states import TaskPriority, TaskStatus
 from callboard.connecting import check_task_id, connected
 from callboard.failures import FAILED, UsageError
@@ -18,6 +17,7 @@ from callboard.moments import ago, moment
 from callboard.options import AsJson, Flag, RedisUrl, Seconds
 from callboard.outcomes import show_outcome
 from callboard.output import json_text, print_json, print_line, print_rows, print_table
+from callboard.task_options import NO_PLACEMENT, PlacementOptions, task_of
 from callboard.user import By, user
 
 tasks = App(name="tasks", help="Look at tasks, fetch their results, cancel them.", result_action="return_value")
@@ -295,20 +295,13 @@ async def plan(
     capability: Annotated[str, Parameter(help="What it requires: `text.count`, `translate>=2[lang contains de]`.")],
     /,
     *,
-    priority: Annotated[TaskPriority, Parameter(help="How urgent it is.")] = TaskPriority.MEDIUM,
-    slots: Annotated[int, Parameter(help="Slots that it takes.")] = 1,
-    fairness_key: Annotated[str | None, Parameter(help="Whose it is.")] = None,
+    asked: PlacementOptions = NO_PLACEMENT,
     pool: _Pool = None,
     redis_url: RedisUrl = None,
     json: AsJson = False,
 ) -> int:
     """Say what would become of a task if it were submitted now, without submitting it."""
-    fields = {"capability": capability, "priority": priority, "slots": slots, "fairness_key": fairness_key}
-    try:
-        task = TaskCreate.model_validate(fields)
-    except ValidationError as error:
-        text = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{text}: `callboard tasks plan --help` shows what it takes") from None
+    task = task_of(capability, None, asked.fields(), command="tasks plan")
     async with connected(redis_url, pool) as bus:
         found = await bus.plan(task)
     _show_explanation(found, as_json=json)

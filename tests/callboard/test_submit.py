@@ -3,11 +3,13 @@
 import json
 import signal
 import subprocess
+from dataclasses import fields
 from inspect import signature
 from pathlib import Path
 
 from bus.records import TaskCreate
 from callboard.commands.submit import submit
+from callboard.task_options import TaskOptions
 from tests.callboard.commandline import CommandLine
 from tests.callboard.conftest import Start
 
@@ -122,7 +124,7 @@ def test_all_that_is_asked_of_an_agent_may_stand_in_one_text(working: CommandLin
 
 
 def test_everything_that_a_task_may_ask_for_is_an_option() -> None:
-    options = set(signature(submit).parameters)
+    options = {*signature(submit).parameters, *(field.name for field in fields(TaskOptions))}
     named_otherwise = {"tags": "tag", "resources": "resource", "limits": "limit"}
     assert {named_otherwise.get(name, name) for name in TaskCreate.model_fields} <= options
 
@@ -205,6 +207,19 @@ def test_why_a_task_waits(working: CommandLine) -> None:
 def test_what_would_become_of_a_task(working: CommandLine) -> None:
     assert "would go to" in working("tasks", "plan", "text.count>=1", "--pool", working.pool).out
     assert "would wait" in working("tasks", "plan", "nobody.can", "--pool", working.pool).out
+    for option, words in (
+        (("--slots", "99"), "too small for it"),
+        (("--resource", "gpu=1"), "too small for it"),
+        (("--version", ">=9"), "version 1.2 is not >=9"),
+        (("--requires", "gpu >= 16"), "lacks gpu >= 16"),
+        (("--fail-fast", "--requires", "gpu >= 16"), "would fail at once"),
+        (
+            ("--prefers", "region ~ eu", "--sticky", "k", "--limit", "a=3", "--priority", "urgent"),
+            "would go to crew now",
+        ),
+    ):
+        assert words in working("tasks", "plan", "text.count", *option, "--pool", working.pool).out, option
+    assert "resources" in working("tasks", "plan", "text.count", "--resource", "gpu=-1", "--pool", "x").complaint(2)
     assert "column" in working("tasks", "plan", "text.count[", "--pool", working.pool).complaint(2)
 
 
