@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from agent_runtime.outcome import plain
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
         AsyncGenerator,
         Awaitable,
         Callable,
-        Coroutine,
         Generator,
         Iterable,
         Mapping,
@@ -244,13 +244,21 @@ class TaskContext:
 
         return as_completed(handles)
 
-    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+    def wait(self, work: Awaitable[T]) -> T:
         """In a plain `def`, which has no `await`: `ctx.wait(ctx.call("text.count", text))`.
 
         Runs the coroutine in the agent's event loop and returns its result, or raises what it raised;
-        `concurrent.futures.CancelledError` once this task is cancelled. Raises `RuntimeError` in the event loop.
+        `concurrent.futures.CancelledError` once this task is cancelled. `progress` and `extend` have done their work
+        when they return, so there is nothing to wait for. Raises `RuntimeError` in the event loop, and `TypeError` for
+        what is no coroutine.
         """
-        return self._children().from_thread(work)
+        given: object = work
+        if given is _CHECKPOINT:
+            return cast("T", None)
+        if not isinstance(work, Coroutine):
+            raise TypeError(f"ctx.wait is given {work!r}: write e.g. ctx.wait(ctx.call('text.count', text))")
+        result: T = self._children().from_thread(work)
+        return result
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:

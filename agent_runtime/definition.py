@@ -7,7 +7,7 @@ with its remedy: nothing of it waits for the first task.
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,7 +16,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from agent_runtime.errors import AgentDefinitionError
 from bus.acceptance import TASK_FACTS, Acceptance
 from bus.messages import CapabilitySpec
-from bus.requirements import Clause, Value
+from bus.requirements import AGENT_ID, Clause, Value
 from bus.retries import RetryPolicy
 
 ATTRIBUTE: Final = "__callboard_capability__"
@@ -105,6 +105,7 @@ class Capability:
         self._make_spec(where)
 
     def _make_spec(self, where: str) -> None:
+        refuse_id(where, self.attributes)
         try:
             self.spec = CapabilitySpec(
                 name=self.name,
@@ -195,6 +196,14 @@ def collect(owner: type) -> dict[str, tuple[str, Capability]]:
             )
         found[key] = (method, made)
     return found
+
+
+def refuse_id(where: str, attributes: Iterable[str]) -> None:
+    """Raise `AgentDefinitionError` if `agent.id` is among what is to be an agent's attributes."""
+    if AGENT_ID in attributes:
+        raise AgentDefinitionError(
+            where, f"the attribute {AGENT_ID} is its id, which every agent has and none can set", "leave it out"
+        )
 
 
 def read_acceptance(owner: type, accepts: object) -> tuple[Clause, ...]:

@@ -24,6 +24,7 @@ from agent_runtime.agent import Agent
 from agent_runtime.children import Children, Nursery, Room
 from agent_runtime.context import TaskContext
 from agent_runtime.definition import Capability
+from agent_runtime.finite import is_finite
 from agent_runtime.inbox import Attempt, AttemptKey
 from agent_runtime.legible import why_illegible
 from agent_runtime.outcome import Outcome
@@ -121,9 +122,10 @@ class Operation:
             # Strict models and some types take less from Python objects than from JSON, and JSON is what it was.
             return self.capability.input.validate_json(to_json(payload, inf_nan_mode="constants"))
 
-    def encode(self, result: Any) -> bytes:  # noqa: ANN401 - whatever the method returned
-        """Return the result as JSON; raises `ValidationError` or `ValueError` if it is not what was declared."""
-        return to_json(self.dump(self.validate(result), mode="json", warnings="error"), inf_nan_mode="constants")
+    def encode(self, result: Any) -> tuple[bytes, Any]:  # noqa: ANN401 - whatever the method returned
+        """Return the result as JSON, and validated; raises `ValueError` if it is not what was declared."""
+        valid = self.validate(result)
+        return to_json(self.dump(valid, mode="json", warnings="error"), inf_nan_mode="constants"), valid
 
 
 class Execution:
@@ -262,12 +264,12 @@ class Execution:
             return outcome.invalid_input(operation.capability.name, error)
         result = await self._invoke(operation, payload)
         try:
-            output = operation.encode(result)
+            output, valid = operation.encode(result)
         except Exception as error:  # noqa: BLE001 - so with the user's validators and serializers
             return outcome.invalid_output(operation.capability.name, error)
-        return self._checked(operation, output)
+        return self._checked(operation, output, valid)
 
-    def _checked(self, operation: "Operation", output: bytes) -> Outcome:
+    def _checked(self, operation: "Operation", output: bytes, result: object) -> Outcome:
         if len(output) > MAX_OUTPUT_BYTES:
             return outcome.failed(
                 "OutputTooLarge",
@@ -277,6 +279,8 @@ class Execution:
             )
         if why := why_illegible(output):
             return outcome.illegible_output(operation.capability.name, why)
+        if not is_finite(output, result, operation.capability.output):
+            return outcome.endless_output(operation.capability.name)
         return Outcome(TaskStatus.COMPLETED, output)
 
     async def _invoke(self, operation: Operation, payload: Any) -> Any:  # noqa: ANN401 - the user's own types

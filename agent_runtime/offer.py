@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from agent_runtime.agent import Agent
-from agent_runtime.definition import read_acceptance
+from agent_runtime.definition import read_acceptance, refuse_id
 from agent_runtime.errors import AgentDefinitionError
 from bus.messages import CapabilitySpec, Register
 from bus.overrides import Overrides
@@ -74,6 +74,7 @@ class Offer:
     ) -> None:
         """Make a change of the author's, see `Agent.update_capabilities`. Raises `AgentDefinitionError`."""
         before = self._changes
+        refuse_id(self._where, attributes or ())
         withdrawn = (before.withdrawn | self._keys(remove)) - self._keys(add)
         changes = replace(before, withdrawn=withdrawn)
         if attributes and capability is None:

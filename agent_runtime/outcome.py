@@ -94,6 +94,12 @@ def illegible_output(capability: str, why: str) -> Outcome:
     return failed("InvalidOutput", message, retryable=False)
 
 
+def endless_output(capability: str) -> Outcome:
+    """Return the outcome of a method whose output has a number that JSON has not."""
+    message = f"{capability} returned a number that is NaN or infinite, which JSON has not: return None, or a text"
+    return failed("InvalidOutput", message, retryable=False)
+
+
 def raised(error: BaseException) -> Outcome:
     """Return the outcome of an exception in the user's code."""
     rejected = isinstance(error, Reject)

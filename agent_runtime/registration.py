@@ -15,7 +15,7 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
 from agent_runtime.agent import Agent
-from agent_runtime.definition import read_acceptance
+from agent_runtime.definition import read_acceptance, refuse_id
 from agent_runtime.errors import AgentDefinitionError
 from agent_runtime.link import Link
 from agent_runtime.settings import AgentSettings
@@ -39,6 +39,7 @@ def registration_of(
 
     Raises `AgentDefinitionError` if that cannot be registered, or could not be read by the leader.
     """
+    refuse_id(f"{type(agent).__qualname__}.attributes", agent.attributes)
     try:
         message = Register(
             agent_id=agent_id,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bus.cancelling import CancelReport
     from bus.client import Client
     from bus.errors import (
+        AgentRequestError,
         ApiProblemError,
         ApiUnavailableError,
         BusAddressError,
@@ -50,6 +51,7 @@ _HOMES: Final = {
     "bus.cancelling": ("CancelReport",),
     "bus.client": ("Client",),
     "bus.errors": (
+        "AgentRequestError",
         "ApiProblemError",
         "ApiUnavailableError",
         "BusAddressError",
@@ -98,6 +100,7 @@ __all__ = [
     "AgentHealth",
     "AgentInfo",
     "AgentRequest",
+    "AgentRequestError",
     "AgentStatus",
     "AgentWorkload",
     "AnyOf",

@@ -3,16 +3,19 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import monotonic
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from bus.agent_requests import CONFIRM_MS, AgentRequest, RequestState
-from bus.errors import NoLeaderError, UnknownAgentError
+from bus.errors import AgentRequestError, NoLeaderError, UnknownAgentError, first_problem
 from bus.ids import new_nonce
 from bus.link import Link
 from bus.messages import AgentCommand, UpdateAgent
-from bus.overrides import OfferChange
 from bus.records import AgentInfo
-from bus.requirements import Value
+from bus.requirements import AGENT_ID, Value
+
+M = TypeVar("M", bound=BaseModel)
 
 POLL_S: Final = 0.05
 ENDED: Final = frozenset({RequestState.DONE, RequestState.REFUSED, RequestState.OVERDUE})
@@ -91,22 +94,25 @@ class AgentOperations:
         """Change what an agent offers; its next sessions are told the same.
 
         Attributes are the agent's own. A capability that is disabled gets nothing new, in any version; what runs of it
-        goes on. `reset` forgets what was changed before. Raises `UnknownAgentError`, and pydantic's `ValidationError`
-        for what could never be.
+        goes on. `reset` forgets what was changed before. Raises `UnknownAgentError`, and `AgentRequestError` for what
+        could never be.
         """
-        change = OfferChange(
-            attributes=dict(attributes or {}),
-            without=tuple(remove_attributes),
-            disable=tuple(disable),
-            enable=tuple(enable),
-            slots=slots,
-            reset=reset,
-        )
-        await self.agent(agent_id, pool)
+        changed, removed = dict(attributes or {}), tuple(remove_attributes)
+        change = {
+            "attributes": changed,
+            "without": removed,
+            "disable": tuple(disable),
+            "enable": tuple(enable),
+            "slots": slots,
+            "reset": reset,
+        }
+        if AGENT_ID in changed or AGENT_ID in removed:
+            raise AgentRequestError(f"{AGENT_ID} is the agent's own id, which none can set or remove: leave it out")
         request = new_nonce()
-        message = UpdateAgent(
-            agent_id=agent_id, request=request, reason=reason, by=by or self._link.client_id, change=change
-        )
+        by = by or self._link.client_id
+        fields = {"agent_id": agent_id, "request": request, "reason": reason, "by": by, "change": change}
+        message = _valid(UpdateAgent, fields)
+        await self.agent(agent_id, pool)
         await self._link.command(self._link.names(pool), message)
         return request
 
@@ -135,17 +141,11 @@ class AgentOperations:
         lasts: float | None = None,
         deadline: float | None = None,
     ) -> str:
-        await self.agent(agent_id, pool)
         request = new_nonce()
-        message = AgentCommand(
-            type=kind,
-            agent_id=agent_id,
-            request=request,
-            reason=reason,
-            by=by or self._link.client_id,
-            lasts=lasts,
-            deadline=deadline,
-        )
+        by = by or self._link.client_id
+        fields = {"agent_id": agent_id, "request": request, "reason": reason, "by": by}
+        message = _valid(AgentCommand, {**fields, "type": kind, "lasts": lasts, "deadline": deadline})
+        await self.agent(agent_id, pool)
         await self._link.command(self._link.names(pool), message)
         return request
 
@@ -167,5 +167,13 @@ async def follow(
         if seen is not None and (late or seen.state in ENDED):
             return seen
         if seen is None and (late or waited >= CONFIRM_MS / 1000):
-            raise NoLeaderError(pool, waited)
+            raise NoLeaderError(pool, waited, stored=True)
         await asyncio.sleep(POLL_S)
+
+
+def _valid(kind: type[M], fields: dict[str, Any]) -> M:
+    """Return the message. Raises `AgentRequestError`."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise AgentRequestError(first_problem(error).removeprefix("change.")) from error

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from bus.handle import TaskHandle
-from bus.ids import TaskId, new_client_id
+from bus.ids import new_client_id
 from bus.link import ANSWER_S, Link
 from bus.messages import CancelTasks, OfCancel
 from bus.names import PoolNames
@@ -105,12 +105,15 @@ async def _over(link: Link, tasks: list[tuple[PoolNames, str]]) -> tuple[dict[st
     """Tell those that have ended from those that nobody knows."""
     over: dict[str, TaskStatus] = {}
     unknown: list[str] = []
+    by_pool: dict[PoolNames, list[str]] = {}
     for names, task_id in tasks:
-        status = await link.ask(link.view(names.pool).status(TaskId(task_id)))
-        if status is None:
-            unknown.append(task_id)
-        else:
-            over[task_id] = status
+        by_pool.setdefault(names, []).append(task_id)
+    for names, ids in by_pool.items():
+        for task_id, status in (await link.ask(link.view(names.pool).statuses(ids))).items():
+            if status is None:
+                unknown.append(task_id)
+            else:
+                over[task_id] = status
     return over, unknown
 
 

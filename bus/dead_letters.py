@@ -69,7 +69,8 @@ class DeadLetters:
 
         Each is the same task: its id, key and past attempts stay, its attempts are counted anew, it stands in line by
         the present time and at `priority`, if one is given; its submitter is told the new outcome, and a handle that is
-        made now waits for it. Returns what became of each, when the leader has stored it.
+        made now waits for it. `by` is who wants it, this client if None, as the records tell. Returns what became of
+        each, when the leader has stored it.
 
         `timeout` is how long (s) the leader may be silent; then `NoLeaderError` is raised, and a part may be done.
         Asking again is harmless. Raises `ValueError` for what is no id or no filter, `BusUnavailableError`.

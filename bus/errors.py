@@ -14,12 +14,13 @@ CallboardError
 ├── BusAddressError          a text is not the address of a Redis server
 ├── RequirementSyntaxError   a requirement that was given as a text cannot be read
 ├── ClientClosedError        its client was closed while somebody waited, or before
-├── NoLeaderError            a question that only the leader can answer was not answered in time
+├── NoLeaderError            what only the leader can answer was not answered in time; a wish is done later
 ├── UnknownTaskError         the ledger has no such task
 ├── NotDeadError             the task is no dead letter
 ├── NotRunningError          the task, or the attempt that was meant, does not run
 ├── UnreadableTaskError      the ledger has the task, and this program cannot read its record
 ├── UnknownAgentError        the pool knows no such agent
+├── AgentRequestError        an agent could never be as it was asked to be
 ├── ScheduleError            a schedule cannot be, or cannot do what it was asked for
 └── UnknownScheduleError     the pool has no such schedule
 """
@@ -105,10 +106,8 @@ class QueueFullError(SubmissionError):
         self.pending = pending
         self.handles: list[Any] = []
         what = f"pool {pool!r}" if capability is None else f"{capability} in pool {pool!r}"
-        super().__init__(
-            f"{pending:,} tasks of {what} wait, and no more than {bound:,} may: submit it again later, or let "
-            "`wait_for_room` seconds do that"
-        )
+        self.problem = f"{pending:,} tasks of {what} wait, and no more than {bound:,} may"
+        super().__init__(f"{self.problem}: submit it again later, or let `wait_for_room` seconds do that")
 
 
 class BusAddressError(CallboardError, ValueError):
@@ -151,14 +150,22 @@ class ClientClosedError(CallboardError):
 
 
 class NoLeaderError(CallboardError):
-    """Nobody answered a question that only the leader of a pool can answer."""
+    """Nobody answered what only the leader of a pool can answer.
 
-    def __init__(self, pool: str, seconds: float) -> None:
+    With `stored` it was no mere question but a wish, which lies in the pool and will be done as soon as one leads.
+    """
+
+    def __init__(self, pool: str, seconds: float, *, stored: bool = False) -> None:
         self.pool = pool
-        super().__init__(
-            f"nobody who leads pool {pool!r} answered within {seconds:g} s: "
-            "does a dispatcher run (`callboard dispatcher`)?"
-        )
+        self.stored = stored
+        silence = f"nobody who leads pool {pool!r} answered within {round(seconds, 1 if seconds >= 1 else 3):g} s: "
+        remedy = "does a dispatcher run (`callboard dispatcher`)?"
+        if stored:
+            remedy = (
+                "what was asked for is stored, and will be done as soon as one leads: do not ask again, start one "
+                "(`callboard dispatcher`)"
+            )
+        super().__init__(silence + remedy)
 
 
 class UnknownTaskError(CallboardError):
@@ -210,6 +217,10 @@ class UnknownAgentError(CallboardError):
     def __init__(self, agent_id: str, pool: str) -> None:
         self.agent_id = agent_id
         super().__init__(f"no agent {agent_id} in pool {pool!r}: `callboard agents list` shows those it knows")
+
+
+class AgentRequestError(CallboardError, ValueError):
+    """What was asked of an agent could never be; the text says why. Nothing was asked."""
 
 
 class ScheduleError(CallboardError):

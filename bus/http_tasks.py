@@ -60,6 +60,17 @@ class HttpTasks:
 
     _link: HttpLink
 
+    async def statuses(self, task_ids: Iterable[str]) -> dict[str, TaskStatus | None]:
+        """Return the status of each task, None of those that the ledger does not have; a request for each."""
+        found: dict[str, TaskStatus | None] = {}
+        for some in parts(task_ids):
+            for task_id in some:
+                try:
+                    found[task_id] = (await self.get(task_id)).status
+                except UnknownTaskError:
+                    found[task_id] = None
+        return found
+
     async def get(self, task_id: str, *, patience: float = 0.0) -> TaskInDB:
         """Return a task's full record; see `Client.get`."""
         task_pool(task_id)

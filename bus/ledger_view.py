@@ -18,6 +18,9 @@ from bus.states import TERMINAL, TaskPriority, TaskStatus
 
 PAGE: Final = 200
 
+HANDED_BACK: Final = frozenset({"returned", "undelivered"})
+"""Outcomes of attempts that were not begun."""
+
 _ACTIVE: Final = frozenset({TaskStatus.ASSIGNED, TaskStatus.RUNNING})
 
 
@@ -136,6 +139,17 @@ class LedgerView:
         """Return a task's status; None if the ledger has no such task."""
         guard: Any = await self._redis.hget(self._names.task(task_id), "state")
         return None if guard is None else Guard.parse(guard.decode()).status
+
+    async def statuses(self, task_ids: Sequence[str]) -> dict[str, TaskStatus | None]:
+        """Return the status of each task; None of those that the ledger does not have."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for task_id in task_ids:
+                pipe.hget(self._names.task(task_id), "state")
+            guards: list[bytes | None] = await pipe.execute()
+        return {
+            task_id: None if guard is None else Guard.parse(guard.decode()).status
+            for task_id, guard in zip(task_ids, guards, strict=True)
+        }
 
     async def children(self, task_id: str, limit: int) -> list[Task]:
         """Return at most `limit` children of a task, in the order of their submission."""
@@ -296,6 +310,11 @@ def listed(pool: str, task_id: str, row: Sequence[bytes | None]) -> tuple[Task, 
     return task, facts
 
 
+def _uncounted(run: Run) -> int:
+    before = run.requeues[-1].attempt if run.requeues else 0
+    return before + sum(past.attempt > before and past.outcome in HANDED_BACK for past in run.attempts)
+
+
 def task_fields(pool: str, task_id: str, guard: Guard, spec: SubmitTask | ListedSpec, run: Run) -> dict[str, Any]:
     """Return the fields of `bus.records.Task` that the parts of a record make."""
     last = run.attempts[-1] if run.attempts else None
@@ -307,6 +326,7 @@ def task_fields(pool: str, task_id: str, guard: Guard, spec: SubmitTask | Listed
         "priority": run.priority or spec.priority,
         "attempt": guard.attempt,
         "max_attempts": spec.max_attempts,
+        "uncounted": _uncounted(run),
         "agent_id": guard.agent_id or (last.agent_id if last and guard.status.terminal else None),
         "enqueued_at": run.enqueued_at,
         "not_before": run.not_before,

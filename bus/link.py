@@ -13,7 +13,7 @@ from bus.errors import BusAddressError, BusUnavailableError, NoLeaderError
 from bus.filters import TaskFilter
 from bus.ids import ClientId, TaskId, check_pool, new_client_id, task_pool
 from bus.ledger_view import LedgerView
-from bus.messages import Reply
+from bus.messages import Explain, Plan, Reply
 from bus.names import DATA_FIELD, PoolNames
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class Link:
         """Write a command that `reply_to` `me` is answered, and yield the answers; who has the last one stops.
 
         `me` is made for this question; its stream is gone in a minute. Raises `NoLeaderError` when no further answer
-        comes within `timeout` seconds.
+        comes within `timeout` seconds: it says that the command is stored, unless that only asks.
         """
         await self.command(names, asked)
         stream = names.replies(me)
@@ -99,4 +99,4 @@ class Link:
                 for cursor, fields in entries:  # noqa: B007 - it is where the next read begins
                     yield Reply.model_validate_json(fields[DATA_FIELD.encode()])
                 until = monotonic() + timeout
-        raise NoLeaderError(names.pool, timeout)
+        raise NoLeaderError(names.pool, timeout, stored=not isinstance(asked, Explain | Plan))

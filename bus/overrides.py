@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bus.requirements import AttributeName, CapabilityField, Value
+from bus.requirements import AGENT_ID, AttributeName, CapabilityField, Value
 
 
 class Overrides(BaseModel):
@@ -16,13 +16,13 @@ class Overrides(BaseModel):
     slots: int | None = Field(None, ge=1, le=100_000)
 
     def changed(self, change: "OfferChange") -> "Overrides":
-        """Return these with a change made."""
+        """Return these with a change made; `agent.id`, which none can set, stays out of them."""
         before = Overrides() if change.reset else self
         kept = {name: value for name, value in before.attributes.items() if name not in change.without}
         without = {*before.without, *change.without} - set(change.attributes)
         disabled = ({*before.disabled} - set(change.enable)) | set(change.disable)
         return Overrides(
-            attributes={**kept, **change.attributes},
+            attributes={name: value for name, value in {**kept, **change.attributes}.items() if name != AGENT_ID},
             without=tuple(sorted(without)),
             disabled=tuple(sorted(disabled)),
             slots=before.slots if change.slots is None else change.slots,

@@ -202,6 +202,9 @@ class Task(BaseModel):
     priority: TaskPriority
     attempt: int
     max_attempts: int
+    uncounted: int = Field(
+        0, description="Attempts that max_attempts does not count: those before it was requeued, or not begun."
+    )
     agent_id: str | None
     enqueued_at: int
     not_before: int | None = None
@@ -284,12 +287,22 @@ class AgentWorkload(BaseModel):
     assigned: int
     completed: int = 0
     failed: int = 0
+    used: int | None = Field(None, description="Slots that its tasks take; null if an older dispatcher leads.")
+    waiting: int = Field(0, description="Tasks that wait for their children, without their slots.")
+    occupied: int = Field(0, description="Slots held by code that was given up and does not stop.")
+    granted: dict[str, float] = Field(default_factory=dict, description="What its tasks have of its resources.")
+
     rate: float = Field(0.0, description="Tasks completed per second, an average of about the last minute.")
     failure_rate: float = Field(0.0, description="Attempts failed per second, alike.")
     start_latency: float = Field(0.0, description="Seconds from assignment to start, a moving average.")
     capabilities: tuple[CapabilityWorkload, ...] = Field(
         (), description="The same of each capability that it has, or had, tasks of."
     )
+
+    @property
+    def taken(self) -> int:
+        """Return how many slots its tasks take; with work ahead of them, more than it has."""
+        return self.running + self.assigned if self.used is None else self.used
 
 
 class AgentRecord(BaseModel):
@@ -318,6 +331,11 @@ class AgentRecord(BaseModel):
     update: AgentRequest | None = Field(None, description="The last one to change what it offers.")
     overrides: Overrides | None = Field(None, description="What operators have changed of what it offers.")
     wanted: Overrides | None = Field(None, description="What they shall be when the agent has confirmed the update.")
+    shut: dict[str, int] = Field(
+        default_factory=dict,
+        description="Capabilities of which it gets nothing, for they have failed again and again, until then (ms since "
+        "the epoch); from then on one task at a time, as a probe.",
+    )
 
     def seen_at(self, now: int) -> Self:
         """Return it with how far its requests are at `now`."""

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from time import monotonic
 from typing import Final
 
+from bus.endings import explanation_of
 from bus.errors import NotRunningError, UnknownTaskError
 from bus.explanations import Explanation
 from bus.filters import TaskFilter
@@ -116,7 +117,10 @@ class TaskOperations:
         return count
 
     async def reprioritise(self, task_ids: Iterable[str], priority: TaskPriority) -> None:
-        """Ask that tasks have another priority; returns when the request is stored. Ended ones stay as they are."""
+        """Ask that tasks have another priority; returns when the request is stored. Ended ones stay as they are.
+
+        So do those that the leader has not accepted yet: `statuses` tells them from the others.
+        """
         for names, part in self._link.parts(task_ids):
             await self._link.command(names, Reprioritise(task_ids=part, priority=priority))
 
@@ -151,19 +155,28 @@ class TaskOperations:
             raise NotRunningError(task_id, told.status, attempt)
         return told
 
-    async def explain(self, task_id: str, *, timeout: float = ANSWER_S) -> Explanation:
-        """Ask the leader why a task waits, in numbers, or why it is where it is.
+    async def statuses(self, task_ids: Iterable[str]) -> dict[str, TaskStatus | None]:
+        """Return the status of each task, None of those that the ledger does not have: hundreds in one round trip."""
+        found: dict[str, TaskStatus | None] = {}
+        for names, part in self._link.parts(dict.fromkeys(task_ids)):
+            found |= await self._link.ask(self._link.view(names.pool).statuses(part))
+        return found
 
-        Raises `UnknownTaskError` for a task that has ended or was never accepted (`get` tells of the ended), and
-        `NoLeaderError` when nobody answers within `timeout` seconds.
+    async def explain(self, task_id: str, *, timeout: float = ANSWER_S) -> Explanation:
+        """Ask the leader why a task waits, in numbers, or why it is where it is; of an ended one its record tells.
+
+        Raises `UnknownTaskError` for a task that was never accepted or is kept no more, and `NoLeaderError` when it has
+        not ended and nobody answers within `timeout` seconds.
         """
         names = self._link.names_of(task_id)
-        me = new_client_id()
-        asked = Explain(task_id=TaskId(task_id), reply_to=me)
-        found = (await self._link.question(names, asked, me, timeout)).explanation
-        if found is None:
-            raise UnknownTaskError(task_id)
-        return found
+        status = await self._link.ask(self._link.view(names.pool).status(task_id))
+        if status is None or not status.terminal:
+            me = new_client_id()
+            asked = Explain(task_id=TaskId(task_id), reply_to=me)
+            found = (await self._link.question(names, asked, me, timeout)).explanation
+            if found is not None:
+                return found
+        return explanation_of(await self.get(task_id))  # it had ended, or has meanwhile
 
     async def plan(self, task: TaskCreate, *, timeout: float = ANSWER_S) -> Explanation:
         """Ask the leader what would become of a task if it were submitted now: who could run it, and what is missing.

@@ -34,6 +34,34 @@ def request_words(request: AgentRequest) -> str:
     return " ".join(parts) + (f": {request.error}" if request.error else "")
 
 
+def slots_words(info: AgentInfo) -> str:
+    """Say how many of its slots are taken, and what is in its hands without them."""
+    load = info.workload
+    if load is None:
+        return str(info.slots)
+    ahead = max(0, load.taken - info.slots)
+    numbers = {
+        "ahead": ahead,
+        "waiting for children": load.waiting,
+        "held by code that does not stop": load.occupied,
+    }
+    more = ", ".join(f"{number} {what}" for what, number in numbers.items() if number)
+    return f"{load.taken - ahead}/{info.slots}" + (f" ({more})" if more else "")
+
+
+def resource_words(info: AgentInfo) -> str:
+    """Say what is taken of its resources; empty if it has none."""
+    granted = {} if info.workload is None else info.workload.granted
+    taken = "" if info.workload is None else "{:g}/"
+    return ", ".join(f"{name} {taken.format(granted.get(name, 0))}{much:g}" for name, much in info.resources.items())
+
+
+def shut_words(until: int) -> str:
+    """Say of a capability that is shut off how long still (this machine's clock against the server's)."""
+    left = (until - wall_ms()) / 1000
+    return "shut off after failures, " + (f"probe in {left:.1f} s" if left > 0 else "the next task is the probe")
+
+
 def override_rows(overrides: Overrides) -> list[tuple[str, object]]:
     """Return what operators have changed, a name and a value each."""
     return [

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cyclopts import CycloptsError
 
     from bus.embedded import EmbeddedServerError
+    from bus.errors import QueueFullError
 
 TRACEBACK_VARIABLE: Final = "CALLBOARD_TRACEBACK"
 
@@ -88,6 +89,7 @@ def _explain(error: BaseException) -> tuple[int, str]:
 
     from bus.embedded import EmbeddedServerError  # noqa: PLC0415 - slow, and only a failure needs it
     from bus.errors import (  # noqa: PLC0415 - the same
+        AgentRequestError,
         CallboardError,
         QueueFullError,
         RequirementSyntaxError,
@@ -98,14 +100,21 @@ def _explain(error: BaseException) -> tuple[int, str]:
 
     if isinstance(error, CycloptsError):
         return USAGE, _words_of_wrong_argument(error)
-    wrong = isinstance(error, UsageError | SubmissionError | ScheduleError | RequirementSyntaxError)
-    if wrong and not isinstance(error, QueueFullError):
+    if isinstance(error, QueueFullError):
+        return FAILED, words_of_full_queue(error)
+    wrong = isinstance(error, UsageError | SubmissionError | ScheduleError | AgentRequestError | RequirementSyntaxError)
+    if wrong:
         return USAGE, str(error)
     if isinstance(error, EmbeddedServerError):
         return FAILED, _words_of_embedded_server(error)
     if isinstance(error, CommandError | CallboardError | PortTakenError):
         return FAILED, str(error)
     return _explain_libraries(error)
+
+
+def words_of_full_queue(error: "QueueFullError") -> str:
+    """Name the option by which the command line waits, which the library does not know."""
+    return f"{error.problem}: submit it again later, or let `--wait-for-room 1m` do that"
 
 
 def _words_of_broken_installation(error: ImportError) -> str:

@@ -1,6 +1,11 @@
 """Who sits at the keyboard: named with what they ask for."""
 
 from getpass import getuser
+from typing import Annotated
+
+from cyclopts import Parameter
+
+By = Annotated[str | None, Parameter(help="Who wants it; else your name on this machine.")]
 
 
 def user() -> str:

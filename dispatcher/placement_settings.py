@@ -23,10 +23,11 @@ _HEAVIEST: Final = 1e6
 
 
 def split(given: object) -> object:
-    """Split a text at its commas; anything else is left to pydantic."""
-    if not isinstance(given, str):
+    """Split a text, or each of several, at its commas, and leave out what is there twice; pydantic has the rest."""
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         return given
-    return [part for part in map(str.strip, given.split(",")) if part]
+    return [part for part in dict.fromkeys(part.strip() for text in texts for part in text.split(",")) if part]
 
 
 def head_starts(items: Iterable[str], pools: Collection[str], pool: str) -> dict[TaskPriority, int]:

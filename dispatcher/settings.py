@@ -56,12 +56,7 @@ class DispatcherSettings(BaseSettings):
         timedelta(milliseconds=100), description="How long work ahead of slots waits before others may have it."
     )
 
-    @field_validator("pools", mode="before")
-    @classmethod
-    def _split_pools(cls, pools: object) -> object:
-        return [pool.strip() for pool in pools.split(",")] if isinstance(pools, str) else pools
-
-    @field_validator("head_starts", "fairness_weights", "max_pending", mode="before")
+    @field_validator("pools", "head_starts", "fairness_weights", "max_pending", mode="before")
     @classmethod
     def _split_items(cls, given: object) -> object:
         return split(given)

@@ -14,6 +14,7 @@ from bus.states import AgentStatus, TaskStatus
 from dispatcher.core.model import AgentState
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.core.tally import Tally
+from dispatcher.core.terms import MILLI
 
 WINDOW_S: Final = 60.0
 """What happened so long ago counts a third of what happens now."""
@@ -87,6 +88,10 @@ class Workloads:
             assigned=sum(prefetched.values()),
             completed=agent.completed,
             failed=agent.failed,
+            used=agent.used,
+            waiting=sum(1 for task in agent.tasks.values() if task.current is not None and task.current.waiting),
+            occupied=agent.occupied,
+            granted={name: amount / MILLI for name, amount in agent.granted.items() if amount},
             rate=sum(one.rate for one in found),
             failure_rate=sum(one.failure_rate for one in found),
             start_latency=agent.latency_ms / 1000,

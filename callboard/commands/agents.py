@@ -1,38 +1,40 @@
 """`callboard agents`: look at agents, pause, drain, restart and change them."""
 
-import getpass
 from collections.abc import Mapping
 from dataclasses import dataclass
 from json import JSONDecodeError, loads
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
-from pydantic import ValidationError
+from cyclopts.validators import Number
 
 from bus.agent_requests import AgentRequest, RequestState
 from bus.client import Client
+from bus.messages import CapabilitySpec
 from bus.records import AgentInfo
 from bus.requirement_text import format_clause
-from callboard.agent_words import override_rows, pause_words, request_words, standing
+from callboard.agent_words import (
+    override_rows,
+    pause_words,
+    request_words,
+    resource_words,
+    shut_words,
+    slots_words,
+    standing,
+)
 from callboard.connecting import connected
 from callboard.failures import UsageError
 from callboard.labels import is_internal
 from callboard.moments import moment
 from callboard.options import AsJson, Flag, RedisUrl, Seconds, name_and_value
 from callboard.output import json_text, print_json, print_line, print_rows, print_table
+from callboard.user import user
 
 agents = App(name="agents", help="Look at agents, pause, drain, restart and change them.", result_action="return_value")
 
 _AgentId = Annotated[str, Parameter(help="Id of the agent.")]
 _Pool = Annotated[str | None, Parameter(help="The agent's pool.")]
 _Texts = list[str] | None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""  # a container whose user has no name
 
 
 @Parameter(name="*")
@@ -51,7 +53,7 @@ class AskOptions:
     @property
     def who(self) -> str:
         """Return who asks."""
-        return _user() if self.by is None else self.by
+        return user() if self.by is None else self.by
 
 
 _ASK = AskOptions()
@@ -80,20 +82,15 @@ async def list_agents(*, pool: _Pool = None, redis_url: RedisUrl = None, json: A
     return 0
 
 
-def _used(info: AgentInfo) -> str:
-    load = info.workload
-    return str(info.slots) if load is None else f"{load.running + load.assigned}/{info.slots}"
-
-
 def _row(info: AgentInfo, asked: Mapping[str, str]) -> tuple[object, ...]:
     load = info.workload
     done = ("", "") if load is None else (load.completed, load.failed)
     told = (asked.get(info.agent_id, ""),) if asked else ()
-    return info.agent_id, info.status, info.health, *told, _used(info), *done, _names(info)
+    return info.agent_id, info.status, info.health, *told, slots_words(info), *done, _names(info)
 
 
 def _names(info: AgentInfo) -> str:
-    return ", ".join(spec.name for spec in info.capabilities)
+    return ", ".join(f"{spec.name} (shut off)" if spec.name in info.shut else spec.name for spec in info.capabilities)
 
 
 @agents.command
@@ -112,7 +109,9 @@ async def get(agent_id: _AgentId, /, *, pool: _Pool = None, redis_url: RedisUrl 
         ("request", None if info.request is None else request_words(info.request)),
         ("update", None if info.update is None else request_words(info.update)),
         ("health", info.health),
-        ("slots", _used(info)),
+        ("slots", slots_words(info)),
+        ("resources", resource_words(info)),
+        ("rate", info.rate),
         ("completed", None if load is None else load.completed),
         ("failed", None if load is None else load.failed),
         ("session", info.session),
@@ -122,10 +121,15 @@ async def get(agent_id: _AgentId, /, *, pool: _Pool = None, redis_url: RedisUrl 
         *(override_rows(info.overrides) if info.overrides is not None else ()),
         ("accepts", ", ".join(map(format_clause, info.accepts)) or None),
         *((name, value) for name, value in info.metadata.items() if not is_internal(name)),
-        *((f"capability {spec.name}", f"{spec.version} {json_text(spec.attributes)}") for spec in info.capabilities),
+        *((f"capability {spec.name}", _capability(info, spec)) for spec in info.capabilities),
     ]
     print_rows(f"agent {info.agent_id}", rows)
     return 0
+
+
+def _capability(info: AgentInfo, spec: CapabilitySpec) -> str:
+    until = info.shut.get(spec.name)
+    return f"{spec.version} {json_text(spec.attributes)}" + ("" if until is None else f": {shut_words(until)}")
 
 
 @agents.command
@@ -182,31 +186,26 @@ async def update(  # noqa: PLR0913 - one per option
     remove_attribute: Annotated[_Texts, Parameter(metavar="NAME", help="Let the agent not have it.")] = None,
     disable: Annotated[_Texts, Parameter(metavar="CAPABILITY", help="Give it nothing of this any more.")] = None,
     enable: Annotated[_Texts, Parameter(metavar="CAPABILITY", help="Take back that it was disabled.")] = None,
-    slots: Annotated[int | None, Parameter(help="Tasks at once.")] = None,
+    slots: Annotated[int | None, Parameter(validator=Number(gte=1, lte=100_000), help="Tasks at once.")] = None,
     reset: Annotated[Flag, Parameter(help="Take back all that was changed before.")] = False,
     reason: _Reason = "",
     ask: AskOptions = _ASK,
 ) -> int:
     """Change what an agent offers, while it runs and in its next sessions; each option may be repeated."""
-    if not (attribute or remove_attribute or disable or enable or slots or reset):
+    if slots is None and not (attribute or remove_attribute or disable or enable or reset):
         raise UsageError("nothing is to be changed: give --attribute, --disable, --slots or another of its options")
     async with connected(ask.redis_url, ask.pool) as bus:
-        try:
-            request = await bus.update_agent(
-                agent_id,
-                attributes=dict(_attribute(text) for text in attribute or ()),
-                remove_attributes=remove_attribute or (),
-                disable=disable or (),
-                enable=enable or (),
-                slots=slots,
-                reset=reset,
-                reason=reason,
-                by=ask.who,
-            )
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise UsageError(f"{where}: {first['msg']}: see `callboard agents update --help`") from None
+        request = await bus.update_agent(
+            agent_id,
+            attributes=dict(_attribute(text) for text in attribute or ()),
+            remove_attributes=remove_attribute or (),
+            disable=disable or (),
+            enable=enable or (),
+            slots=slots,
+            reset=reset,
+            reason=reason,
+            by=ask.who,
+        )
         return await _asked(bus, agent_id, "update", request, ask)
 
 

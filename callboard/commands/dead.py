@@ -14,6 +14,7 @@ from callboard.filter_options import NO_ENDED_FILTER, All, EndedFilterOptions, w
 from callboard.moments import ago, moment
 from callboard.options import AsJson, Flag, RedisUrl
 from callboard.output import json_text, print_json, print_line, print_rows, print_table
+from callboard.user import By, user
 
 dead = App(name="dead", help="Look at tasks that have failed, requeue and purge them.", result_action="return_value")
 
@@ -120,7 +121,7 @@ def _error(error: TaskError | None) -> str | None:
 
 
 @dead.command
-async def requeue(
+async def requeue(  # noqa: PLR0913 - one per option
     task_ids: _TaskIds = None,
     /,
     *,
@@ -128,6 +129,7 @@ async def requeue(
     everything: All = False,
     priority: Annotated[TaskPriority | None, Parameter(help="How urgent they are now; else as they were.")] = None,
     reason: Annotated[str, Parameter(help="Kept with the tasks.")] = "",
+    by: By = None,
     pool: _Pool = None,
     redis_url: RedisUrl = None,
     json: AsJson = False,
@@ -141,7 +143,7 @@ async def requeue(
     for task_id in task_ids or ():
         check_task_id(task_id)
     async with connected(redis_url, pool) as bus:
-        told = await bus.dead.requeue(task_ids or (), where=asked, priority=priority, reason=reason)
+        told = await bus.dead.requeue(task_ids or (), where=asked, priority=priority, reason=reason, by=by or user())
     return _tell(told, "requeued", by_id=asked is None, as_json=json)
 
 
@@ -153,6 +155,7 @@ async def purge(
     where: EndedFilterOptions = NO_ENDED_FILTER,
     everything: All = False,
     yes: Annotated[Flag, Parameter(help="Do it; else only say how many it would be.")] = False,
+    by: By = None,
     pool: _Pool = None,
     redis_url: RedisUrl = None,
     json: AsJson = False,
@@ -171,7 +174,7 @@ async def purge(
                 print_json({"would_purge": number})
             plural = "s" * (number != 1)
             raise CommandError(f"{number:,} dead letter{plural} would be deleted for good: add --yes to do it")
-        told = await bus.dead.purge(task_ids or (), where=asked)
+        told = await bus.dead.purge(task_ids or (), where=asked, by=by or user())
     return _tell(told, "purged", by_id=asked is None, as_json=json)
 
 

@@ -9,14 +9,13 @@ from cyclopts import App, Parameter
 from bus.messages import Missed, Overlap, ScheduleInfo
 from bus.recurrence import zone
 from bus.schedule_operations import checked, schedule_of
-from bus.states import TaskPriority
-from callboard import task_options
 from callboard.connecting import connected
 from callboard.failures import UsageError
 from callboard.moments import moment
-from callboard.options import AsJson, Flag, RedisUrl, Seconds, given, name_and_value
+from callboard.options import AsJson, Flag, RedisUrl, Seconds
 from callboard.output import json_text, print_json, print_line, print_rows, print_table
 from callboard.payloads import parse, read_file
+from callboard.task_options import NO_OPTIONS, TaskOptions
 
 schedules = App(
     name="schedules", help="Look at schedules, make, pause, trigger and delete them.", result_action="return_value"
@@ -25,7 +24,6 @@ schedules = App(
 _SHOWN: Final = 3
 _Id = Annotated[str, Parameter(help="Id of the schedule.")]
 _Pool = Annotated[str | None, Parameter(help="The schedule's pool.")]
-_Texts = list[str] | None
 
 
 @schedules.command(name="list")
@@ -131,43 +129,13 @@ async def put(  # noqa: PLR0913 - one per option
     missed: Annotated[Missed, Parameter(help="What was due while nobody led, or it was paused.")] = Missed.LATEST,
     if_absent: Annotated[Flag, Parameter(help="Leave one that exists as it is.")] = False,
     file: Annotated[Path | None, Parameter(help="File that holds the payload.")] = None,
-    version: Annotated[str | None, Parameter(help="Versions of the capability that will do, e.g. '>=1.2'.")] = None,
-    priority: Annotated[TaskPriority | None, Parameter(help="How urgent its tasks are.")] = None,
-    requires: Annotated[_Texts, Parameter(metavar="CONDITION", help="E.g. 'gpu >= 16'; may be repeated.")] = None,
-    prefers: Annotated[_Texts, Parameter(metavar="CONDITION", help="E.g. 'region ~ eu:10'; may be repeated.")] = None,
-    fairness_key: Annotated[str | None, Parameter(help="Tasks of different keys take turns.")] = None,
-    run_timeout: Annotated[Seconds | None, Parameter(help="How long one attempt may run.")] = None,
-    queue_timeout: Annotated[Seconds | None, Parameter(help="How long a task may wait for an agent.")] = None,
-    progress_timeout: Annotated[Seconds | None, Parameter(help="How long it may go without progress.")] = None,
-    max_attempts: Annotated[int | None, Parameter(help="How often a task is tried.")] = None,
-    retry: Annotated[str | None, Parameter(metavar="JSON", help="How it is repeated.")] = None,
-    slots: Annotated[int | None, Parameter(help="Slots of its agent that it takes.")] = None,
-    resource: Annotated[_Texts, Parameter(metavar="NAME=NUMBER", help="E.g. gpu=1; may be repeated.")] = None,
-    limit: Annotated[_Texts, Parameter(metavar="KEY=LIMIT", help="E.g. openai=600/min; may be repeated.")] = None,
-    tag: Annotated[_Texts, Parameter(metavar="WORD", help="Kept with its tasks; may be repeated.")] = None,
-    metadata: Annotated[_Texts, Parameter(metavar="NAME=VALUE", help="The same.")] = None,
+    asked: TaskOptions = NO_OPTIONS,
     pool: _Pool = None,
     redis_url: RedisUrl = None,
     json: AsJson = False,
 ) -> int:
     """Make a schedule, or let the one of this id be so from now on, and say when it is due next."""
-    options = given(
-        version=version,
-        priority=priority,
-        requires=requires,
-        prefers=prefers,
-        fairness_key=fairness_key,
-        run_timeout=run_timeout,
-        queue_timeout=queue_timeout,
-        progress_timeout=progress_timeout,
-        max_attempts=max_attempts,
-        retry=None if retry is None else task_options.retry(retry),
-        slots=slots,
-        resources=None if resource is None else task_options.resources(resource),
-        limits=None if limit is None else task_options.limits(limit),
-        tags=tag,
-        metadata=None if metadata is None else dict(name_and_value(item) for item in metadata),
-    )
+    options = asked.fields()
     when: dict[str, Any] = {
         "cron": cron,
         "timezone": timezone,

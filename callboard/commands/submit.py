@@ -6,25 +6,21 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
-from pydantic import ValidationError
 
 from bus.client import Client
 from bus.errors import QueueFullError
 from bus.handle import TaskHandle
-from bus.records import TaskCreate
-from bus.states import TaskPriority
-from callboard import task_options
 from callboard.connecting import connected
-from callboard.failures import CommandError, UsageError
-from callboard.options import AsJson, Flag, RedisUrl, Seconds, given, name_and_value
+from callboard.failures import CommandError, UsageError, words_of_full_queue
+from callboard.options import AsJson, Flag, RedisUrl, Seconds, given
 from callboard.outcomes import show_ended, show_outcome
 from callboard.output import print_json, print_line
 from callboard.payloads import json_lines, open_file, parse, read_file, read_stdin
+from callboard.task_options import NO_OPTIONS, TaskOptions, task_of
 
 _STDIN: Final = "-"
 _LONGEST_PATH: Final = 256
 _PAYLOAD_REMEDY: Final = """write e.g. '{"text": "a b"}' or '"a b"', in single quotes for the shell"""
-_Texts = list[str] | None
 
 
 async def submit(  # noqa: PLR0913 - one per option
@@ -40,46 +36,9 @@ async def submit(  # noqa: PLR0913 - one per option
         Path | None, Parameter(allow_leading_hyphen=True, help="File that holds the payload; - is stdin.")
     ] = None,
     ndjson: Annotated[Flag, Parameter(help="Each line of the file, or of stdin, is a payload.")] = False,
-    version: Annotated[str | None, Parameter(help="Versions of the capability that will do, e.g. '>=1.2'.")] = None,
-    priority: Annotated[TaskPriority, Parameter(help="How urgent it is.")] = TaskPriority.MEDIUM,
-    requires: Annotated[
-        _Texts,
-        Parameter(metavar="CONDITION", help="E.g. 'gpu >= 16' or '(gpu >= 16 | tpu exists)'; may be repeated."),
-    ] = None,
-    prefers: Annotated[
-        _Texts,
-        Parameter(metavar="CONDITION", help="Better met, but not required, e.g. 'region ~ eu:10'; may be repeated."),
-    ] = None,
     key: Annotated[str | None, Parameter(help="A second task with this key is not submitted.")] = None,
-    fairness_key: Annotated[str | None, Parameter(help="Tasks of different keys take turns.")] = None,
-    sticky: Annotated[str | None, Parameter(help="Prefer the agent that had the last task of this key.")] = None,
-    fail_fast: Annotated[Flag, Parameter(help="Fail at once if no agent that is known could ever run it.")] = False,
     delay: Annotated[Seconds | None, Parameter(help="Not to be started before this is over.")] = None,
-    run_timeout: Annotated[Seconds | None, Parameter(help="How long one attempt may run.")] = None,
-    queue_timeout: Annotated[Seconds | None, Parameter(help="How long it may wait for an agent.")] = None,
-    progress_timeout: Annotated[
-        Seconds | None, Parameter(help="How long it may go without reporting progress.")
-    ] = None,
-    max_attempts: Annotated[int | None, Parameter(help="How often it is tried.")] = None,
-    retry: Annotated[
-        str | None, Parameter(metavar="JSON", help='How it is repeated, e.g. \'{"base": 1, "cap": 60}\'.')
-    ] = None,
-    slots: Annotated[int | None, Parameter(help="Slots of its agent that it takes.")] = None,
-    resource: Annotated[
-        _Texts, Parameter(metavar="NAME=NUMBER", help="What else of its agent it takes, e.g. gpu=1; may be repeated.")
-    ] = None,
-    limit: Annotated[
-        _Texts,
-        Parameter(
-            metavar="KEY=LIMIT",
-            help="Shared with all tasks of this key: so many at once, e.g. tenant-7=4, or a rate, e.g. openai=600/min; "
-            "may be repeated.",
-        ),
-    ] = None,
-    estimated_duration: Annotated[Seconds | None, Parameter(help="How long it will probably run.")] = None,
-    tag: Annotated[_Texts, Parameter(metavar="WORD", help="Kept with the task; may be repeated.")] = None,
-    metadata: Annotated[_Texts, Parameter(metavar="NAME=VALUE", help="Kept with the task; may be repeated.")] = None,
-    trace: Annotated[str | None, Parameter(help="What its children inherit, e.g. a W3C traceparent.")] = None,
+    asked: TaskOptions = NO_OPTIONS,
     pool: Annotated[str | None, Parameter(help="Pool that is to do it.")] = None,
     wait: Annotated[Flag, Parameter(help="Wait for the result and print it.")] = False,
     wait_for_room: Annotated[
@@ -96,32 +55,10 @@ async def submit(  # noqa: PLR0913 - one per option
     """
     if timeout is not None and not wait:
         raise UsageError("--timeout is how long to wait: add --wait")
-    options = given(
-        version=version,
-        priority=priority,
-        requires=requires,
-        prefers=prefers,
-        key=key,
-        fairness_key=fairness_key,
-        sticky=sticky,
-        fail_fast=fail_fast or None,
-        delay=delay,
-        run_timeout=run_timeout,
-        queue_timeout=queue_timeout,
-        progress_timeout=progress_timeout,
-        max_attempts=max_attempts,
-        retry=None if retry is None else task_options.retry(retry),
-        slots=slots,
-        resources=None if resource is None else task_options.resources(resource),
-        limits=None if limit is None else task_options.limits(limit),
-        estimated_duration=estimated_duration,
-        tags=tag,
-        trace=trace,
-        metadata=None if metadata is None else dict(name_and_value(item) for item in metadata),
-    )
+    options = asked.fields() | given(key=key, delay=delay)
     source = _Source(payload, file, ndjson=ndjson)
     if not source.many:
-        task = _task(capability, await source.one(), options)
+        task = task_of(capability, await source.one(), options, command="submit")
         async with connected(redis_url, pool) as bus:
             (handle,) = await bus.submit_many([task], wait_for_room=wait_for_room or 0.0)
             if wait:
@@ -130,7 +67,7 @@ async def submit(  # noqa: PLR0913 - one per option
             return 0
     if key is not None:
         raise UsageError("--key would make all of them the same task: leave it out, or submit one at a time")
-    _task(capability, None, options)
+    task_of(capability, None, options, command="submit")
     payloads = source.lines()
     async with connected(redis_url, pool) as bus:
         return await _Many(bus, wait=wait, room_s=wait_for_room or 0.0, timeout=timeout, as_json=json).run(
@@ -174,16 +111,6 @@ class _Source:
         return json_lines(open_file(self.file))
 
 
-def _task(capability: str, payload: Any, options: dict[str, Any]) -> TaskCreate:  # noqa: ANN401 - JSON
-    try:
-        return TaskCreate.model_validate({"capability": capability, "payload": payload, **options})
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        name = ".".join(part for part in problem["loc"] if isinstance(part, str)) or "task"
-        text = problem["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{name.replace('_', '-')}: {text}: `callboard submit --help` shows what it takes") from None
-
-
 def _show_id(handle: TaskHandle[Any], *, as_json: bool, lines: bool) -> None:
     if as_json:
         print_json({"id": handle.id, "pool": handle.pool}, lines=lines)
@@ -212,7 +139,7 @@ class _Many:
         async with asyncio.TaskGroup() as waits:
             try:
                 async for payloads in chunks:
-                    tasks = (_task(capability, payload, options) for payload in payloads)
+                    tasks = (task_of(capability, payload, options, command="submit") for payload in payloads)
                     self._take(waits, await self._bus.submit_many(tasks, wait_for_room=self._room_s))
             except QueueFullError as error:
                 self._take(waits, [handle for handle in error.handles if handle is not None])
@@ -220,7 +147,7 @@ class _Many:
             except UsageError as error:
                 problem = error
         if isinstance(problem, QueueFullError):
-            raise CommandError(f"{problem}; {self._submitted:,} are submitted") from None
+            raise CommandError(f"{words_of_full_queue(problem)}; {self._submitted:,} are submitted") from None
         if problem is not None:
             raise UsageError(f"{problem}; the {self._submitted:,} before it are submitted") from None
         return self._code

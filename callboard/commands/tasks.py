@@ -1,15 +1,14 @@
 """`callboard tasks`: look at tasks, fetch results, cancel."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
-from pydantic import ValidationError
 
 from bus.cancelling import DONE_S, CancelReport
 from bus.explanations import Explanation
 from bus.ids import task_pool
-from bus.records import Cancellation, Task, TaskCreate, TaskInDB
+from bus.records import Cancellation, Task, TaskInDB
 from bus.states import TaskPriority, TaskStatus
 from callboard.connecting import check_task_id, connected
 from callboard.failures import FAILED, UsageError
@@ -18,12 +17,14 @@ from callboard.moments import ago, moment
 from callboard.options import AsJson, Flag, RedisUrl, Seconds
 from callboard.outcomes import show_outcome
 from callboard.output import json_text, print_json, print_line, print_rows, print_table
-from callboard.user import user
+from callboard.task_options import NO_PLACEMENT, PlacementOptions, task_of
+from callboard.user import By, user
 
 tasks = App(name="tasks", help="Look at tasks, fetch their results, cancel them.", result_action="return_value")
 
 _Pool = Annotated[str | None, Parameter(help="Pool to look at.")]
 _TaskId = Annotated[str, Parameter(help="Id of the task.")]
+_UNKNOWN: Final = "is not known: it was never submitted, is not read yet, or its retention is over"
 
 
 @tasks.command(name="list")
@@ -73,7 +74,7 @@ def _row(task: Task) -> tuple[object, ...]:
         what = f"{progress} {task.note or ''}"
     else:
         what = (task.error.message if task.error else "") or task.reason or ""
-    attempt = f"{task.attempt}/{task.max_attempts}"
+    attempt = f"{task.attempt - task.uncounted}/{task.max_attempts}"
     at = ago(task.enqueued_at)
     return task.id, task.capability, task.status, task.priority, attempt, task.agent_id, at, " ".join(what.split())
 
@@ -102,7 +103,7 @@ def _rows(task: TaskInDB) -> list[tuple[str, object]]:
         ("cancel", _cancel(task.cancellation)),
         ("capability", " ".join(part for part in (task.capability, task.spec.version) if part)),
         ("priority", task.priority),
-        ("attempt", f"{task.attempt} of {task.max_attempts}" if task.attempt else None),
+        ("attempt", _attempt(task)),
         ("agent", task.agent_id),
         ("progress", f"{task.progress:.0%}" if runs and task.progress is not None else None),
         ("note" if runs else "last note", task.note),
@@ -126,6 +127,14 @@ def _rows(task: TaskInDB) -> list[tuple[str, object]]:
         error = f", {past.error.type}: {past.error.message}" if past.error else ""
         rows.append((f"attempt {past.attempt}", f"{past.outcome} on {past.agent_id}{error}"))
     return rows
+
+
+def _attempt(task: TaskInDB) -> str | None:
+    """Say how many of the allowed attempts there were, in this life of the task, and which one it is in all."""
+    if not task.attempt:
+        return None
+    counted = f"{task.attempt - task.uncounted} of {task.max_attempts}"
+    return f"{counted} ({task.attempt} in all)" if task.uncounted else counted
 
 
 def _cancel(cancel: Cancellation | None) -> str | None:
@@ -166,7 +175,7 @@ async def cancel(  # noqa: PLR0913 - one per option
     where: FilterOptions = NO_FILTER,
     everything: All = False,
     reason: Annotated[str, Parameter(help="Kept with the tasks.")] = "",
-    by: Annotated[str | None, Parameter(help="Who wants it; else your name on this machine.")] = None,
+    by: By = None,
     grace: Annotated[Seconds | None, Parameter(help="How long their code may take to stop; else 5 s.")] = None,
     wait: Annotated[Flag, Parameter(help="Wait until they have stopped, and say what has come of each.")] = False,
     timeout: Annotated[Seconds, Parameter(help="How long to wait.")] = DONE_S,
@@ -182,12 +191,12 @@ async def cancel(  # noqa: PLR0913 - one per option
     asked = which(task_ids, where.filter(status), everything=everything, command="cancel")
     for task_id in task_ids or ():
         check_task_id(task_id)
+    by = by or user()
     async with connected(redis_url, pool) as bus:
         if asked is not None:
-            number = await bus.cancel_matching(asked, reason)
+            number = await bus.cancel_matching(asked, reason, by=by)
             _tell_number("cancel", "cancelled", number, as_json=json)
             return 0
-        by = by or user()
         if wait:
             return _show_cancelled(
                 await bus.cancel_and_wait(task_ids or (), reason, by=by, grace=grace, timeout=timeout), as_json=json
@@ -211,11 +220,11 @@ def _show_cancelled(report: CancelReport, *, as_json: bool) -> int:
             *((task_id, f"had ended as {status}") for task_id, status in report.over.items()),
             *((task_id, "given up: it did not stop, and may still run") for task_id in report.given_up),
             *((task_id, "is not stopped yet") for task_id in report.under_way),
-            *((task_id, "is not known, and will be cancelled if it is still unread") for task_id in report.unknown),
+            *((task_id, f"{_UNKNOWN}; if it is still unread, it will be cancelled") for task_id in report.unknown),
         ]
         for task_id, what in words:
             print_line(f"{task_id} {what}")
-    return FAILED if report.given_up or report.under_way else 0
+    return FAILED if report.given_up or report.under_way or report.unknown else 0
 
 
 @tasks.command
@@ -259,6 +268,7 @@ async def reprioritise(
     """Ask that tasks have another priority. Those that have ended stay as they are.
 
     Some by their ids, or all that meet the conditions and were submitted before: then it is waited until they all have.
+    Of those given by their ids it is said which are not live; the exit code is 1 if none is.
     """
     asked = which(task_ids, where.filter(status), everything=everything, command="reprioritise")
     for task_id in task_ids or ():
@@ -268,13 +278,21 @@ async def reprioritise(
             number = await bus.reprioritise_matching(asked, priority)
             _tell_number("reprioritise", f"made {priority}", number, as_json=json)
             return 0
-        await bus.reprioritise(task_ids or (), priority)
-    task_ids = task_ids or []
+        statuses = await bus.statuses(task_ids or ())
+        live = [task_id for task_id, status in statuses.items() if status is not None and not status.terminal]
+        unknown = [task_id for task_id, status in statuses.items() if status is None]
+        await bus.reprioritise([*live, *unknown], priority)  # these may be read by then
+    over = {task_id: status for task_id, status in statuses.items() if status is not None and status.terminal}
     if json:
-        print_json({"requested": "reprioritise", "priority": priority, "ids": task_ids})
+        print_json({"requested": "reprioritise", "priority": priority, "ids": live, "over": over, "unknown": unknown})
     else:
-        print_line(f"asked for {len(task_ids)} task{'s' * (len(task_ids) != 1)} to be {priority}")
-    return 0
+        if live:
+            print_line(f"asked for {len(live)} task{'s' * (len(live) != 1)} to be {priority}")
+        for task_id, ended_as in over.items():
+            print_line(f"{task_id} has ended as {ended_as}")
+        for task_id in unknown:
+            print_line(f"{task_id} {_UNKNOWN}")
+    return 0 if live else FAILED
 
 
 def _tell_number(command: str, done: str, number: int, *, as_json: bool) -> None:
@@ -286,7 +304,10 @@ def _tell_number(command: str, done: str, number: int, *, as_json: bool) -> None
 
 @tasks.command
 async def explain(task_id: _TaskId, /, *, redis_url: RedisUrl = None, json: AsJson = False) -> int:
-    """Say why a task waits, in numbers, or why it is where it is. Only a dispatcher that leads can answer."""
+    """Say why a task waits, in numbers, why it is where it is, or how it ended.
+
+    Only a dispatcher that leads can answer, unless the task has ended.
+    """
     check_task_id(task_id)
     async with connected(redis_url) as bus:
         found = await bus.explain(task_id)
@@ -299,20 +320,13 @@ async def plan(
     capability: Annotated[str, Parameter(help="What it requires: `text.count`, `translate>=2[lang contains de]`.")],
     /,
     *,
-    priority: Annotated[TaskPriority, Parameter(help="How urgent it is.")] = TaskPriority.MEDIUM,
-    slots: Annotated[int, Parameter(help="Slots that it takes.")] = 1,
-    fairness_key: Annotated[str | None, Parameter(help="Whose it is.")] = None,
+    asked: PlacementOptions = NO_PLACEMENT,
     pool: _Pool = None,
     redis_url: RedisUrl = None,
     json: AsJson = False,
 ) -> int:
     """Say what would become of a task if it were submitted now, without submitting it."""
-    fields = {"capability": capability, "priority": priority, "slots": slots, "fairness_key": fairness_key}
-    try:
-        task = TaskCreate.model_validate(fields)
-    except ValidationError as error:
-        text = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{text}: `callboard tasks plan --help` shows what it takes") from None
+    task = task_of(capability, None, asked.fields(), command="tasks plan")
     async with connected(redis_url, pool) as bus:
         found = await bus.plan(task)
     _show_explanation(found, as_json=json)

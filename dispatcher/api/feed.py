@@ -25,6 +25,8 @@ LOG = logging.getLogger("callboard.api")
 RING_EVENTS: Final = 20_000
 RING_BYTES: Final = 8 * 1024 * 1024
 READ_COUNT: Final = 100
+BEGIN_S: Final = 3.0
+"""How long the server may take to say where its events are."""
 
 _DIGITS: Final = 19
 _DATA: Final = DATA_FIELD.encode()
@@ -111,10 +113,17 @@ class EventFeed:
         self._loop: asyncio.Task[None] | None = None
 
     async def start(self) -> EventId:
-        """Begin to read if nobody has yet; return the position behind the latest event."""
+        """Begin to read if nobody has yet; return the position behind the latest event.
+
+        Raises `ConnectionError` when the server does not answer soon.
+        """
         if self._loop is None:
             self._loop = asyncio.create_task(self._keep(), name=f"events of {self._names.pool}")
-        await self._began.wait()
+        try:
+            async with asyncio.timeout(BEGIN_S):
+                await self._began.wait()
+        except TimeoutError:
+            raise ConnectionError("the server does not say where its events are") from None
         return self.tip
 
     async def close(self) -> None:

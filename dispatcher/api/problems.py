@@ -193,7 +193,7 @@ def as_problem(error: BaseException) -> ProblemError | None:  # noqa: C901, PLR0
         case UnreadableTaskError():
             return ProblemError(UNREADABLE_TASK, "it was written by a newer dispatcher, or is damaged: see the log")
         case NoLeaderError():
-            return ProblemError(NO_LEADER, "no dispatcher answered: is one running (`callboard dispatcher`)?")
+            return _without_leader(error)
         case InvalidCursorError():
             told = [FieldProblem(field="query.cursor", message=str(error))]
             return ProblemError(INVALID_CURSOR, str(error), errors=told)
@@ -215,6 +215,13 @@ def invalid(errors: Iterable[tuple[Iterable[str | int], str]]) -> ProblemError:
     first = found[0] if found else FieldProblem(field="body", message="it cannot be understood")
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
     return ProblemError(INVALID, f"{first.field}: {first.message}{more}", errors=found)
+
+
+def _without_leader(error: NoLeaderError) -> ProblemError:
+    detail = "no dispatcher answered: is one running (`callboard dispatcher`)?"
+    if error.stored:
+        detail = "it is stored, and will be done as soon as a dispatcher leads: start one, and do not ask again"
+    return ProblemError(NO_LEADER, detail)
 
 
 def _not_running(error: NotRunningError) -> str:

@@ -22,6 +22,8 @@ LOG = logging.getLogger("callboard.api")
 
 GRACE_S: Final = 1
 """What requests under way get when the process is told to stop: streams and waits end by themselves before."""
+CLOSE_S: Final = 0.5
+"""How long connections may take to close."""
 _ASK_AGAIN_S: Final = 1.0
 _BACKLOG: Final = 1024
 
@@ -67,7 +69,9 @@ class ApiService:
                 return
             await self._serve(site, stop, ready)
         finally:
-            await site.close()
+            with contextlib.suppress(TimeoutError):  # a server that hangs is not waited for
+                async with asyncio.timeout(CLOSE_S):
+                    await site.close()
 
     async def _has_tokens(self, site: Site, stop: asyncio.Event) -> bool:
         """Raise `ApiError` if there is no token, having waited for a server that is away; False if told to stop."""

@@ -14,6 +14,7 @@ from bus.messages import (
     Superseded,
     Unregister,
 )
+from bus.requirements import AGENT_ID
 from bus.states import AgentHealth, AgentStatus, FailureReason, TaskStatus
 from dispatcher.core import breaker, cancellation, fail_fast, lifecycle, steering
 from dispatcher.core.board import Board
@@ -53,7 +54,7 @@ def sign_in(board: Board, message: Register, at: int) -> None:
         rate=message.rate,
         registered_at=at,
         lease_ms=int(message.lease * 1000),
-        attributes=dict(message.attributes),
+        attributes={name: value for name, value in message.attributes.items() if name != AGENT_ID},
         accepts=message.accepts,
         metadata=dict(message.metadata),
         heartbeat_interval=message.heartbeat_interval,

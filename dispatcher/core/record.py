@@ -118,6 +118,7 @@ def agent_record(agent: AgentState) -> AgentRecord:
         update=agent.update,
         overrides=agent.overrides,
         wanted=agent.wanted,
+        shut={name: breaker.until for name, breaker in agent.breakers.items() if breaker.until},  # else it is closed
     )
 
 

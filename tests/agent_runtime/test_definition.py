@@ -183,6 +183,17 @@ def test_a_name_or_attribute_that_cannot_travel_is_refused() -> None:
         _define(x=thing)
 
 
+def test_an_agents_id_is_no_attribute_that_it_can_set() -> None:
+    @capability("x", **{"agent.id": "somebody"})  # type: ignore[arg-type] # mypy takes it for each of the others
+    async def x(self: Any, task: int) -> int:  # noqa: ARG001
+        return task
+
+    with pytest.raises(
+        AgentDefinitionError, match=r"agent\.id is its id, which every agent has and none can set: leave"
+    ):
+        _define(x=x)
+
+
 def test_a_version_that_is_none_is_refused() -> None:
     @capability("x", version="newest")
     async def x(self: Any, task: int) -> int:  # noqa: ARG001

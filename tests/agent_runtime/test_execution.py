@@ -133,8 +133,8 @@ async def test_a_method_in_place_of_the_name_gives_a_typed_result() -> None:
         assert await kit.run(Stage.strict, given) == given
 
 
-async def test_json_passes_unchanged_special_numbers_included() -> None:
-    value = {"text": "ä", "list": [1, None, True, 1.5, 10**30], "infinite": float("inf")}
+async def test_json_passes_unchanged() -> None:
+    value = {"text": "ä", "list": [1, None, True, 1.5, 10**30]}
     async with AgentKit(Stage()) as kit:
         assert await kit.run("same", value) == value
 
@@ -283,7 +283,8 @@ class Extended(Agent):
 
     @capability("thread")
     def in_thread(self, task: float, ctx: TaskContext) -> bool:
-        ctx.extend(task)
+        ctx.wait(ctx.extend(task))
+        ctx.wait(ctx.progress(0.5))
         threading.Event().wait(0.3)
         return ctx.cancelled
 

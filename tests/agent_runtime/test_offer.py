@@ -163,6 +163,8 @@ async def test_attributes_of_one_capability(leader: HandLeader, start_worker: St
         ({"rate": "often"}, "rate cannot be registered"),
         ({"attributes": {"x": object()}}, "cannot be registered"),
         ({"accepts": "weather == fine"}, "give conditions on"),
+        ({"attributes": {"agent.id": "worker-1"}}, "none can set"),
+        ({"attributes": {"agent.id": None}, "capability": "ask"}, "none can set"),
     ],
 )
 async def test_what_cannot_be_is_refused_with_a_remedy_and_changes_nothing(

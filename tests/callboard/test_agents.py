@@ -163,6 +163,8 @@ def test_an_agent_is_paused_changed_resumed_and_drained(callboard: CommandLine, 
     found = callboard("agents", "get", *here, "--json").json
     assert (found["slots"], found["attributes"]["models"], found["attributes"]["region"]) == (3, ["a", "b"], "eu")
     assert "slow" not in [spec["name"] for spec in found["capabilities"]]
+    assert "Must be >= 1" in callboard("agents", "update", *here, "--slots", "0").complaint(2)
+    assert "none can set" in callboard("agents", "update", *here, "--attribute", "agent.id=x").complaint(2)
     refused = callboard("agents", "update", *here, "--disable", "nothing", "--wait")
     assert refused.code == 1
     assert "it has no capability nothing" in refused.out

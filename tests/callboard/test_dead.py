@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from callboard.user import user
 from tests.callboard.commandline import CommandLine
 
 
@@ -53,11 +54,22 @@ def test_what_is_no_dead_letter_is_not_shown_as_one(working: CommandLine) -> Non
 
 def test_a_dead_letter_is_requeued_and_tells_of_it(working: CommandLine) -> None:
     (task_id,) = failed(working, "requeued")
-    ran = working("dead", "requeue", task_id, "--priority", "high", "--reason", "fixed it")
+    ran = working("dead", "requeue", task_id, "--priority", "high", "--reason", "fixed it", "--by", "alice")
     assert (ran.code, ran.out) == (0, "requeued 1 dead letter\n")
     assert working("tasks", "result", task_id).code == 1
     shown = working("dead", "show", task_id).out
-    assert re.search(r"attempt 2 .*requeued .*: fixed it\n +failed as error.*attempt 3 ", shown, re.DOTALL), shown
+    assert re.search(r"attempt 2 .*requeued .* by alice: fixed it\n +failed as error.*attempt 3 ", shown, re.DOTALL), (
+        shown
+    )
+    assert re.search(r"attempt +2 of 2 \(4 in all\)\n", working("tasks", "get", task_id).out)
+    listed = working("tasks", "list", "--tag", "requeued", "--pool", working.pool).out
+    assert re.search(r"HIGH +2/2 +crew", listed), listed
+
+
+def test_whoever_requeues_is_named_by_the_machine_too(working: CommandLine) -> None:
+    (task_id,) = failed(working, "named")
+    assert working("dead", "requeue", task_id).code == 0
+    assert f" by {user()}\n" in working("dead", "show", task_id).out
 
 
 def test_many_are_requeued_by_a_condition(working: CommandLine) -> None:

@@ -3,12 +3,15 @@
 import json
 import signal
 import subprocess
+from dataclasses import fields
 from inspect import signature
 from pathlib import Path
 
 from bus.records import TaskCreate
 from callboard.commands.submit import submit
+from callboard.task_options import TaskOptions
 from tests.callboard.commandline import CommandLine
+from tests.callboard.conftest import Start
 
 
 def test_the_id_alone_is_printed(working: CommandLine) -> None:
@@ -121,7 +124,7 @@ def test_all_that_is_asked_of_an_agent_may_stand_in_one_text(working: CommandLin
 
 
 def test_everything_that_a_task_may_ask_for_is_an_option() -> None:
-    options = set(signature(submit).parameters)
+    options = {*signature(submit).parameters, *(field.name for field in fields(TaskOptions))}
     named_otherwise = {"tags": "tag", "resources": "resource", "limits": "limit"}
     assert {named_otherwise.get(name, name) for name in TaskCreate.model_fields} <= options
 
@@ -136,6 +139,17 @@ def test_room_limits_and_retries_arrive(working: CommandLine) -> None:
     found = {limit["key"]: (limit.get("rate"), limit.get("concurrency")) for limit in spec["limits"]}
     assert found == {"a": (None, 4), "b": ("600/min", 9)}
     working("tasks", "cancel", task_id)
+
+
+def test_where_there_is_no_room_the_option_that_waits_for_it_is_named(callboard: CommandLine, start: Start) -> None:
+    start("dispatcher", "--pool", callboard.pool, "--metrics-port", "0", "--max-pending", "narrow=1,5")
+    callboard.record(callboard.submit("narrow", "1").out.strip())
+    text = callboard.submit("narrow", "2").complaint(1)
+    assert "no more than 1 may" in text
+    assert "`--wait-for-room 1m`" in text
+    assert "wait_for_room" not in text
+    text = callboard.submit("narrow", "-", stdin="2\n3\n").complaint(1)
+    assert "`--wait-for-room 1m` do that; 0 are submitted" in text
 
 
 def test_cancelling(working: CommandLine) -> None:
@@ -156,8 +170,24 @@ def test_another_priority(working: CommandLine) -> None:
     assert (ran.err, ran.out) == ("", "asked for 1 task to be URGENT\n")
     while working("tasks", "get", task_id, "--json").json["priority"] != "URGENT":
         pass
-    working("tasks", "cancel", task_id)
+    working("tasks", "cancel", task_id, "--wait")
     assert "Choose from" in working("tasks", "reprioritise", "now", task_id).complaint(2)
+
+
+def test_whoever_steers_what_is_not_live_is_told_so(working: CommandLine) -> None:
+    ended = working.submit("text.count", '{"text": "a"}', "--wait", "--json").json["id"]
+    live, unknown = working.submit("nobody.can", "1").out.strip(), f"{working.pool}.nobody"
+    working("tasks", "get", live)  # accepted
+    ran = working("tasks", "reprioritise", "urgent", ended, unknown)
+    assert (ran.code, ran.err) == (1, "")
+    assert f"{ended} has ended as COMPLETED" in ran.out
+    assert f"{unknown} is not known" in ran.out
+    ran = working("tasks", "reprioritise", "urgent", ended, live, "--json")
+    assert (ran.code, ran.json["ids"], ran.json["over"]) == (0, [live], {ended: "COMPLETED"})
+    ran = working("tasks", "cancel", unknown, "--wait")
+    assert ran.code == 1
+    assert "is not known" in ran.out
+    assert working("tasks", "cancel", live, ended, "--wait").code == 0
 
 
 def test_why_a_task_waits(working: CommandLine) -> None:
@@ -168,18 +198,44 @@ def test_why_a_task_waits(working: CommandLine) -> None:
     assert "nearest is" in working("tasks", "explain", task_id).out
     working("tasks", "cancel", task_id)
     ended = working.submit("text.count", '{"text": "a"}', "--wait", "--json").json["id"]
-    assert "no task" in working("tasks", "explain", ended).complaint(1)
+    text = working("tasks", "explain", ended, "--json").json["text"]
+    assert text.startswith("COMPLETED at ")
+    assert "on crew, in attempt 1; attempt 1 was placed there as the only one that could do it" in text
+    assert "no task" in working("tasks", "explain", f"{working.pool}.nobody").complaint(1)
 
 
 def test_what_would_become_of_a_task(working: CommandLine) -> None:
     assert "would go to" in working("tasks", "plan", "text.count>=1", "--pool", working.pool).out
     assert "would wait" in working("tasks", "plan", "nobody.can", "--pool", working.pool).out
+    for option, words in (
+        (("--slots", "99"), "too small for it"),
+        (("--resource", "gpu=1"), "too small for it"),
+        (("--version", ">=9"), "version 1.2 is not >=9"),
+        (("--requires", "gpu >= 16"), "lacks gpu >= 16"),
+        (("--fail-fast", "--requires", "gpu >= 16"), "would fail at once"),
+        (
+            ("--prefers", "region ~ eu", "--sticky", "k", "--limit", "a=3", "--priority", "urgent"),
+            "would go to crew now",
+        ),
+    ):
+        assert words in working("tasks", "plan", "text.count", *option, "--pool", working.pool).out, option
+    assert "resources" in working("tasks", "plan", "text.count", "--resource", "gpu=-1", "--pool", "x").complaint(2)
     assert "column" in working("tasks", "plan", "text.count[", "--pool", working.pool).complaint(2)
 
 
 def test_a_question_that_nobody_can_answer(redis_url: str) -> None:
     empty = CommandLine(redis_url, "tnobody", Path.cwd())
-    assert "does a dispatcher run" in empty("tasks", "plan", "x", "--pool", "tnobody").complaint(1)
+    text = empty("tasks", "plan", "x", "--pool", "tnobody").complaint(1)
+    assert "does a dispatcher run" in text
+    assert "stored" not in text
+
+
+def test_a_wish_that_nobody_answers_is_stored_and_says_so(redis_url: str) -> None:
+    empty = CommandLine(redis_url, "tnobody", Path.cwd())
+    text = empty("schedules", "pause", "x", "--pool", "tnobody").complaint(1)
+    assert "within 3 s" in text
+    assert "is stored" in text
+    assert "do not ask again" in text
 
 
 def test_listing(working: CommandLine) -> None:

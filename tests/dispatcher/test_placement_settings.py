@@ -44,6 +44,18 @@ def test_bounds_of_a_pool_and_of_capabilities() -> None:
     assert (there.max_pending, there.capability_max_pending) == (500, {"text.count": 50})
 
 
+def test_options_that_are_repeated_may_have_commas_too() -> None:
+    said: dict[str, Any] = {
+        "head_starts": ("URGENT=3h,HIGH=2h", "reports:URGENT=4h"),
+        "max_pending": ("7, text.count=5",),
+    }
+    here = config(**said)
+    assert (here.head_start_ms[TaskPriority.URGENT], here.head_start_ms[TaskPriority.HIGH]) == (10_800_000, 7_200_000)
+    assert config("reports", **said).head_start_ms[TaskPriority.URGENT] == 14_400_000
+    assert (here.max_pending, here.capability_max_pending) == (7, {"text.count": 5})
+    assert DispatcherSettings(pools=("a,b", "a")).pools == ("a", "b")
+
+
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLBOARD_FAIRNESS_WEIGHTS", "tenant-a=3,tenant-b=0.5")
     monkeypatch.setenv("CALLBOARD_MAX_PENDING", "7")

@@ -3,10 +3,13 @@
 import asyncio
 
 from bus.messages import TaskHeader
+from bus.records import AgentWorkload
 from dispatcher.core.events import Event, Submitted
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.observer import QueueGauge, Silent
 from dispatcher.reporting import SHOWN, reasons, report_standing
+from dispatcher.workloads import Workloads
+from tests.dispatcher.core.world import World
 
 
 class Queues(Silent):
@@ -36,6 +39,16 @@ async def test_only_the_requirements_with_most_waiting_tasks_are_told() -> None:
     assert len(why) == SHOWN
     assert len(observer.told) == SHOWN
     assert QueueGauge("c0", "MEDIUM", 2) in observer.told
+
+
+async def test_an_agents_load_tells_slots_and_resources_that_are_taken_and_what_holds_or_lacks_them() -> None:
+    world = World()
+    world.step(world.sign_in("a", "do", slots=6, resources={"gpu": 2}))
+    world.step(world.task(slots=3, resources={"gpu": 0.5}), world.task())
+    world.step(world.started(1), world.started(2))
+    world.step(world.started(2, waiting=True), world.beat(occupied=2))
+    load = AgentWorkload.model_validate_json((await Workloads().look(world.scheduler))["a"])
+    assert (load.running, load.used, load.waiting, load.occupied, load.granted) == (2, 3, 1, 2, {"gpu": 0.5})
 
 
 async def test_the_loop_turns_while_reasons_are_found() -> None:

@@ -1,7 +1,9 @@
 """A task that waits says why."""
 
+import pytest
+
 from agent_runtime import Agent, capability
-from bus import Client, TaskHandle
+from bus import Client, TaskHandle, TaskStatus, TaskTimeoutError, UnknownTaskError
 from tests.fundamentals.conftest import RunAgent
 from tests.support.waiting import eventually
 
@@ -35,3 +37,25 @@ async def test_somebody_offers_it_and_does_not_meet_the_requirement(bus: Client,
 
 async def test_it_is_not_time_yet(bus: Client) -> None:
     assert "may not start for another" in await reason(await bus.submit("translate", "x", delay=100))
+
+
+async def test_a_task_that_has_ended_says_how_and_where_and_why_there(bus: Client, run_agent: RunAgent) -> None:
+    worker = await run_agent(Translator())
+    handle = await bus.submit("translate", "x")
+    await handle.result(timeout=10)
+    found = await bus.explain(handle.id)
+    assert (found.status, found.agent_id) == (TaskStatus.COMPLETED, worker.agent_id)
+    assert found.ended_at == (await handle.get()).finished_at
+    assert found.text.startswith("COMPLETED at ")
+    assert (
+        f"on {worker.agent_id}, in attempt 1; attempt 1 was placed there as the only one that could do it" in found.text
+    )
+
+
+async def test_only_what_nobody_knows_cannot_be_explained(bus: Client) -> None:
+    failed = await bus.submit("translate", 1, queue_timeout=0.1)
+    with pytest.raises(TaskTimeoutError):
+        await failed.result(timeout=10)
+    assert "FAILED as expired" in (await bus.explain(failed.id)).text
+    with pytest.raises(UnknownTaskError):
+        await bus.explain(f"{bus.pool}.nobody")

@@ -93,8 +93,9 @@ async def test_a_change_of_the_leader_loses_nothing_and_doubles_nothing(redis_ur
     async with Client(redis_url, pool=pool) as bus:
         async with running_dispatcher(redis_url, pool):
             await bus.schedules.put("steady", "reports.build", {"kind": "x"}, every=1, missed="all", overlap="queue")
-        with pytest.raises(NoLeaderError):
+        with pytest.raises(NoLeaderError, match=r"within 0\.1 s: what was asked for is stored") as nobody:
             await bus.schedules.pause("absent", timeout=0.1)
+        assert nobody.value.stored
         made = await bus.schedules.get("steady")
         due_at = made.progress.next_due or 0
         await eventually(lambda: wall_ms() > due_at + 100)  # nobody leads while it is due

@@ -127,6 +127,21 @@ async def test_who_keeps_its_slot_while_it_waits_is_told_why_nothing_happens(bus
     await parent.cancel()
 
 
+async def test_an_agent_tells_what_waits_for_children_apart_from_its_slots(bus: Client, office: Office) -> None:
+    """The child has the slot that its parent has given up."""
+    parent = await bus.submit("wait.for.child")
+    async with asyncio.timeout(10):
+        await office.begun.wait()
+
+    async def tells() -> bool:
+        (info,) = await bus.agents()
+        load = info.workload
+        return load is not None and (load.running, load.taken, load.waiting) == (2, 1, 1)
+
+    await eventually(tells)
+    await parent.cancel()
+
+
 async def _children(bus: Client, task_id: str) -> int:
     return len(await bus.children(task_id))
 

@@ -5,10 +5,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from agent_runtime import Agent, capability
 from agent_runtime.supervisor import Supervisor
-from bus import AgentStatus, Client, RequestState
+from bus import AgentRequestError, AgentStatus, Client, RequestState
 from tests.fundamentals.conftest import RunAgent
 from tests.support.waiting import eventually
 
@@ -148,6 +151,25 @@ async def test_what_an_agent_changes_of_itself_counts_from_the_next_placement_on
     await (await bus.submit("forget", "translate")).result(timeout=10)
     gone = await bus.submit("translate", "two")
     assert "lacks" in (await bus.explain(gone.id)).text or (await bus.explain(gone.id)).eligible == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"slots": 0}, r"^slots: Input should be greater than or equal to 1$"),
+        ({"attributes": {"no name!": 1}}, r"^attributes\."),
+        ({"attributes": {"agent.id": "x"}}, r"^agent.id is the agent's own id, which none can set or remove"),
+        ({"remove_attributes": ["agent.id"]}, r"which none can set or remove"),
+        ({"reason": "x" * 2000}, r"^reason: "),
+    ],
+)
+async def test_what_an_agent_could_never_be_is_refused_where_it_is_asked_for(
+    bus: Client, change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(AgentRequestError, match=words):
+        await bus.update_agent("crew", **change)
+    with pytest.raises(AgentRequestError, match=r"^lasts: "):
+        await bus.pause_agent("crew", for_=-1)
 
 
 async def test_operators_change_what_an_agent_offers(bus: Client, run_agent: RunAgent) -> None:

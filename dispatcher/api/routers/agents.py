@@ -101,8 +101,8 @@ async def load(visit: Reads) -> LoadReport:
             agent_id=one.agent_id,
             status=one.status,
             slots=one.slots,
-            used=one.running + one.assigned,
-            load=(one.running + one.assigned) / max(1, one.slots),
+            used=one.taken,
+            load=one.taken / max(1, one.slots),
         )
         for one in await _workloads(visit)
     ]

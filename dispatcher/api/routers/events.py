@@ -92,6 +92,7 @@ async def events(
         )
 
     visit.site.check_room()
+    await visit.site.feed(visit.names).start()  # a server that is away is answered, not followed
     return EventStream(visit.site, _all(visit, position, wanted))
 
 

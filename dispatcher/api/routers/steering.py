@@ -1,13 +1,15 @@
 """Steering agents: pause, resume, drain, restart, and change what they offer."""
 
+from contextlib import suppress
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, Response
 
 from bus.agent_operations import ENDED
 from bus.agent_requests import RequestState
+from bus.errors import NoLeaderError
 from dispatcher.api.admission import AgentIdPath, OperatesAgent, Visit
-from dispatcher.api.problems import BUSY, NO_LEADER, UNKNOWN_AGENT, UNKNOWN_POOL, declared, field_problem
+from dispatcher.api.problems import BUSY, UNKNOWN_AGENT, UNKNOWN_POOL, declared, field_problem
 from dispatcher.api.schemas.steering import Because, CapabilitiesPatch, LeaveRequest, PauseRequest, Requested
 from dispatcher.api.strict import StrictRoute
 from dispatcher.api.waits import unless_stopping, waiting
@@ -19,7 +21,7 @@ Wait = Annotated[
 ]
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     202: {"model": Requested, "description": "It is stored, and not done yet: `state` says how far it is."},
-    **declared(UNKNOWN_AGENT, UNKNOWN_POOL, NO_LEADER, BUSY),
+    **declared(UNKNOWN_AGENT, UNKNOWN_POOL, BUSY),
 }
 _DONE: Final = "It has come to its end: `state` says which, done, refused or overdue."
 
@@ -29,14 +31,16 @@ async def _answer(
 ) -> Requested | Response:
     """Follow a request for at most `wait` seconds; 200 when it has come to its end, 202 before.
 
-    Raises `NoLeaderError`, and `UnknownAgentError` if the agent is forgotten meanwhile.
+    Without a leader, too, it is 202: the request is stored. Raises `UnknownAgentError` if the agent is forgotten
+    meanwhile.
     """
     told = Requested(agent_id=agent_id, requested=kind, request=asked, state=RequestState.REQUESTED)
     async with waiting(visit.site, request, wait) as seconds:
         if seconds:
             following = visit.site.operations.wait_agent(agent_id, asked, timeout=seconds, pool=visit.names.pool)
-            found = await unless_stopping(visit.site, following)
-            told = told.model_copy(update={"state": found.state or RequestState.REQUESTED, "details": found})
+            with suppress(NoLeaderError):
+                found = await unless_stopping(visit.site, following)
+                told = told.model_copy(update={"state": found.state or RequestState.REQUESTED, "details": found})
     if told.state in ENDED:
         return told
     return Response(told.model_dump_json(), 202, media_type="application/json")

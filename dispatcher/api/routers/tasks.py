@@ -72,7 +72,7 @@ async def task(visit: ReadsTask, task_id: TaskIdPath) -> TaskInDB:
 
 @router.get("/{task_id}/explain", summary="Why a task waits", responses=declared(*OF_TASK, NO_LEADER, BUSY))
 async def explain(visit: ReadsTask, task_id: TaskIdPath) -> Explanation:
-    """Ask the leader why a live task waits, in numbers, or why it is where it is. An ended one is `unknown-task`."""
+    """Say why a task waits, in numbers, or why it is where it is; of an ended one how it ended, and why there."""
     async with visit.site.question():
         return await visit.site.operations.explain(task_id)
 

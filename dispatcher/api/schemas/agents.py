@@ -45,7 +45,7 @@ class AgentLoad(BaseModel):
     agent_id: str = Field(description="The agent's id.")
     status: AgentStatus = Field(description="What it is doing.")
     slots: int = Field(description="Tasks that it runs at once.")
-    used: int = Field(description="Tasks that are in its hands.")
+    used: int = Field(description="Slots that its tasks take.")
     load: float = Field(description="Used slots by slots; above 1 if it has work ahead.")
 
 
@@ -56,6 +56,6 @@ class LoadReport(BaseModel):
 
     pool: str = Field(description="The agents' pool.")
     slots: int = Field(description="Slots of all agents that work.")
-    used: int = Field(description="Tasks in their hands.")
+    used: int = Field(description="Slots that their tasks take.")
     load: float = Field(description="Used slots by slots, 0 without any.")
     agents: tuple[AgentLoad, ...] = Field(description="One for each agent, the fullest first.")

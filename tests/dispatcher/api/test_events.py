@@ -248,3 +248,9 @@ async def test_fifty_open_streams_and_fifty_waits_do_not_delay_the_end(redis_url
         assert asyncio.get_running_loop().time() - began < 2
         assert {await one for one in reading} == {"bye"}
         assert {(await one).status_code for one in waiting} == {202}
+
+
+async def test_events_of_a_server_that_is_away_are_not_followed(pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_module, "BEGIN_S", 0.1)
+    async with serving("redis://127.0.0.1:1/0", pool) as api:
+        assert_problem(await api.get("/events"), "server-unavailable", 503)

@@ -118,6 +118,16 @@ async def test_a_waiting_task_is_explained_and_a_plan_made(api: Alternating) -> 
     assert (planned.status_code, planned.json()["eligible"]) == (200, 0)
 
 
+async def test_an_ended_task_is_explained_too(api: Alternating) -> None:
+    task_id = await submitted(api)
+    await api.get(f"/tasks/{task_id}")
+    await api.post("/tasks/cancel", json={"task_ids": [task_id], "reason": "no need"})
+    await api.get(f"/tasks/{task_id}/result", params={"wait": 10})
+    explained = (await api.get(f"/tasks/{task_id}/explain")).json()
+    assert (explained["status"], explained["ended_at"] > 0) == ("CANCELLED", True)
+    assert "no need" in explained["text"]
+
+
 async def _listed(api: Any, **params: Any) -> list[str]:
     found: list[str] = []
     cursor: dict[str, str] = {}

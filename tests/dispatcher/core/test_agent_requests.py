@@ -348,6 +348,15 @@ def test_an_update_is_told_and_is_done_when_the_agent_registers_with_it() -> Non
     assert placed(world.step(world.task("make"), world.task("do", requires=["models contains b"]))) == [(2, "a")]
 
 
+def test_an_agents_id_is_not_changed_whoever_asks() -> None:
+    """An older client does not refuse it, nor does an agent that speaks the wire."""
+    world = World()
+    world.step(world.sign_in("a", attributes={"agent.id": "b", "region": "eu"}))
+    assert world.agent().attributes == {"region": "eu"}
+    (offer,) = offers(change(world, attributes={"agent.id": "b", "region": "us"}))
+    assert offer.overrides.attributes == {"region": "us"}
+
+
 def test_changes_add_up_and_are_told_to_every_new_session_and_by_every_leader() -> None:
     world = World()
     world.step(world.sign_in("a", "do", "make", lease=600))

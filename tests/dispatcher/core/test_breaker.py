@@ -2,6 +2,7 @@
 
 from bus.states import AgentStatus, TaskStatus
 from dispatcher.core.breaker import BreakerState
+from dispatcher.core.record import agent_record
 from tests.dispatcher.core.test_take_over import successor
 from tests.dispatcher.core.world import World, placed
 
@@ -23,6 +24,25 @@ def test_after_failures_in_a_row_an_agent_gets_no_more_of_it_and_is_in_error() -
     assert world.agent().status is AgentStatus.ERROR
     assert world.agent().reason == "every attempt of late has failed"
     assert placed(world.step(world.task())) == []
+
+
+def test_the_agents_record_tells_what_is_shut_off_until_when() -> None:
+    world = World(breaker_failures=2, breaker_cooldown_ms=COOLDOWN)
+    world.step(world.sign_in("a", "do", "make", lease=3_600))
+    world.step(world.task(max_attempts=1))
+    world.step(world.failed(1))
+    assert agent_record(world.agent()).shut == {}
+    world.step(world.task(max_attempts=1))
+    (write,) = world.step(world.failed(2)).agents
+    until = world.now + COOLDOWN
+    assert agent_record(world.agent()).shut == {"do": until}
+    assert write.record is not None
+    assert write.record.shut == {"do": until}
+    world.step(world.task(), after=COOLDOWN)
+    assert agent_record(world.agent()).shut == {"do": until}, "the probe runs"
+    (write,) = world.step(world.ended(3)).agents
+    assert write.record is not None
+    assert write.record.shut == {}
 
 
 def test_others_go_on_with_it_and_it_goes_on_with_other_work() -> None:

@@ -74,6 +74,26 @@ def test_tasks_at_once_are_limited_across_agents_and_capabilities() -> None:
     assert [n for n, _ in placed(world.step(world.returned(3)))] == [3]
 
 
+def test_of_tasks_that_state_different_bounds_each_goes_by_its_own_and_all_count() -> None:
+    world = World()
+    world.step(world.sign_in(slots=9, lease=600))
+    wide, narrow = limited(concurrency=3), limited(concurrency=1)
+    assert placed(world.step(world.task(**narrow), world.task(**narrow))) == [(1, "a")]
+    assert [n for n, _ in placed(world.step(*(world.task(**wide) for _ in range(3))))] == [3, 4], "with the narrow one"
+    assert placed(world.step(world.ended(1))) == [(5, "a")], "the narrow one waits until none of the key runs"
+    assert placed(world.step(world.ended(3), world.ended(4))) == []
+    assert placed(world.step(world.ended(5))) == [(2, "a")]
+
+
+def test_of_tasks_that_state_different_rates_each_start_makes_room_by_its_own() -> None:
+    world = World()
+    world.step(world.sign_in(slots=9, lease=600))
+    assert placed(world.step(world.task(**limited(rate="1/10s")), world.task(**limited(rate="1/s")))) == [(1, "a")]
+    assert placed(world.step(after=9_999)) == []
+    assert placed(world.step(world.task(**limited(rate="1/10s")), after=1)) == [(2, "a")]
+    assert placed(world.step(after=1_000)) == [(3, "a")]
+
+
 def test_a_limit_holds_nobody_else_up() -> None:
     world = World()
     world.step(world.sign_in(slots=8))
