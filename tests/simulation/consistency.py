@@ -1,0 +1,118 @@
+"""What must be true of the ledger after each commit, of memory and ledger together, and when all is over."""
+
+from typing import TYPE_CHECKING, Final
+
+from pydantic_core import from_json
+
+from bus.records import Guard
+from bus.states import TaskStatus
+from dispatcher.core.board import Board
+from dispatcher.core.bounds import POOL
+from dispatcher.core.decisions import NoteKind, Place
+from dispatcher.core.record import encode_run
+from dispatcher.core.timers import TimerKind
+from tests.simulation.ledger import MemoryLedger
+
+if TYPE_CHECKING:
+    from tests.simulation.simulation import Simulation
+
+ORPHAN_MS: Final = 40_000
+"""A child that the ledger has may outlive a parent that ended badly by so much: its grace, and leaders in trouble."""
+_PLACES: Final = {
+    TaskStatus.PENDING: {Place.WAITING, Place.DELAYED},
+    TaskStatus.ASSIGNED: {Place.ACTIVE},
+    TaskStatus.RUNNING: {Place.ACTIVE},
+    TaskStatus.COMPLETED: {Place.DONE},
+    TaskStatus.CANCELLED: {Place.DONE},
+    TaskStatus.FAILED: {Place.DONE, Place.DEAD},
+}
+
+
+def check_ledger(world: "Simulation") -> None:
+    """Fail if what is stored contradicts itself."""
+    ledger = world.ledger
+    statuses = {task_id: Guard.parse(record.guard).status for task_id, record in ledger.tasks.items()}
+    for place, index in ledger.indexes.items():
+        assert index.keys() <= statuses.keys(), f"{index.keys() - statuses.keys()} have no record and are in {place}"
+    for task_id, status in statuses.items():
+        places = {place for place, index in ledger.indexes.items() if task_id in index}
+        wanted = _PLACES[status]
+        right = len(places) == 1 and places < wanted if status is TaskStatus.PENDING else places == wanted
+        assert right, f"{task_id} is {status} and in the indexes {places}"
+        if status.terminal:
+            assert ledger.ends.get(task_id) == ledger.tasks[task_id].guard, f"{task_id}: a terminal state changed"
+    assert ledger.ends.keys() <= statuses.keys(), "the end of nothing"
+    for scope in ledger.notes_of(NoteKind.BOUND):
+        waiting = {
+            task_id
+            for task_id, status in statuses.items()
+            if status is TaskStatus.PENDING and scope in (POOL, ledger.tasks[task_id].header.capability)
+        }
+        assert ledger.queues.get(scope, set()) == waiting, f"what counts for the bound of {scope} is not what waits"
+    world.rates.check(ledger.starts)
+    _check_orphans(world)
+
+
+def _check_orphans(world: "Simulation") -> None:
+    ledger = world.ledger
+    for child, parent in world.parents.items():
+        end, record = ledger.ends.get(parent), ledger.tasks.get(child)
+        if end is None or record is None or child in ledger.ends or end.startswith("COMPLETED"):
+            continue
+        since = max(ledger.ended_at[parent], record.at)
+        assert record.lives > 1 or world.now - since < ORPHAN_MS, f"{child} outlives {parent}"
+
+
+def check_agreement(board: Board, ledger: MemoryLedger) -> None:
+    """Fail if a leader would find something else than what is remembered; when all that was decided is stored."""
+    live = {task_id: record for task_id, record in ledger.tasks.items() if task_id not in ledger.ends}
+    assert board.tasks.keys() == live.keys(), f"{board.tasks.keys() ^ live.keys()} are only stored, or not at all"
+    for task in board.tasks.values():
+        record = live[task.id]
+        assert task.stored == task.guard == record.guard, f"{task.id} is {task.guard}, and stored as {record.guard}"
+        assert encode_run(task) == record.run, f"{task.id}: {encode_run(task)!r} is stored as {record.run!r}"
+    known = {agent.id for agent in board.fleet.agents.values() if agent.capabilities}
+    assert known == ledger.agents.keys(), f"{known ^ ledger.agents.keys()} are only stored, or not at all"
+    for agent_id, stored in ledger.agents.items():
+        agent = board.fleet.agents[agent_id]
+        assert (agent.session, agent.pause) == (stored.session, stored.pause), f"{agent_id} is stored as {stored}"
+        assert (agent.request, agent.update) == (stored.request, stored.update), f"{agent_id} is stored as {stored}"
+    rates = {key: float(from_json(value)) for key, value in ledger.notes_of(NoteKind.RATE).items()}
+    assert board.limits.arrivals == rates, f"rates are {board.limits.arrivals} and stored as {rates}"
+    last = {key: from_json(value)["agent"] for key, value in ledger.notes_of(NoteKind.STICKY).items()}
+    assert board.sticky._last == last, f"sticky keys are {board.sticky._last} and stored as {last}"
+    for kind, remembered in (
+        (NoteKind.TOMBSTONE, board.tombstones.keys()),
+        (NoteKind.SWEEP, board.sweeps.keys()),
+        (NoteKind.BOUND, board.bounds.in_force.keys()),
+        (NoteKind.SCHEDULE, board.schedules.by_id.keys()),
+    ):
+        assert remembered == ledger.notes_of(kind).keys(), f"{kind}: {remembered ^ ledger.notes_of(kind).keys()}"
+
+
+def check_nothing_is_left(board: Board, ledger: MemoryLedger) -> None:
+    """Fail if anything is kept of tasks and agents that are no more."""
+    for what, left in (
+        ("tasks", board.tasks),
+        ("agents of the fleet", {one.id: (one.status, one.health, one.reason) for one in board.fleet.agents.values()}),
+        ("limits", board.limits._held),
+        ("shares", board.order._shares),
+        ("children", board.family._children),
+        ("orphans", board.family.orphaned),
+        ("doubts", board.family.doubtful),
+        ("runs of schedules", board.schedules.runs),
+        ("tasks of schedules", board.schedules._schedule_of),
+        ("sticky keys", board.sticky.wanted),
+        ("tasks that are to fail fast", board.hasty),
+        ("tombstones", board.tombstones),
+        ("sweeps", board.sweeps),
+        ("reservations", board.reservations._held),
+        ("waiters for a limit", {k: q for k, q in board.limits._queues.items() if any(cls.waiting for cls in q)}),
+        ("timers of the horizon", board.horizon_timers._heap),
+        ("timers", [timer for timer in board.clock_timers._heap if timer[2] is not TimerKind.FORGET]),
+        ("agents", ledger.agents),
+        ("live tasks", [index for place in (Place.ACTIVE, Place.WAITING, Place.DELAYED) if (index := ledger.indexes[place])]),
+        ("notes", [note for note in ledger.notes if note[0] in (NoteKind.TOMBSTONE, NoteKind.SWEEP, NoteKind.BREAKER)]),
+    ):
+        assert not left, f"{what} are left: {left}"
+    assert board.order.placeable == 0

@@ -1,0 +1,55 @@
+"""Rates in a simulated pool: who has which, and that none is ever exceeded, whoever leads.
+
+Measured by the assignments that are stored, by their own instants: over any window of time there are no more than the
+burst and what the rate gives in that time. All windows are looked at, which is no way to keep a rate, and a good one to
+check it.
+"""
+
+from collections import defaultdict, deque
+from random import Random
+from typing import Any, Final
+
+from bus.limits import interval_ms
+from bus.messages import TaskHeader
+from dispatcher.core.decisions import Handover
+
+LIMITED_AGENT: Final = "a3"
+LOOKED_BACK: Final = 40
+
+
+class Rates:
+    """The rates of one run, and all starts that count for them."""
+
+    def __init__(self, rng: Random) -> None:
+        self.of_agent: dict[str, str] = {LIMITED_AGENT: "5/s"} if rng.random() < 0.5 else {}
+        self.of_capability: dict[str, str] = {"do": "20/s"} if rng.random() < 0.3 else {}
+        """Stated by all agents, so that it is in force whoever is there."""
+        self.burst = rng.choice((1, 3))
+        self._starts: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=LOOKED_BACK))
+        self.seen = 0
+
+    def limit(self) -> dict[str, Any]:
+        """Return the limit that tasks of the key `r` share."""
+        return {"key": "r", "rate": "2/s", "burst": self.burst}
+
+    def check(self, starts: list[tuple[Handover, TaskHeader]]) -> None:
+        """Take all assignments there are; look at those that are new."""
+        for handover, header in starts[self.seen :]:
+            for limit in header.limits:
+                if limit.rate is not None:
+                    self._start(f"key {limit.key}", limit.rate, limit.burst, handover.at)
+            for kind, rates, who in (
+                ("agent", self.of_agent, handover.agent_id),
+                ("capability", self.of_capability, header.capability),
+            ):
+                if who in rates:
+                    self._start(f"{kind} {who}", rates[who], 1, handover.at)
+        self.seen = len(starts)
+
+    def _start(self, key: str, rate: str, burst: int, at: int) -> None:
+        starts, interval = self._starts[key], interval_ms(rate)
+        starts.append(at)
+        assert list(starts) == sorted(starts), f"{key}: time went backwards"
+        for number, first in enumerate(starts):
+            many, most = len(starts) - number, burst + (at - first) / interval
+            assert many <= most + 1e-6, f"{key} is {rate}: {many} starts within {at - first} ms"
