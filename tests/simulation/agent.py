@@ -1,7 +1,8 @@
 """An agent of a simulated pool, as the runtime is one: signs in, beats, reads, heeds what it is told, and leaves.
 
 What it does with its tasks is in `attempts`. What befalls it: it is killed, freezes and wakes as a zombie, another
-process takes its id, its event loop is blocked while its heart beats, it leaves without having been asked; entries escape it, or come twice.
+process takes its id, its event loop is blocked while its heart beats, it leaves without having been asked; entries
+escape it, or come twice.
 """
 
 from collections.abc import Callable

@@ -181,7 +181,7 @@ class Attempts:
     def _over(self, key: Key, **how: Any) -> None:
         """Report how an attempt ended."""
         self._drop(key)
-        lies = self.world.rng.choice((0.0, 0.003, 0.003, 1e7, None))
+        lies = 1e7 if self.world.may(0.01) else self.world.rng.choice((0.0, 0.003, 0.003, None))
         result = TaskResult.model_validate({"task_id": key[0], "attempt": key[1], "duration": lies} | how)
         self.agent.report(results=(result,))
         self.begin_what_fits()

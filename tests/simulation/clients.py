@@ -8,6 +8,7 @@ from bus.messages import CancelTasks, Command, ScheduleProgress, TaskHeader
 from bus.states import TaskPriority
 from dispatcher.core.decisions import NoteKind
 from dispatcher.core.events import Commanded, Submitted
+from tests.simulation.limits import SHARED
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
@@ -41,7 +42,7 @@ class Clients:
     def _submit(self, number: int) -> None:
         world, rng = self.world, self.world.rng
         task_id = f"{DEFAULT_POOL}.t{number:03d}"
-        rate, concurrency = world.rates.limit(), {"key": "l", "concurrency": 2}
+        rate, concurrency = world.rates.limit(), {"key": SHARED, "concurrency": 2}
         header = TaskHeader.model_validate(
             {
                 "id": task_id,

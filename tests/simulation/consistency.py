@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic_core import from_json
 
-from bus.records import Guard
 from bus.states import TaskStatus
 from dispatcher.core.board import Board
 from dispatcher.core.bounds import POOL
@@ -18,36 +17,30 @@ if TYPE_CHECKING:
 
 ORPHAN_MS: Final = 40_000
 """A child that the ledger has may outlive a parent that ended badly by so much: its grace, and leaders in trouble."""
-_PLACES: Final = {
-    TaskStatus.PENDING: {Place.WAITING, Place.DELAYED},
-    TaskStatus.ASSIGNED: {Place.ACTIVE},
-    TaskStatus.RUNNING: {Place.ACTIVE},
-    TaskStatus.COMPLETED: {Place.DONE},
-    TaskStatus.CANCELLED: {Place.DONE},
-    TaskStatus.FAILED: {Place.DONE, Place.DEAD},
-}
 
 
 def check_ledger(world: "Simulation") -> None:
     """Fail if what is stored contradicts itself."""
     ledger = world.ledger
-    statuses = {task_id: Guard.parse(record.guard).status for task_id, record in ledger.tasks.items()}
-    for place, index in ledger.indexes.items():
-        assert index.keys() <= statuses.keys(), f"{index.keys() - statuses.keys()} have no record and are in {place}"
-    for task_id, status in statuses.items():
-        places = {place for place, index in ledger.indexes.items() if task_id in index}
-        wanted = _PLACES[status]
-        right = len(places) == 1 and places < wanted if status is TaskStatus.PENDING else places == wanted
-        assert right, f"{task_id} is {status} and in the indexes {places}"
-        if status.terminal:
-            assert ledger.ends.get(task_id) == ledger.tasks[task_id].guard, f"{task_id}: a terminal state changed"
-    assert ledger.ends.keys() <= statuses.keys(), "the end of nothing"
+    by_status: dict[TaskStatus, set[str]] = {status: set() for status in TaskStatus}
+    for task_id, record in ledger.tasks.items():
+        by_status[record.status].add(task_id)
+        if record.status.terminal:
+            assert ledger.ends.get(task_id) == record.guard, f"{task_id}: a terminal state changed"
+    indexes = ledger.indexes
+    pending, delayed = indexes[Place.WAITING].keys(), indexes[Place.DELAYED].keys()
+    assert not pending & delayed, f"{pending & delayed} wait twice"
+    for what, index, statuses in (
+        ("wait", pending | delayed, {TaskStatus.PENDING}),
+        ("are in agents' hands", indexes[Place.ACTIVE].keys(), {TaskStatus.ASSIGNED, TaskStatus.RUNNING}),
+        ("have ended", indexes[Place.DONE].keys(), {status for status in TaskStatus if status.terminal}),
+        ("are dead", indexes[Place.DEAD].keys(), {TaskStatus.FAILED}),
+    ):
+        right = set[str]().union(*(by_status[status] for status in statuses))
+        assert index == right, f"{index ^ right} {what}, or not, by the index"
+    assert ledger.ends.keys() <= ledger.tasks.keys(), "the end of nothing"
     for scope in ledger.notes_of(NoteKind.BOUND):
-        waiting = {
-            task_id
-            for task_id, status in statuses.items()
-            if status is TaskStatus.PENDING and scope in (POOL, ledger.tasks[task_id].header.capability)
-        }
+        waiting = {one for one in by_status[TaskStatus.PENDING] if scope in (POOL, ledger.tasks[one].header.capability)}
         assert ledger.queues.get(scope, set()) == waiting, f"what counts for the bound of {scope} is not what waits"
     world.rates.check(ledger.starts)
     _check_orphans(world)
@@ -111,7 +104,10 @@ def check_nothing_is_left(board: Board, ledger: MemoryLedger) -> None:
         ("timers of the horizon", board.horizon_timers._heap),
         ("timers", [timer for timer in board.clock_timers._heap if timer[2] is not TimerKind.FORGET]),
         ("agents", ledger.agents),
-        ("live tasks", [index for place in (Place.ACTIVE, Place.WAITING, Place.DELAYED) if (index := ledger.indexes[place])]),
+        (
+            "live tasks",
+            [index for place in (Place.ACTIVE, Place.WAITING, Place.DELAYED) if (index := ledger.indexes[place])],
+        ),
         ("notes", [note for note in ledger.notes if note[0] in (NoteKind.TOMBSTONE, NoteKind.SWEEP, NoteKind.BREAKER)]),
     ):
         assert not left, f"{what} are left: {left}"

@@ -5,22 +5,26 @@ families, timers. What memory and ledger must have in common is in `consistency`
 """
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Final
 
-from bus.messages import Report, TaskResult, TaskUpdate
+from bus.messages import Report
 from bus.states import AgentHealth, AgentStatus, TaskStatus
 from dispatcher.core import lifecycle, reports, steering
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Decisions
-from dispatcher.core.fleet import RequirementClass
-from dispatcher.core.limits import Gate
 from dispatcher.core.model import AgentState, Attempt, TaskState
 from dispatcher.core.timers import TimerKind, Timers
+from tests.simulation.limits import Bounds, in_hands
 
 if TYPE_CHECKING:
+    from dispatcher.core.fleet import RequirementClass
     from tests.simulation.simulation import Simulation
 
-IN_HANDS = (TaskStatus.ASSIGNED, TaskStatus.RUNNING)
+LOOK_EVERY: Final = 8
+"""Of passes in which nothing was decided, and only hearts have beaten, so many are not looked at but the last."""
+Timer = tuple[TimerKind, str, int]
+IN_HANDS: Final = (TaskStatus.ASSIGNED, TaskStatus.RUNNING)
 
 
 def check_memory(board: Board) -> None:
@@ -31,16 +35,6 @@ def check_memory(board: Board) -> None:
     _check_families(board)
     _check_rest(board)
     _check_timers(board)
-
-
-def in_hands(board: Board) -> list[tuple[TaskState, Attempt]]:
-    """Return the tasks that agents have."""
-    return [
-        (task, task.current)
-        for agent in board.fleet.agents.values()
-        for task in agent.tasks.values()
-        if task.current is not None
-    ]
 
 
 def _check_agents(board: Board) -> None:
@@ -63,10 +57,9 @@ def _check_agents(board: Board) -> None:
         assert agent.status is not idle, f"{agent.id} is {agent.status} with {list(agent.tasks)}"
         assert fleet._by_index[agent.index] is agent, f"{agent.id} is not where its bit is"
         assert agent.level == fleet._level(agent), f"{agent.id} is not in the level of its room"
-    for task in board.tasks.values():
-        if task.status in IN_HANDS:
-            agent = task.agent
-            assert agent is not None and agent.tasks.get(task.id) is task, f"{task.id} is in nobody's hands"
+    for task in [task for task in board.tasks.values() if task.status in IN_HANDS]:
+        assert task.agent is not None, f"{task.id} is in nobody's hands"
+        assert task.agent.tasks.get(task.id) is task, f"{task.agent.id} does not know of {task.id}"
     levels = [0] * len(fleet._levels)
     for agent in fleet.agents.values():
         if agent.level >= 0:
@@ -121,17 +114,19 @@ def _check_waiting(board: Board) -> None:
 
 def _check_families(board: Board) -> None:
     family = board.family
-    for parent, children in family._children.items():
+    for whose, children in family._children.items():
         for child in children:
             task = board.live(child)
-            assert task is not None and task.kin is not None, f"{child} of {parent} is not live"
-            assert task.kin.parent == parent, f"{child} is {task.kin.parent}'s and not {parent}'s"
+            assert task is not None, f"{child} of {whose} is not live"
+            assert task.kin is not None, f"{child} of {whose} is nobody's child"
+            assert task.kin.parent == whose, f"{child} is {task.kin.parent}'s and not {whose}'s"
     cut = {child for children, _ in family.orphaned for child in children}
     for task in board.tasks.values():
         if task.kin is None or task.kin.parent is None or task.requeues or task.cancellation is not None:
             continue
         parent = board.live(task.kin.parent)
-        if parent is not None and not parent.requeues:
+        # One that is younger has been submitted once more, and the ledger is about to say so.
+        if parent is not None and not parent.requeues and parent.enqueued_at <= task.enqueued_at:
             known = task.id in family._children.get(parent.id, ()) or task.id in cut
             assert known, f"{parent.id} does not know its child {task.id}"
 
@@ -151,73 +146,43 @@ def _check_rest(board: Board) -> None:
 def _check_timers(board: Board) -> None:
     clock, horizon = _set(board.clock_timers), _set(board.horizon_timers)
     for task in board.tasks.values():
-        mark = task.id, task.attempt
-        current = task.current
         if task.status is TaskStatus.PENDING:
             if task.line is None:
-                assert (TimerKind.READY, *mark) in clock, f"{task.id} is nowhere"
+                assert (TimerKind.READY, task.id, task.attempt) in clock, f"{task.id} is nowhere"
             if task.expires_at is not None and not task.begun:
                 assert (TimerKind.EXPIRE, task.id, 0) in clock, f"{task.id} would wait for ever"
-        elif current is not None:
-            if task.cancellation is not None:
-                assert (TimerKind.CANCEL, *mark) in horizon, f"the cancel of {task.id} has no end"
-            if task.status is TaskStatus.RUNNING and lifecycle.run_until(board, task, current) is not None:
-                assert (TimerKind.RUN_TIMEOUT, *mark) in horizon, f"{task.id} may run for ever"
-            if task.status is TaskStatus.RUNNING and task.terms.progress_timeout_ms is not None:
-                assert (TimerKind.PROGRESS, *mark) in horizon, f"{task.id} may be silent for ever"
+        elif task.current is not None:
+            _check_ends(board, task, task.current, horizon)
+    for task_id in board.tombstones:
+        assert (TimerKind.TOMBSTONE, task_id, 0) in clock, f"the tombstone of {task_id} stands for ever"
+    _check_agents_timers(board, clock, horizon)
+
+
+def _check_agents_timers(board: Board, clock: AbstractSet[Timer], horizon: AbstractSet[Timer]) -> None:
     for agent in board.fleet.agents.values():
         if agent.status is not AgentStatus.STOPPED and agent.health is not AgentHealth.LOST:
             assert (TimerKind.LEASE, agent.id, agent.life) in horizon, f"the lease of {agent.id} never ends"
         if agent.throttled:
             assert (TimerKind.THROTTLE, agent.id, 0) in clock, f"{agent.id} is throttled for ever"
         foreign = [task for task in agent.tasks.values() if task.current and task.current.session != agent.session]
-        if agent.status is AgentStatus.STOPPED or foreign:
-            assert not agent.tasks or (TimerKind.SESSION, agent.id, 0) in horizon, f"{agent.id} keeps its tasks"
-    for task_id in board.tombstones:
-        assert (TimerKind.TOMBSTONE, task_id, 0) in clock, f"the tombstone of {task_id} stands for ever"
+        if foreign or (agent.tasks and agent.status is AgentStatus.STOPPED):
+            assert (TimerKind.SESSION, agent.id, 0) in horizon, f"{agent.id} keeps its tasks for ever"
 
 
-def _set(timers: Timers) -> set[tuple[TimerKind, str, int]]:
+def _check_ends(board: Board, task: TaskState, current: Attempt, horizon: AbstractSet[Timer]) -> None:
+    """Fail if an attempt that is to end by itself will not."""
+    mark = task.id, task.attempt
+    if task.cancellation is not None:
+        assert (TimerKind.CANCEL, *mark) in horizon, f"the cancel of {task.id} has no end"
+    if task.status is TaskStatus.RUNNING:
+        if lifecycle.run_until(board, task, current) is not None:
+            assert (TimerKind.RUN_TIMEOUT, *mark) in horizon, f"{task.id} may run for ever"
+        if task.terms.progress_timeout_ms is not None:
+            assert (TimerKind.PROGRESS, *mark) in horizon, f"{task.id} may be silent for ever"
+
+
+def _set(timers: Timers) -> set[Timer]:
     return {timer[2:] for timer in timers._heap}
-
-
-class Bounds:
-    """The bounds of concurrency of one leader: nobody new is let in above them.
-
-    Some may be above them all the same: whoever had begun before the bound was stated, or before this leader came, and
-    an attempt that goes on after its children have ended.
-    """
-
-    def __init__(self, board: Board) -> None:
-        self._stated: dict[str, int] = {}
-        self._excused: dict[str, set[tuple[str, int]]] = defaultdict(set)
-        self._waited: set[tuple[str, int]] = set()
-        self._excuse("l", board)
-
-    def _excuse(self, key: str, board: Board) -> None:
-        self._excused[key] |= {(task.id, task.attempt) for task, _ in in_hands(board)}
-
-    def check(self, board: Board) -> None:
-        """Look at who is in agents' hands."""
-        gates: dict[str, Gate] = {}
-        for cls in board.fleet.classes.values():
-            gates |= {gate.key: gate for gate in cls.gates if gate.concurrency is not None}
-        for gate in board.fleet._capability_gates.values():
-            gates |= {one.key: one for one in gate if one.concurrency is not None}
-        stated = {key: gate.concurrency or 0 for key, gate in gates.items()}
-        for key, most in stated.items():
-            if key.startswith("capability") and self._stated.get(key) != most:
-                self._excuse(key, board)
-        self._stated = stated
-        counted: defaultdict[str, set[tuple[str, int]]] = defaultdict(set)
-        for task, current in in_hands(board):
-            if current.waiting:
-                self._waited.add((task.id, task.attempt))
-            for gate in current.gates:
-                counted[gate.key].add((task.id, task.attempt))
-        for key, most in stated.items():
-            fresh = counted[key] - self._excused[key] - self._waited
-            assert len(fresh) <= most, f"{key}: {fresh} are more than {most}"
 
 
 class Invariants:
@@ -226,11 +191,15 @@ class Invariants:
     def __init__(self, world: "Simulation", board: Board) -> None:
         self._world, self._board = world, board
         self._bounds = Bounds(board)
+        self._quiet = 0
         check_memory(board)
 
-    def after_pass(self, decisions: Decisions) -> None:
-        """Check the scheduler's memory, and what it has decided."""
+    def after_pass(self, decisions: Decisions, *, quiet: bool) -> None:
+        """Check the scheduler's memory, and what it has decided; after `quiet` passes not each time."""
         board = self._board
+        self._quiet = self._quiet + 1 if quiet and not len(decisions) else 0
+        if self._quiet % LOOK_EVERY:
+            return
         for given in decisions.transitions:
             if given.status is TaskStatus.ASSIGNED and given.agent_id is not None and given.reason is None:
                 _check_given(board.fleet.agents[given.agent_id], given.task_id)
@@ -254,19 +223,22 @@ class Invariants:
                 *([(agent_id, current.session, task.attempt - 1)] if task.attempt > 1 else []),
             )
         )
-        said = {"task_id": task.id, "attempt": attempt}
-        report = Report(
-            agent_id=who,
-            session=session,
-            updates=(TaskUpdate(**said, progress=0.9, waiting=not current.waiting, extend=9),),
-            results=(TaskResult.model_validate({**said, "status": "COMPLETED", "output": "stale"}),),
-            returned=({"task_id": task.id, "attempt": attempt},),  # type: ignore[arg-type] - validated
+        item = {"task_id": task.id, "attempt": attempt}
+        report = Report.model_validate(
+            {
+                "agent_id": who,
+                "session": session,
+                "updates": [{**item, "progress": 0.9, "waiting": not current.waiting, "extend": 9}],
+                "results": [{**item, "status": "COMPLETED", "output": "stale"}],
+                "returned": [item],
+            }
         )
         self._world.counts["stale reports"] += 1
         before = _seen(task, current)
         reports.take(board, report, board.now)
         assert _seen(task, current) == before, f"{task.id}: {report} is stale and was believed"
-        assert not board._touched and not board.draft.transitions, f"{task.id}: {report} is stale and had effects"
+        assert not board._touched, f"{task.id}: {report} is stale and had effects"
+        assert not board.draft.transitions, f"{task.id}: {report} is stale and was told"
         board.draft.stale.clear()
 
 

@@ -7,8 +7,8 @@ before what is read and not stored. What befalls it: it dies between a pass and 
 commit; it is out for a while, and blind; its clock stands still.
 """
 
-from copy import copy
 from collections.abc import Set as AbstractSet
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 BEHIND: Final = 3
 """Passes that may be decided and not stored: one that is, one that waits for it, and one that waits to be handed on."""
-TICK_MS: Final = 250
+TICK_MS: Final = 600
 BLIND_AFTER_MS: Final = 1_000
 SETTLED: Final = 10_000
 """Passes in which a leader must be through with all that is due at one instant."""
@@ -144,7 +144,8 @@ class Leader:
             self._store_next()
         events = self._events(letters)
         decisions = self.scheduler.step(events, self._clock())
-        self._invariants.after_pass(decisions)
+        quiet = all(isinstance(event, Beat | Horizon) for event in events)
+        self._invariants.after_pass(decisions, quiet=quiet)
         withdrawn = {event.task_id for event in events if isinstance(event, Duplicate)}
         self._undone.append(Pass(decisions, letters, withdrawn))
         if world.may(0.05 if len(decisions.changes) > 2 else 0.002):
@@ -198,7 +199,7 @@ class Leader:
             self._wake(world.rng.choice((0, 5)))
         if len(decisions):
             consistency.check_ledger(world)
-        if self.settled:
+        if len(decisions) and self.settled:
             consistency.check_agreement(self.scheduler.board, world.ledger)
 
     def _stripped(self, work: Pass) -> Decisions:

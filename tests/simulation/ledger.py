@@ -12,6 +12,7 @@ from pydantic_core import from_json
 
 from bus.messages import TaskHeader
 from bus.records import AgentRecord, Guard, Run
+from bus.states import TaskStatus
 from dispatcher.core.decisions import AgentChange, Decisions, Handover, Note, NoteKind, Place, QueueChange, TaskChange
 from dispatcher.core.record import StoredTask
 from dispatcher.ledger import queue_changes
@@ -32,6 +33,7 @@ class Record:
     """Number of the record: a task that is purged and submitted again has another."""
     at: int
     """When it was accepted."""
+    status: TaskStatus = TaskStatus.PENDING
     lives: int = 1
     entry: tuple[str, int] | None = None
     """Agent and number of the assignment that is not yet begun."""
@@ -111,12 +113,12 @@ class MemoryLedger:
             del self.tasks[task_id]
             self.purged.add(task_id)
             return
-        record.guard, record.run = change.after, change.run
+        record.guard, record.run, record.status = change.after, change.run, Guard.parse(change.after).status
         if change.release is not None and record.entry is not None:
             self.assignments.get(record.entry[0], {}).pop(record.entry[1], None)
         if change.handover is not None:
             self._hand_over(task_id, record, change.handover)
-        if Guard.parse(change.after).status.terminal:
+        if record.status.terminal:
             self._end(change)
 
     def _born(self, change: TaskChange) -> Record:
@@ -222,16 +224,22 @@ class MemoryLedger:
 def _compare(task_id: str, record: Record, change: TaskChange) -> None:
     """Fail if a record lost what none may lose, whatever happens to its task; `lives` counts the new one already."""
     before, after = Run.model_validate_json(record.run), Run.model_validate_json(change.run)
-    told = f"{task_id} {change.before} -> {change.after}: {before} -> {after}"
+    old, new = Guard.parse(change.before), Guard.parse(change.after)
     requeues = min(record.lives - 1, 10)
-    assert len(after.requeues) == requeues, f"lives are missing, {told}"
-    assert Guard.parse(change.before).attempt <= Guard.parse(change.after).attempt, f"attempts begin anew, {told}"
-    assert after.attempts[: len(before.attempts)] == before.attempts[:50], f"past attempts are lost, {told}"
-    assert (before.children or 0) <= (after.children or 0), f"children are lost, {told}"
-    assert before.priority is None or after.priority is not None, f"its priority is lost, {told}"
-    if change.before.startswith("FAILED"):
+    assert len(after.requeues) == requeues, f"{task_id}: lives are missing: {after}"
+    assert old.attempt <= new.attempt, f"{task_id}: attempts begin anew: {old} -> {new}"
+    assert after.attempts[: len(before.attempts)] == before.attempts[:50], (
+        f"{task_id}: past attempts are lost: {before} -> {after}"
+    )
+    assert (before.children or 0) <= (after.children or 0), f"{task_id}: children are lost: {before} -> {after}"
+    assert before.priority is None or after.priority is not None, (
+        f"{task_id}: its priority is lost: {before} -> {after}"
+    )
+    if old.status is TaskStatus.FAILED:
         return
-    assert before.enqueued_at == after.enqueued_at, f"its age is lost, {told}"
-    assert before.failures <= after.failures, f"failures are forgotten, {told}"
-    assert before.cancellation is None or after.cancellation is not None, f"its cancel is forgotten, {told}"
-    assert set(before.watchers) <= set(after.watchers), f"watchers are forgotten, {told}"
+    assert before.enqueued_at == after.enqueued_at, f"{task_id}: its age is lost: {before} -> {after}"
+    assert before.failures <= after.failures, f"{task_id}: failures are forgotten: {before} -> {after}"
+    assert before.cancellation is None or after.cancellation is not None, (
+        f"{task_id}: its cancel is forgotten: {before} -> {after}"
+    )
+    assert set(before.watchers) <= set(after.watchers), f"{task_id}: watchers are forgotten: {before} -> {after}"

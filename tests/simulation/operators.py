@@ -1,9 +1,9 @@
-"""Operators of a simulated pool: they pause, drain and change agents, and do things to tasks, one by one or all of a kind.
+"""Operators of a simulated pool: they pause, drain and change agents, and do things to tasks, to many at once too.
 
 At the end they undo what would keep tasks from ever being run.
 """
 
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from bus.filters import TaskFilter
@@ -27,9 +27,24 @@ from bus.states import TaskPriority
 from dispatcher.core.events import Commanded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.simulation.simulation import Simulation
 
-CALM_AT: Final = 60_000
+OfOperators = (
+    AgentCommand
+    | CancelMatching
+    | CancelTasks
+    | Explain
+    | Plan
+    | PurgeDead
+    | Reprioritise
+    | ReprioritiseMatching
+    | RequeueDead
+    | TimeOutTask
+    | UpdateAgent
+    | WatchTasks
+)
 ANYBODY: Final = ("a0", "a1", "a2", "a3")
 CHANGES: Final = (
     {"slots": 1},
@@ -53,14 +68,13 @@ class Operators:
             *(self._cancel, self._reprioritise, self._declare_overdue, self._ask),
         )
         for _ in range(rng.randrange(16)):
-            world.at(rng.randrange(2_000, CALM_AT), rng.choice(deeds))
+            world.at(rng.randrange(2_000, world.calm_at), rng.choice(deeds))
         for agent_id in ANYBODY:
-            world.at(CALM_AT, lambda agent_id=agent_id: self._change(agent_id, {"reset": True}))
+            world.at(world.calm_at, partial(self._change, agent_id, {"reset": True}))
 
-    def _send(self, command: object) -> None:
-        name = type(command).__name__
-        self.world.counts[name] += 1
-        self.world.send(Commanded(command, self.world.now))  # type: ignore[arg-type] - whichever it is
+    def _send(self, command: OfOperators) -> None:
+        self.world.counts[type(command).__name__] += 1
+        self.world.send(Commanded(command, self.world.now))
 
     # --- agents
 
@@ -104,7 +118,9 @@ class Operators:
 
     def _sweep(self) -> None:
         rng = self.world.rng
-        where = rng.choice(({"fairness_key": "batch"}, {"capability": "make"}, {"priority": rng.choice(list(TaskPriority))}))
+        where = rng.choice(
+            ({"fairness_key": "batch"}, {"capability": "make"}, {"priority": rng.choice(list(TaskPriority))})
+        )
         chosen = TaskFilter.model_validate(where)
         if rng.random() < 0.5:
             self._send(CancelMatching(where=chosen, reply_to="operator"))

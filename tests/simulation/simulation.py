@@ -4,7 +4,7 @@ Nothing here is concurrent: whatever happens is an entry of one agenda. The sche
 the agenda, the network to the leader, and how a run begins and ends; who does what is in `leader`, `agent`, `clients`
 and `operators`, what is stored in `ledger`, what must be true after each pass in `invariants` and `consistency`.
 
-After a minute no faults happen any more, and everything must come to its end. Then everybody falls silent, and the
+After a while no faults happen any more, and everything must come to its end. Then everybody falls silent, and the
 leader alone lives on until it has forgotten whatever it may forget.
 """
 
@@ -22,11 +22,11 @@ from tests.simulation.agent import Agent
 from tests.simulation.clients import Clients
 from tests.simulation.leader import Leader
 from tests.simulation.ledger import MemoryLedger
+from tests.simulation.limits import Rates
 from tests.simulation.operators import Operators
-from tests.simulation.rates import Rates
 
 START: Final = 1_800_000_000_000
-CALM_AT: Final = 60_000
+CALM_AT: Final = 45_000
 """No fault happens later than so many ms after the start."""
 SLOTS: Final = {"a0": 3, "a1": 2, "a2": 4, "a3": 2}
 """The agents and their slots."""
@@ -42,6 +42,7 @@ class Simulation:
     def __init__(self, seed: int, *, tasks: int | None = None) -> None:
         self.rng = rng = Random(seed)
         self.now = START
+        self.calm_at = CALM_AT
         self.counts: Counter[str] = Counter()
         """What has happened, for whoever wants to know whether enough does."""
         self.config = _policy(rng)
@@ -62,7 +63,7 @@ class Simulation:
         self.agents: dict[str, list[Agent]] = {}
         for agent_id, slots in SLOTS.items():
             self.hire(agent_id, slots)
-        self.clients = Clients(self, tasks if tasks is not None else rng.choice((4, 8, 8, 12, 40)))
+        self.clients = Clients(self, tasks if tasks is not None else rng.choice((4, 6, 8, 10, 30)))
         self.operators = Operators(self)
 
     def hire(self, agent_id: str, slots: int) -> None:
