@@ -1,5 +1,8 @@
 """What must be true of the ledger after each commit, of memory and ledger together, and when all is over."""
 
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from pydantic_core import from_json
@@ -8,7 +11,7 @@ from bus.states import TaskStatus
 from dispatcher.core.board import Board
 from dispatcher.core.bounds import POOL
 from dispatcher.core.decisions import NoteKind, Place
-from dispatcher.core.record import encode_run
+from dispatcher.core.record import encode_run, restore
 from dispatcher.core.timers import TimerKind
 from tests.simulation.ledger import MemoryLedger
 
@@ -17,6 +20,14 @@ if TYPE_CHECKING:
 
 ORPHAN_MS: Final = 40_000
 """A child that the ledger has may outlive a parent that ended badly by so much: its grace, and leaders in trouble."""
+
+_task: Final = attrgetter(
+    *("status", "attempt", "enqueued_at", "priority", "not_before", "failures", "error"),
+    *("watchers", "attempts", "requeues", "cancellation"),
+)
+_attempt: Final = attrgetter(
+    "session", "assigned_at", "started_at", "extended_ms", "waiting", "progress", "note", "why"
+)
 
 
 def check_ledger(world: "Simulation") -> None:
@@ -81,6 +92,32 @@ def check_agreement(board: Board, ledger: MemoryLedger) -> None:
         (NoteKind.SCHEDULE, board.schedules.by_id.keys()),
     ):
         assert remembered == ledger.notes_of(kind).keys(), f"{kind}: {remembered ^ ledger.notes_of(kind).keys()}"
+
+
+def check_restored(board: Board, ledger: MemoryLedger, task_ids: Iterable[str]) -> None:
+    """Fail if another leader would not know of these tasks what this one does."""
+    for task_id in task_ids:
+        task, stored = board.live(task_id), ledger.read(task_id)
+        if task is None or stored is None:
+            continue
+        other = restore(stored, task.terms, task.agent)
+        assert _task(other) == _task(task), f"{task_id} would be {_task(other)}, and is {_task(task)}"
+        if task.current is not None and other.current is not None:
+            then, now = _attempt(other.current), _attempt(task.current)
+            assert then == now, f"the attempt of {task_id} would be {then}, and is {now}"
+
+
+def check_orphans(board: Board, ledger: MemoryLedger, asked: AbstractSet[str]) -> None:
+    """Fail if a child would go on though its parent ended badly; of `asked` parents an answer is on its way."""
+    told = asked | board.family.doubtful.keys()
+    cut = {child for children, _ in board.family.orphaned for child in children}
+    for task in board.tasks.values():
+        parent = None if task.kin is None else task.kin.parent
+        if parent is None or task.requeues or task.cancellation is not None or parent in told or task.id in cut:
+            continue
+        end = ledger.ends.get(parent)
+        older = end is not None and ledger.tasks[parent].at <= ledger.tasks[task.id].at
+        assert not older or str(end).startswith("COMPLETED"), f"{task.id} goes on, and its parent is {end}"
 
 
 def check_nothing_is_left(board: Board, ledger: MemoryLedger) -> None:

@@ -32,6 +32,7 @@ def check_memory(board: Board) -> None:
     _check_agents(board)
     _check_held(board)
     _check_waiting(board)
+    _check_room(board)
     _check_families(board)
     _check_rest(board)
     _check_timers(board)
@@ -110,6 +111,20 @@ def _check_waiting(board: Board) -> None:
         assert any(board.limits.held(key) or key in board.limits._rung for key in keys), (
             f"{cls.requirement} is held up by {keys}, and nothing will ever open it"
         )
+
+
+def _check_room(board: Board) -> None:
+    """Fail if a task waits for room that is there, and which nobody keeps free for another."""
+    fleet = board.fleet
+    if fleet.gained:
+        return  # the next pass looks at who has more room now
+    for cls, score in board.order.blocked.items():
+        if score is None or not cls.waiting:
+            continue
+        barred = board.reservations.barred(cls, score)
+        for agent in fleet.eligible(cls):
+            room = agent.open and agent.fits(cls.requirement) and not barred >> agent.index & 1
+            assert not room, f"{agent.id} has room for a task of {cls.requirement}, and {cls.waiting} of them wait"
 
 
 def _check_families(board: Board) -> None:

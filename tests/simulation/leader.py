@@ -78,6 +78,9 @@ class Leader:
         self._last_contact = world.now
         self._still: tuple[int, int] | None = None
         self._out_until = 0
+        self._slow = world.rng.choice((0.0, 0.3, 0.9))
+        """How likely a pass is not stored at once."""
+        self._horizon = 0
         self.scheduler = Scheduler(world.config, seed=world.rng.randrange(1_000))
         fleet = [restore_agent(record, world.now) for record in ledger.agents.values()]
         self.scheduler.load(fleet, ledger.live(), world.now, ledger.noted())
@@ -144,6 +147,8 @@ class Leader:
             self._store_next()
         events = self._events(letters)
         decisions = self.scheduler.step(events, self._clock())
+        seen = self.scheduler.board.horizon
+        assert seen <= self._horizon, f"the scheduler looks up to {seen}, and all is read up to {self._horizon}"
         quiet = all(isinstance(event, Beat | Horizon) for event in events)
         self._invariants.after_pass(decisions, quiet=quiet)
         withdrawn = {event.task_id for event in events if isinstance(event, Duplicate)}
@@ -152,11 +157,11 @@ class Leader:
             self._die()
             return
         term = self.term
-        if world.rng.random() < 0.7:
-            self._store_all(term)
-        else:
+        if world.rng.random() < self._slow:
             world.counts["passes stored later"] += 1
-            world.at(world.rng.choice((1, 5, 30)), lambda: self._store_all(term))
+            world.at(world.rng.choice((1, 5, 30, 100)), lambda: self._store_all(term))
+        else:
+            self._store_all(term)
 
     def _events(self, letters: list[Letter]) -> list[Event]:
         """Return what a pass takes: what others asked for, the messages with their times, and the horizon."""
@@ -174,7 +179,8 @@ class Leader:
                 events.append(event)
         unstored = [letter for undone in self._undone for letter in undone.letters]
         left = [at for at, event in (*unstored, *self._inbound) if isinstance(event, FROM_AGENTS)]
-        events.append(Horizon(min([self.world.now, *left]) - 1))
+        self._horizon = max(self._horizon, min([self.world.now, *left]) - 1)
+        events.append(Horizon(self._horizon))
         return events
 
     # --- storing
@@ -201,6 +207,10 @@ class Leader:
             consistency.check_ledger(world)
         if len(decisions) and self.settled:
             consistency.check_agreement(self.scheduler.board, world.ledger)
+            changed = [change.task_id for change in decisions.changes]
+            consistency.check_restored(self.scheduler.board, world.ledger, changed)
+            asked = {event.task_id for event in self._extra if isinstance(event, Found)}
+            consistency.check_orphans(self.scheduler.board, world.ledger, asked)
 
     def _stripped(self, work: Pass) -> Decisions:
         """Return the decisions of a pass without what concerns tasks that had ended long ago."""

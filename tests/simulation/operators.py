@@ -69,6 +69,9 @@ class Operators:
         )
         for _ in range(rng.randrange(16)):
             world.at(rng.randrange(2_000, world.calm_at), rng.choice(deeds))
+        if rng.random() < 0.2:  # zealous: what has failed is given one life after the other
+            for _ in range(15):
+                world.at(rng.randrange(2_000, world.calm_at), self._requeue)
         for agent_id in ANYBODY:
             world.at(world.calm_at, partial(self._change, agent_id, {"reset": True}))
 
