@@ -34,8 +34,9 @@ class Clients:
         if rng.random() < 0.4:
             for name in rng.sample(sorted(SCHEDULES), rng.randrange(1, 3)):
                 world.at(rng.randrange(3_000), partial(self._put, name))
+        within = rng.choice((UNTIL_MS, UNTIL_MS, 300))  # or all at once
         for number in range(tasks):
-            world.at(rng.randrange(UNTIL_MS), partial(self._submit, number))
+            world.at(rng.randrange(within), partial(self._submit, number))
 
     # --- submitting
 
@@ -89,7 +90,10 @@ class Clients:
         event = Submitted(task_id, header, header.model_dump_json().encode(), world.now)
         world.at(after, lambda: world.send(event))
         if rng.random() < 0.2:  # the reply was lost, and the client sends it again
-            world.at(after + rng.choice((2, 30, 400, 20_000)), lambda: world.send(event))
+            later = after + rng.choice((2, 30, 400, 20_000))
+            world.at(later, lambda: world.send(event))
+            if rng.random() < 0.3:  # and gives up
+                world.at(later + rng.choice((1, 20)), partial(self._cancel, task_id, None))
 
     def _cancel(self, task_id: str, grace: float | None) -> None:
         command = CancelTasks(task_ids=(task_id,), reason="why not", grace=grace)

@@ -153,7 +153,7 @@ class Leader:
         self._invariants.after_pass(decisions, quiet=quiet)
         withdrawn = {event.task_id for event in events if isinstance(event, Duplicate)}
         self._undone.append(Pass(decisions, letters, withdrawn))
-        if world.may(0.05 if len(decisions.changes) > 2 else 0.002):
+        if world.may(0.1 if len(decisions.changes) > 2 else 0.002):
             self._die()
             return
         term = self.term
