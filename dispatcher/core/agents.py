@@ -317,6 +317,7 @@ def forget(board: Board, agent_id: str, at: int) -> None:
     for_good = agent.deleted or steering.deleted(agent)
     due = at if for_good else agent.last_beat + board.config.forget_agent_ms
     if not agent.tasks and due <= at:
+        breaker.forget(board, agent)
         board.forget_agent(agent)
         fail_fast.review(board)
     else:

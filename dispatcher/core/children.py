@@ -95,7 +95,10 @@ def inquire(board: Board) -> None:
         if parent is not None:
             # Its record may be older than those of its children: the leader died between the two.
             parent.kin = parent.kin or Kin()
-            parent.kin.children = max(parent.kin.children, family.live(parent_id))
+            known = family.live(parent_id)
+            if known > parent.kin.children:
+                parent.kin.children = known
+                board.touch(parent)  # or it were forgotten with them when they have ended, by the leader after this
             if parent.cancellation is not None:
                 family.bereave(parent_id, TaskStatus.CANCELLED)
         elif parent_id in family:

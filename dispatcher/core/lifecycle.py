@@ -53,7 +53,7 @@ def assign(
     task.attempt += 1
     met = cls.eligible.met_by(agent) if cls.eligible.met else 0
     why = (cls.mask.bit_count(), agent.free)
-    task.current = Attempt(agent, agent.session, board.now, why=(*why, met, sticky) if met or sticky else why)
+    task.current = Attempt(agent, agent.session, board.now, why=(*why, met, int(sticky)) if met or sticky else why)
     if task.terms.fail_fast:
         board.hasty.pop(task.id, None)
     if board.sticky.wanted:

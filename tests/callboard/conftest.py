@@ -30,7 +30,7 @@ class Running:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
-    def wait_for(self, pattern: str, timeout: float = 20.0) -> re.Match[str]:
+    def wait_for(self, pattern: str, timeout: float = 60.0) -> re.Match[str]:
         """Return the match of the first line of stderr, also of one to come, in which `pattern` is found."""
         with self._news:
             found = self._news.wait_for(lambda: self._find(pattern) or self._ended, timeout)

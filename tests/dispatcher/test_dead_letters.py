@@ -59,7 +59,7 @@ async def test_ten_thousand_dead_letters_are_requeued_by_a_filter_in_short_passe
         assert set(told.done) == set(ids)
         assert len(told.done) == 10_000
         assert max(watching.sizes) < 2_000  # each is requeued, and then fails again
-        assert max(watching.passes) < 0.5
+        assert max(watching.passes) < 1.5  # half the lease; a tenth of it on a machine with nothing else to do
         assert len(watching.epochs) == 1
 
 

@@ -2,6 +2,7 @@
 
 from bus.states import AgentStatus, TaskStatus
 from dispatcher.core.breaker import BreakerState
+from dispatcher.core.decisions import NoteKind
 from dispatcher.core.record import agent_record
 from tests.dispatcher.core.test_take_over import successor
 from tests.dispatcher.core.world import World, placed
@@ -139,3 +140,11 @@ def test_an_agent_all_of_which_is_shut_off_shows_so_when_it_signs_in_again() -> 
     assert world.agent().status is AgentStatus.ERROR
     world.step(world.sign_in())
     assert world.agent().status is AgentStatus.ERROR
+
+
+def test_an_agent_that_is_forgotten_leaves_no_breaker_behind() -> None:
+    world = tripped()
+    world.step(world.sign_out(forget=True))
+    notes = world.horizon(after=1).notes
+    assert "a" not in world.scheduler.board.fleet.agents
+    assert [(note.kind, note.field, note.value) for note in notes] == [(NoteKind.BREAKER, "a do", None)]

@@ -6,6 +6,7 @@ import pytest
 from pydantic_core import from_json
 
 from bus.messages import MAX_DEPTH, CapabilitySpec, Explain
+from bus.records import Run
 from bus.states import TaskStatus
 from dispatcher.core.decisions import Decisions
 from dispatcher.core.events import Commanded, Event, Found, Submitted
@@ -305,6 +306,20 @@ def test_the_next_leader_cuts_what_the_last_one_left() -> None:
     assert told == [("a", task_id(2), 1), ("a", task_id(3), 1)]
     after.step(after.stopped(2), after.stopped(3))
     assert (after.status(2), after.status(3)) == (TaskStatus.CANCELLED, TaskStatus.CANCELLED)
+
+
+def test_the_next_leader_stores_how_many_children_there_were_where_the_last_one_did_not() -> None:
+    world = Stored()
+    parent_with(world, 0)
+    world.stored, kept = dict(world.stored), world.ledger
+    one = child(world, 1)
+    one.body = one.header.model_copy(update={"id": one.task_id}).model_dump_json().encode()
+    decided = world.scheduler.step([one], world.now)
+    decided.changes = [change for change in decided.changes if change.task_id != task_id(1)]
+    kept.commit(decided)  # it died before it stored the parent
+    after = taken_over(world, kept)
+    (change,) = after.step().changes
+    assert (change.task_id, Run.model_validate_json(change.run).children) == (task_id(1), 1)
 
 
 def test_the_next_leader_asks_nothing_of_parents_that_live_and_cuts_theirs() -> None:

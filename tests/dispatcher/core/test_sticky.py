@@ -2,6 +2,7 @@
 
 import pytest
 
+from bus.records import Run
 from dispatcher.core import sticky
 from dispatcher.core.decisions import NoteKind
 from dispatcher.core.scheduler import Scheduler
@@ -73,3 +74,11 @@ def test_it_makes_no_classes_and_no_terms() -> None:
     world.step(*(world.task(sticky=f"k{n}") for n in range(50)))
     assert len(world.scheduler.board.fleet.classes) == 1
     assert len({id(task.terms) for task in world.scheduler.board.tasks.values()}) == 1
+
+
+def test_why_it_went_there_is_stored_in_numbers_alone() -> None:
+    world = World()
+    world.step(world.sign_in("a", slots=3), world.task(sticky="k"))
+    (change,) = world.step(world.task(sticky="k")).changes
+    assert b"true" not in change.run
+    assert Run.model_validate_json(change.run).why[-1] == 1
