@@ -40,7 +40,7 @@ class Done(BaseModel):
 class Worker(Agent):
     """Works, fails and dies as it is told."""
 
-    slots = 16
+    slots = 32
 
     def __init__(self) -> None:
         self._name = os.environ[NAME]

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, Self
@@ -15,6 +16,7 @@ from tests.support.processes import Process, Server, callboard
 from tests.support.proxy import Proxy
 
 POOL: Final = "chaos"
+AT_WORK_S: Final = 0.3
 AGENT_FILE: Final = f"{Path(chaos_agent.__file__)}:Worker"
 
 
@@ -80,6 +82,11 @@ class Stage:
     def worker_pids(self, name: str) -> list[int]:
         """Return the processes in which an agent's tasks run: the children of its supervisor."""
         return self.processes[name].children
+
+    def at_work(self, name: str) -> bool:
+        """Tell whether an agent has begun or ended something just now, by what it wrote down."""
+        written = (path.stat().st_mtime for path in self.journals.glob(f"agent-{name}-*.jsonl"))
+        return time.time() - max(written, default=0.0) < AT_WORK_S
 
     def heal(self) -> None:
         """End all that is done to networks and stopped processes."""
