@@ -1,11 +1,13 @@
 import asyncio
 
 import pytest
+from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
 from redis.exceptions import DataError
 
 from bus.connection import connect
 from bus.socket_connection import connection_class
+from tests.support.waiting import eventually
 
 
 async def test_a_command_that_is_cancelled_at_any_moment_is_cancelled(redis_url: str) -> None:
@@ -25,6 +27,19 @@ async def test_a_command_that_is_cancelled_at_any_moment_is_cancelled(redis_url:
             with pytest.raises(asyncio.CancelledError):
                 await working
         await client.aclose()
+
+
+async def test_a_connection_that_the_server_has_closed_is_not_used_again(redis: Redis, redis_url: str) -> None:
+    """Seen failing with redis-py's own settings: each command on one of them failed, though the server was well."""
+    async with connect(redis_url, name="victim", max_connections=4) as client:
+        await asyncio.gather(*(client.ping() for _ in range(4)))
+        for entry in await redis.client_list():
+            if entry["name"] == "victim":
+                await redis.client_kill_filter(_id=entry["id"])
+        connections = client.connection_pool._available_connections
+        await eventually(lambda: all(one._reader.at_eof() for one in connections))
+        for _ in range(4):
+            assert await client.ping()
 
 
 @pytest.mark.parametrize(
