@@ -1,4 +1,5 @@
 import asyncio
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -36,8 +37,12 @@ async def test_a_connection_that_the_server_has_closed_is_not_used_again(redis: 
         for entry in await redis.client_list():
             if entry["name"] == "victim":
                 await redis.client_kill_filter(_id=entry["id"])
-        connections = client.connection_pool._available_connections
-        await eventually(lambda: all(one._reader.at_eof() for one in connections))
+        connections: Any = client.connection_pool._available_connections
+
+        def told() -> bool:
+            return all(one._reader.at_eof() for one in connections)
+
+        await eventually(told)
         for _ in range(4):
             assert await client.ping()
 
