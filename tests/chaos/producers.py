@@ -64,7 +64,7 @@ def draw(random: Random, n: int, name: str) -> Order:
         ms=ms,
         fails=random.choice((1, 2)) if kind < 0.05 else 0,
         dies=1 if 0.05 <= kind < 0.0505 else 0,
-        blocks=random.randint(200, 900) if 0.06 <= kind < 0.064 else 0,
+        blocks=random.randint(200, 4_500) if 0.06 <= kind < 0.064 else 0,
     )
     return Order(
         job=job,

@@ -1,7 +1,7 @@
 """Ways to break Callboard, one small change each, with the test that must notice.
 
-`old` stands exactly once in its file; what takes its place is wrong in just the way that a guarantee forbids. Every test
-here stands on a line of docs/guarantees.md that is marked, and every such line has a mutant.
+`old` stands exactly once in its file; what takes its place is wrong in just the way that a guarantee forbids. Every
+test here stands on a line of docs/guarantees.md that is marked, and every such line has a mutant.
 """
 
 from typing import Final, NamedTuple
@@ -200,8 +200,8 @@ MUTANTS: Final = (
     Mutant(
         "a silent agent keeps its tasks",
         AGENTS,
-        "    board.fleet.refresh(agent)\n    release_all(board, agent, at)\n    board.clock_timers.set(at + board.config",
-        "    board.fleet.refresh(agent)\n    board.clock_timers.set(at + board.config",
+        "    release_all(board, agent, at)\n    board.clock_timers.set(at + board.config",
+        "    board.clock_timers.set(at + board.config",
         "tests/dispatcher/core/test_agents.py::test_silence_loses_an_agent_and_its_tasks_go_to_another",
     ),
     Mutant(
@@ -291,6 +291,14 @@ MUTANTS: Final = (
         "if True:",
         "tests/agent_runtime/test_process.py::"
         "test_a_task_that_kills_its_agent_again_or_may_be_tried_once_only_is_known_to_have_begun",
+    ),
+    Mutant(
+        "what was given to another meanwhile is begun",
+        "agent_runtime/reporter.py",
+        "            then(self._has(key, state))",
+        "            then(True)",
+        "tests/agent_runtime/test_worker.py::"
+        "test_a_task_that_may_be_tried_once_is_not_begun_when_it_was_given_to_another_meanwhile",
     ),
     Mutant(
         "the older of two processes with one id goes on",
