@@ -85,15 +85,17 @@ async def agent_zombie(strikes: Strikes, stage: Stage, random: Random, victim: s
 
 
 async def agent_twin(strikes: Strikes, stage: Stage, _: Random, victim: str) -> None:
-    """Start a second process with the same id: the newer has it, the older ends by itself."""
+    """Start a second process with the same id: who signs in later has it, the other ends by itself."""
     async with strikes.note("two agents with one id", victim):
-        older = stage.processes.pop(victim)
-        stage.start(victim)
+        both = [stage.processes.pop(victim), stage.make(victim).start()]
         try:
-            await older.ended(60)
-        except TimeoutError:
-            stage.unexpected.append(f"the older of two {victim} has not ended: see {older.log}")
-            older.close()
+            await eventually(lambda: not all(process.running for process in both), timeout=60)
+        except AssertionError:
+            stage.unexpected.append(f"of two {victim} none has ended: see {both[0].log}")
+        stage.processes[victim] = next((process for process in reversed(both) if process.running), both[1])
+        for process in both:
+            if process is not stage.processes[victim]:
+                process.close()
 
 
 async def agent_cut(strikes: Strikes, stage: Stage, random: Random, victim: str) -> None:

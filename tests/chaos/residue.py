@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import AsyncIterator, Collection, Iterable
-from typing import Any
+from typing import Any, Final
 
 from bus.connection import Redis
 from bus.names import DISPATCHERS_GROUP, PoolNames
 from bus.states import TaskPriority
 
-LASTING = ("leader", "epoch", "committed", "agents", "finished", "dead", "events", "rejected")
+PAGE: Final = 1000
+FOR_EVER: Final = -1
+LASTING: Final = ("leader", "epoch", "committed", "agents", "finished", "dead", "events", "rejected")
 """Keys that stay, of a bounded size."""
-EXPIRING = ("task:", "client:", "submitted:", "offer:", "children:", "waiting", "load", "loops")
+EXPIRING: Final = ("task:", "client:", "submitted:", "offer:", "children:", "waiting", "load", "loops")
 """Keys that expire, by their beginning."""
 
 
@@ -58,21 +60,28 @@ async def _of_groups(redis: Redis, names: PoolNames, dispatchers: Collection[str
 async def _of_keys(redis: Redis, names: PoolNames) -> AsyncIterator[str]:
     listed: Any = await redis.zrange(names.agents, 0, -1)
     agents = {raw.decode() for raw in listed}
-    streams = set(inbound(names))
+    expiring: list[str] = []
     async for raw in redis.scan_iter(f"{names.root}*", count=1000):
         key = raw.decode()
         name = key.removeprefix(names.root)
-        if key in streams or name in LASTING or name.startswith("notes:"):
+        if key in inbound(names) or name in LASTING or name.startswith("notes:"):
             continue
         if name.startswith("agent:"):
             _, agent_id, *part = name.split(":")
             if agent_id not in agents:
                 yield f"{key} is of no agent"
-            if part and await redis.pttl(key) == -1:
-                yield f"{key} has no expiry"
+            expiring += [key] if part else []
             if part == ["assignments"] and (length := await redis.xlen(key)):
                 yield f"{key} has {length} entries: {await redis.xrange(key, count=3)}"
-        elif not name.startswith(EXPIRING):
+        elif name.startswith(EXPIRING):
+            expiring.append(key)
+        else:
             yield f"{key} is of nobody"
-        elif await redis.pttl(key) == -1:
-            yield f"{key} has no expiry"
+    for start in range(0, len(expiring), PAGE):
+        page = expiring[start : start + PAGE]
+        async with redis.pipeline(transaction=False) as pipe:
+            for key in page:
+                pipe.pttl(key)
+            for key, left in zip(page, await pipe.execute(), strict=True):
+                if left == FOR_EVER:
+                    yield f"{key} has no expiry"

@@ -178,8 +178,8 @@ MUTANTS: Final = (
     Mutant(
         "input is acknowledged when it is read",
         "dispatcher/intake.py",
-        "ack_policy=AckPolicy.MANUAL",
-        "ack_policy=AckPolicy.ACK",
+        "                group=group,\n",
+        "                group=group,\n                no_ack=True,\n",
         "tests/dispatcher/test_intake.py::test_nothing_is_acknowledged_until_the_ledger_does_it",
     ),
     # --- agents, as the leader sees them
@@ -228,9 +228,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "leases end by the clock, whatever lies unread",
-        "dispatcher/core/ringing.py",
-        "board.horizon_timers.pop_due(board.horizon, budget, cost)",
-        "board.horizon_timers.pop_due(board.now, budget, cost)",
+        "dispatcher/core/scheduler.py",
+        "        ringing.ring(self.board)\n",
+        "        board.horizon = board.now\n        ringing.ring(self.board)\n",
         "tests/dispatcher/core/test_life.py::test_the_run_timeout_is_over_only_when_all_reports_are_read",
     ),
     Mutant(
