@@ -77,11 +77,17 @@ async def _of_keys(redis: Redis, names: PoolNames) -> AsyncIterator[str]:
             expiring.append(key)
         else:
             yield f"{key} is of nobody"
-    for start in range(0, len(expiring), PAGE):
-        page = expiring[start : start + PAGE]
+    for key in await _lasting(redis, expiring):
+        yield f"{key} has no expiry"
+
+
+async def _lasting(redis: Redis, keys: list[str]) -> list[str]:
+    """Return those of the keys that have no expiry."""
+    found: list[str] = []
+    for start in range(0, len(keys), PAGE):
+        page = keys[start : start + PAGE]
         async with redis.pipeline(transaction=False) as pipe:
             for key in page:
                 pipe.pttl(key)
-            for key, left in zip(page, await pipe.execute(), strict=True):
-                if left == FOR_EVER:
-                    yield f"{key} has no expiry"
+            found += [key for key, left in zip(page, await pipe.execute(), strict=True) if left == FOR_EVER]
+    return found
