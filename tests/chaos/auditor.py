@@ -24,8 +24,8 @@ TAKES_THE_LEASE: Final = {
     "agent deaf",
 }
 """After these an agent may go on with what was given to others."""
-STOPS_THE_PROCESS: Final = {"agent stopped beyond its lease"}
-"""Who is stopped cannot cancel what is exclusive, and runs on for a moment when it is woken."""
+KEEPS_FROM_CANCELLING: Final = {"agent stopped beyond its lease", "two agents with one id"}
+"""Who is stopped cannot cancel what is exclusive; who is replaced does it when it hears of that."""
 AFTERMATH_S: Final = 8.0
 """How long the consequences of a fault may last that takes an agent's lease."""
 
@@ -164,7 +164,7 @@ def _of_task(executions: list[Execution], strikes: list[Strike]) -> Iterator[str
     for earlier, later in pairwise(executions):
         if earlier.ended is None or later.began >= earlier.ended or later.attempt < earlier.attempt:
             continue
-        excuses = STOPS_THE_PROCESS if earlier.exclusive else TAKES_THE_LEASE
+        excuses = KEEPS_FROM_CANCELLING if earlier.exclusive else TAKES_THE_LEASE
         struck = [
             strike
             for strike in strikes

@@ -16,6 +16,7 @@ from random import Random
 from typing import Final
 
 from bus.connection import CONNECTION_ERRORS, connect
+from tests.chaos.journal import Journal
 from tests.chaos.stage import Stage
 from tests.support.processes import paused
 from tests.support.waiting import eventually
@@ -43,6 +44,7 @@ class Strike:
 class Strikes:
     """All that was done."""
 
+    journal: Journal
     done: list[Strike] = field(default_factory=list)
 
     @asynccontextmanager
@@ -50,10 +52,12 @@ class Strikes:
         """Note a strike while the block runs."""
         strike = Strike(fault, victim, time.monotonic())
         self.done.append(strike)
+        self.journal.write("strike", fault=fault, victim=victim)
         try:
             yield strike
         finally:
             strike.ended = time.monotonic()
+            self.journal.write("over", fault=fault, victim=victim)
 
 
 # --- agents

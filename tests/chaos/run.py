@@ -13,6 +13,7 @@ from typing import Final
 from bus.connection import CONNECTION_ERRORS
 from tests.chaos.auditor import Evidence, judge
 from tests.chaos.faults import OF_AGENTS, OF_DISPATCHERS, OF_THE_SERVER, Fault, Strikes, lane
+from tests.chaos.journal import Journal
 from tests.chaos.producers import Producer
 from tests.chaos.residue import residue
 from tests.chaos.stage import POOL, Stage
@@ -57,8 +58,8 @@ async def run(
 ) -> Report:
     """Run; the folder keeps all evidence."""
     random = Random(seed)
-    strikes = Strikes()
     async with Stage(folder, agents=agents) as stage:
+        strikes = Strikes(Journal(stage.journals / "faults.jsonl"))
         say(f"seed {seed}, {stage.server.kind}, evidence in {folder}")
         give_up = asyncio.Event()
         producers = [
