@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-che
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo test check format system-packages clean
+.PHONY: help setup dev demo test mutants check format system-packages clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ demo: $(VENV)/.setup ## Run the demonstration: server, dispatcher, agents and ta
 
 test: $(VENV)/.dev ## Run the tests (a redis-server on PATH is used, else the bundled Valkey)
 	@$(BIN)/python -m pytest $(ARGS)
+
+mutants: $(VENV)/.dev ## Break the program in many ways and see that the tests notice (ARGS=lease chooses by name)
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 check: $(VENV)/.dev ## Lint, formatting, types and import contracts: what CI checks before the tests
 	@$(BIN)/ruff check .

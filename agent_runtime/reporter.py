@@ -3,6 +3,10 @@
 When nothing is under way a report leaves at once; while one is being written, what happens is collected for the next. A
 task that begins and ends within one flush is one result. An entry whose write failed is sent again as it was: the
 leader refuses what it has seen, by the attempt, and the order of entries is kept.
+
+An attempt may be announced before it is begun. With the announcement, in one step of the server, the task's record is
+read: if the attempt was taken back meanwhile (its event loop was blocked, or the whole process stopped, for so long
+that the leader gave the task to another) it is not begun.
 """
 
 import asyncio
@@ -28,20 +32,29 @@ MAX_ITEMS: Final = 500
 """Most items in one entry: what the leader takes in one pass."""
 
 _SECTIONS: Final = (b'"updates":[', b'"results":[', b'"returned":[')
+_LIVE: Final = (TaskStatus.ASSIGNED, TaskStatus.RUNNING)
 _Item = tuple[int, AttemptKey, bytes]
+
+
+Then = Callable[[bool], None]
+
+
+class _Announced(NamedTuple):
+    key: AttemptKey
+    then: Then
 
 
 class _Entry(NamedTuple):
     body: bytes
     ended: list[AttemptKey]
     items: int
-    then: list[Callable[[], None]]
+    then: list["_Announced"]
 
 
 class Reporter:
     """Collects, and writes from `run`. Used from the event loop only."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - it speaks for all parts of a worker
         self,
         redis: Redis,
         stream: str,
@@ -49,6 +62,7 @@ class Reporter:
         agent_id: str,
         session: str,
         stored: Callable[[Sequence[AttemptKey]], None],
+        record: Callable[[str], str],
         link: Link,
         observer: RuntimeObserver,
         limit: int = MAX_BODY_BYTES,
@@ -56,22 +70,28 @@ class Reporter:
         self._redis = redis
         self._stream = stream
         self._head = to_json({"v": VERSION, "agent_id": agent_id, "session": session})[:-1]
+        self._session = session
         self._stored = stored
+        self._record = record
         self._link = link
         self._observer = observer
         self._room = limit - len(self._head) - sum(len(section) + 2 for section in _SECTIONS) - 1
         self._updates: dict[AttemptKey, dict[str, float | str | None]] = {}
         """What was said of each attempt since the last flush, by the names of `bus.messages.TaskUpdate`."""
         self._ends: list[_Item] = []
-        self._then: dict[AttemptKey, Callable[[], None]] = {}
+        self._then: dict[AttemptKey, Then] = {}
         self._outgoing: deque[_Entry] = deque()
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._backoff = Backoff(base=0.1, cap=2.0)
 
-    def started(self, key: AttemptKey, then: Callable[[], None] | None = None) -> None:
-        """Say that an attempt has begun; `then` is called once that, or the attempt's end, is stored."""
+    def started(self, key: AttemptKey, then: Then | None = None) -> None:
+        """Say that an attempt has begun.
+
+        `then` is called once that, or the attempt's end, is stored: with False if the task is not this attempt's any
+        more, so that it must not begin.
+        """
         self._say(key, started_at=wall_ms() / 1000)
         if then is not None:
             self._then[key] = then
@@ -131,7 +151,7 @@ class Reporter:
     async def _send(self, entry: _Entry) -> None:
         began = time.perf_counter()
         try:
-            await self._redis.xadd(self._stream, {DATA_FIELD: entry.body})
+            states = await self._write(entry)
         except SERVER_ERRORS as error:
             self._link.failed("reporter", error)
             await asyncio.sleep(self._backoff.next())
@@ -141,8 +161,27 @@ class Reporter:
         self._link.works("reporter")
         self._observer.reports(entry.items, time.perf_counter() - began)
         self._stored(entry.ended)
-        for call in entry.then:
-            call()
+        for (key, then), state in zip(entry.then, states, strict=True):
+            then(self._has(key, state))
+
+    async def _write(self, entry: _Entry) -> list[bytes | None]:
+        """Write an entry; return the states of the tasks that it announces, as they were in that moment."""
+        if not entry.then:
+            await self._redis.xadd(self._stream, {DATA_FIELD: entry.body})
+            return []
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.xadd(self._stream, {DATA_FIELD: entry.body})
+            for key, _ in entry.then:
+                pipe.hget(self._record(key[0]), "state")
+            _, *states = await pipe.execute()
+        return states
+
+    def _has(self, key: AttemptKey, state: bytes | None) -> bool:
+        """Tell whether an attempt is still this session's; one whose record is lost is nobody else's."""
+        if state is None:
+            return True
+        status, attempt, _, session = state.decode().split("/")
+        return status in _LIVE and (int(attempt), session) == (key[1], self._session)
 
     def _collect(self) -> None:
         items: list[_Item] = [(0, key, _update(key, said)) for key, said in self._updates.items()]
@@ -165,7 +204,7 @@ class Reporter:
             bodies = [body for place, _, body in items if place == index]
             if bodies:
                 parts.append(section + b",".join(bodies) + b"]")
-        then = [self._then.pop(key) for _, key, _ in items if key in self._then] if self._then else []
+        then = [_Announced(key, self._then.pop(key)) for _, key, _ in items if key in self._then] if self._then else []
         return _Entry(b",".join(parts) + b"}", [key for place, key, _ in items if place], len(items), then)
 
 

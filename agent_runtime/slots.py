@@ -7,6 +7,7 @@ or to be dropped, by whichever asks first, and never by two of these.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from agent_runtime import outcome
@@ -17,6 +18,7 @@ from agent_runtime.outcome import Outcome
 from agent_runtime.reporter import Reporter
 
 STOPPED_WHILE_RUNNING: Final = "its agent stopped before the task was finished"
+TAKEN_BACK: Final = "it was given to another before it was begun"
 LEASE_IN_DOUBT: Final = "its agent could not confirm its lease in time, and the capability is exclusive"
 
 
@@ -240,8 +242,9 @@ class Slots:
             else:
                 # Earlier attempts may have killed their agent before it could say that they had begun, and the leader
                 # counts only what it was told of. So from the second on it is told first: poison comes to an end. The
-                # same for a task that may be tried only once: it is never begun twice.
-                self._reporter.started(attempt.key, execution.start)
+                # same for a task that may be tried only once: it is never begun twice, so it is also asked whether it
+                # is still this agent's.
+                self._reporter.started(attempt.key, partial(_begin, execution))
         self._filling = False
 
     def _occupy(self, more: int) -> None:
@@ -256,3 +259,10 @@ class Slots:
         for execution in list(self._running.values()):
             if execution.exclusive or not exclusive_only:
                 execution.stop(verdict)
+
+
+def _begin(execution: Execution, ours: bool) -> None:  # noqa: FBT001 - what the record says of it
+    """Begin an attempt that was announced; one that is not ours any more ends without its code."""
+    if not ours:
+        execution.stop(outcome.agent_lost(TAKEN_BACK))
+    execution.start()

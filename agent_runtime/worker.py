@@ -111,6 +111,7 @@ class Worker:
             agent_id=self.agent_id,
             session=self.session,
             stored=self._stored,
+            record=self._names.task,
             link=link,
             observer=observer,
         )

@@ -13,6 +13,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.connection import DefaultParser
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from bus.outage import CONNECTION_ERRORS, SERVER_ERRORS, telling_parser
@@ -40,6 +41,10 @@ SOCKET_TIMEOUT: Final = 5.0
 CONNECT_TIMEOUT: Final = 3.0
 
 _PARSER: Final = telling_parser(DefaultParser)
+
+_NO_NOTICES: Final = MaintNotificationsConfig(enabled=False)
+"""A service's notices of its maintenance; redis-py asks for them by default. While it may get any, its pools take a
+connection that the server has closed for one with a notice to read, and the next command on it fails."""
 
 Redis = redis.asyncio.Redis
 """The asynchronous client that the whole of Callboard uses; replies are bytes."""
@@ -70,6 +75,7 @@ def connect(url: str | None = None, *, name: str, max_connections: int = 16) -> 
         client_name=name,
         max_connections=max_connections,
         timeout=None,
+        maint_notifications_config=_NO_NOTICES,
         **socket_options(where),
         retry=AsyncRetry(NoBackoff(), 0),
         decode_responses=False,
@@ -86,6 +92,7 @@ def connect_blocking(url: str | None = None, *, name: str, timeout: float) -> re
         max_connections=1,
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
+        maint_notifications_config=_NO_NOTICES,
         retry=Retry(NoBackoff(), 0),
         parser_class=_PARSER,
         decode_responses=False,

@@ -1,4 +1,4 @@
-"""redis-py's connections with four things made better: cancelling, packing, reuse, and telling what a refusal means.
+"""redis-py's connections with three things made better: cancelling, packing, and telling what a refusal means.
 
 *Cancelling.* redis-py wraps each write in `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that
 arrives as the write ends. (Of a hundred commands cancelled at random moments twenty to fifty went on as if nothing
@@ -8,10 +8,6 @@ needs no task per write.
 *Packing.* redis-py's asynchronous connections write each command with Python code, its synchronous ones with hiredis'
 C code when that is installed. A commit of a hundred tasks has 1,400 arguments: packing them was two fifths of all
 that a dispatcher under load did.
-
-*Reuse.* A connection that the server has closed while nobody used it is noticed by redis-py's pools, and used all the
-same if they listen to maintenance notifications, as they do by default: after a restart of the server each idle
-connection cost one command.
 
 *Telling.* Some replies that mean "not now" have no class of their own in redis-py: here they have, see `bus.outage`.
 """
@@ -52,16 +48,6 @@ class _Improved(AbstractConnection):
             return [hiredis.pack_command((*words, *args[1:]))]
         except TypeError:  # views of memory; or what cannot be sent, which redis-py explains
             return super().pack_command(*args)
-
-    async def can_read(self) -> bool:
-        """Tell a pool, which asks before it hands the connection out, whether anything lies unread in it.
-
-        Raises `redis.ConnectionError` if the server has closed it, for the pool to connect anew.
-        """
-        reader = self._reader
-        if reader is not None and (reader.at_eof() or reader.exception() is not None):
-            raise redis.exceptions.ConnectionError("the server has closed the connection")
-        return await super().can_read()
 
     async def send_packed_command(
         self,

@@ -56,6 +56,10 @@ class LeadLostError(Exception):
     """This dispatcher leads the pool no longer, or must load the ledger anew; the text says why."""
 
 
+class MemoryInDoubtError(LeadLostError):
+    """The ledger is not what this dispatcher remembers: it must be loaded anew, which may not help."""
+
+
 class EntryRef(NamedTuple):
     """An entry of an inbound stream."""
 
@@ -265,7 +269,7 @@ class Engine:
             raise LeadLostError(msg) from error
         except ConflictError as error:
             LOG.warning("the ledger differs from memory, loading it anew: %s", error)
-            raise LeadLostError(str(error)) from error
+            raise MemoryInDoubtError(str(error)) from error
         except (RedisError, LeadLostError):
             raise
         except Exception as error:

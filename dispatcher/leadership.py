@@ -38,18 +38,21 @@ class Leadership:
         self._trusted_until = 0.0
         self.clock = ServerClock()
         self.lead: Lead | None = None
+        self.free_in_s = 0.0
+        """When the lease of whoever leads would end, counted from the last try to become the leader."""
 
     async def acquire(self) -> Lead | None:
         """Try once to become the leader; None while another is. Raises redis-py's connection errors."""
         sent = monotonic_ms()
         keys = [self._names.leader, self._names.epoch]
-        won, token, epoch, now = await LEAD.run(self._redis, keys, [self._id, self._nonce, self._lease_ms])
+        won, token, rest, now = await LEAD.run(self._redis, keys, [self._id, self._nonce, self._lease_ms])
         self.clock.observe(now)
         if not won:
+            self.free_in_s = max(0, rest) / 1000 + 0.001
             return None
         await self._redis.sadd(POOLS_KEY, self._names.pool)
         self._trusted_until = sent + self._lease_ms
-        self.lead = Lead(token.decode(), epoch)
+        self.lead = Lead(token.decode(), rest)
         return self.lead
 
     async def renew(self) -> bool:

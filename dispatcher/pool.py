@@ -27,7 +27,7 @@ from dispatcher.commit_call import LedgerLimits
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.decoding import Batch, Topic
-from dispatcher.engine import DefectError, Engine, EntryRef, LeadLostError, gravest
+from dispatcher.engine import DefectError, Engine, EntryRef, LeadLostError, MemoryInDoubtError, gravest
 from dispatcher.inbox import Inbox, Portion
 from dispatcher.intake import Intake
 from dispatcher.leadership import Lead, Leadership
@@ -133,11 +133,16 @@ class PoolDispatcher:
                 if lead is None:
                     settled()
                     self._ailment = None
-                    await _wait(stop, STAND_BY_S * (0.75 + random.random() / 2))
+                    await _wait(stop, min(STAND_BY_S * (0.75 + random.random() / 2), self._leadership.free_in_s))
                     continue
                 await self._term(lead, stop, settled)
             except LeadLostError as lost:
                 LOG.warning("pool %s: lost the lead: %s", self.pool, lost)
+                if not isinstance(lost, MemoryInDoubtError):
+                    # No sign that the next term ends badly, however often it happens: somebody must lead, and soon.
+                    await self._give_back()
+                    await _wait(stop, PAUSE_S * (0.75 + random.random() / 2))
+                    continue
             except (*CONNECTION_ERRORS, RedisError) as error:
                 if self._outage is None:
                     LOG.warning("pool %s: the server does not serve, trying on: %s", self.pool, error)

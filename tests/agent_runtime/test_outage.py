@@ -9,7 +9,7 @@ from agent_runtime import Agent, TaskContext, capability
 from bus.states import FailureReason, TaskStatus
 from tests.agent_runtime.conftest import StartWorker
 from tests.agent_runtime.leader import HandLeader
-from tests.agent_runtime.proxy import Proxy
+from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
 

@@ -55,6 +55,7 @@ class Kit:
             agent_id="a1",
             session="s1",
             stored=self._store,
+            record=str,
             link=Link("redis://x", SILENT),
             observer=SILENT,
             limit=limit,
@@ -168,6 +169,7 @@ async def test_a_real_server_keeps_what_was_reported(redis: Redis, pool: str) ->
         agent_id="a1",
         session="s1",
         stored=stored.extend,
+        record=str,
         link=Link("redis://x", SILENT),
         observer=SILENT,
     )

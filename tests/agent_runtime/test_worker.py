@@ -494,6 +494,33 @@ async def test_a_repeated_attempt_is_announced_before_it_is_begun(
     assert (await leader.result(await leader.assign(signed, "c", {"text": "abc"}))).output == {"length": 3}
 
 
+@pytest.mark.parametrize(
+    ("state", "begun"),
+    [
+        ("ASSIGNED/1/a1/{session}", True),
+        ("RUNNING/1/a1/{session}", True),
+        ("ASSIGNED/2/a2/other", False),
+        ("PENDING/1//", False),
+        ("COMPLETED/2/a2/other", False),
+        ("ASSIGNED/1/a1/other", False),
+    ],
+)
+async def test_a_task_that_may_be_tried_once_is_not_begun_when_it_was_given_to_another_meanwhile(
+    leader: HandLeader, start_worker: StartWorker, state: str, begun: bool
+) -> None:
+    agent = Stage()
+    start_worker(agent, slots=1)
+    signed = await leader.welcome()
+    task_id = f"{leader.names.pool}.a"
+    await leader.redis.hset(leader.names.task(task_id), "state", state.format(session=signed.session))
+    task = await leader.assign(signed, "a", {"text": "abc"}, max_attempts=1)
+    assert task == task_id
+    result = await leader.result(task)
+    assert result.status is (TaskStatus.COMPLETED if begun else TaskStatus.FAILED)
+    assert begun or (result.reason is FailureReason.AGENT_LOST)
+    await leader.redis.delete(leader.names.task(task_id))
+
+
 async def test_a_recalled_attempt_goes_back_once_if_it_has_not_begun_and_only_then(
     leader: HandLeader, start_worker: StartWorker
 ) -> None:

@@ -207,5 +207,15 @@ async def test_after_a_conflict_the_lease_is_given_back_at_once(redis: Redis, re
         await eventually(lambda: _cancelled(redis, names, handle.id))
 
 
+async def test_a_lead_that_is_lost_again_and_again_is_won_again_at_once(
+    redis: Redis, redis_url: str, pool: str
+) -> None:
+    names, watching = PoolNames(check_pool(pool)), Watching()
+    async with running_dispatcher(redis_url, pool, observer=watching):
+        for lost in range(8):
+            await eventually(lambda lost=lost: sum(map(bool, watching.epochs)) > lost, timeout=3)  # type: ignore[misc]
+            await redis.delete(names.leader)
+
+
 async def _cancelled(redis: Redis, names: PoolNames, task_id: str) -> bool:
     return str(await redis.hget(names.task(task_id), "state")).startswith("b'CANCELLED")

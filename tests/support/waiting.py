@@ -30,4 +30,10 @@ async def eventually(predicate: Callable[[], Any], timeout: float = 10.0) -> Any
                     return value
                 await asyncio.sleep(_POLL)
     except TimeoutError:
-        raise AssertionError(f"still {value!r} after {timeout:g} s: {inspect.getsource(predicate).strip()}") from None
+        raise AssertionError(f"still {value!r} after {timeout:g} s: {_shown(predicate)}") from None
+
+
+def _shown(predicate: Callable[[], Any]) -> str:
+    if inspect.isfunction(predicate) or inspect.ismethod(predicate):
+        return inspect.getsource(predicate).strip()
+    return repr(predicate)

@@ -65,6 +65,7 @@ async def test_renewing_extends_the_trust(redis: Redis, names: PoolNames) -> Non
 
 async def test_the_epoch_grows_though_the_server_has_lost_everything(redis: Redis, names: PoolNames) -> None:
     one = candidate(redis, names, "one")
+    await redis.set(names.epoch, 7)
     before = await one.acquire()
     await redis.delete(names.leader, names.epoch)
     after = await candidate(redis, names, "one").acquire()

@@ -1,0 +1,77 @@
+"""The agent of chaos runs: it notes each execution's beginning and end before anybody else hears of them.
+
+Its journal's folder is in the environment. A job says what shall go wrong in it: how many of its first attempts raise,
+or end the whole process, and for how long it holds the event loop.
+"""
+
+import asyncio
+import os
+import time
+import uuid
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel
+
+from agent_runtime import Agent, TaskContext, capability
+from tests.chaos.journal import Journal
+
+FOLDER: Final = "CHAOS_JOURNAL"
+NAME: Final = "CHAOS_AGENT"
+
+
+class Job(BaseModel):
+    """What is submitted. `n` is the submitter's own number of it; durations are milliseconds."""
+
+    n: int
+    ms: int = 0
+    fails: int = 0
+    dies: int = 0
+    blocks: int = 0
+
+
+class Done(BaseModel):
+    """What comes back: the execution that it comes from."""
+
+    n: int
+    token: str
+
+
+class Worker(Agent):
+    """Works, fails and dies as it is told."""
+
+    slots = 32
+
+    def __init__(self) -> None:
+        self._name = os.environ[NAME]
+        self._journal = Journal(Path(os.environ[FOLDER]) / f"agent-{self._name}-{os.getpid()}.jsonl")
+
+    @capability("chaos.work")
+    async def work(self, job: Job, ctx: TaskContext) -> Done:
+        """Do a job."""
+        return await self._do(job, ctx, exclusive=False)
+
+    @capability("chaos.alone", exclusive=True)
+    async def alone(self, job: Job, ctx: TaskContext) -> Done:
+        """Do a job of which no two attempts may run at once."""
+        return await self._do(job, ctx, exclusive=True)
+
+    async def _do(self, job: Job, ctx: TaskContext, *, exclusive: bool) -> Done:
+        token = uuid.uuid4().hex
+        about = {"token": token, "task": ctx.task_id, "attempt": ctx.attempt, "n": job.n}
+        self._journal.write("begin", agent=self._name, pid=os.getpid(), exclusive=exclusive, **about)
+        try:
+            if job.blocks:
+                time.sleep(job.blocks / 1000)  # noqa: ASYNC251 - an author's mistake, on purpose
+            await asyncio.sleep(job.ms / 1000)
+        except asyncio.CancelledError:
+            self._journal.write("cancelled", **about)
+            raise
+        if ctx.attempt <= job.dies:
+            self._journal.write("dies", **about)
+            os._exit(1)
+        if ctx.attempt <= job.fails:
+            self._journal.write("fails", **about)
+            raise RuntimeError(f"attempt {ctx.attempt} of {job.n}")
+        self._journal.write("end", **about)
+        return Done(n=job.n, token=token)

@@ -1,0 +1,310 @@
+"""Ways to break Callboard, one small change each, with the test that must notice.
+
+`old` stands exactly once in its file; what takes its place is wrong in just the way that a guarantee forbids. Every
+test here stands on a line of docs/guarantees.md that is marked, and every such line has a mutant.
+"""
+
+from typing import Final, NamedTuple
+
+
+class Mutant(NamedTuple):
+    """One change, and who notices it."""
+
+    name: str
+    """What the broken program does."""
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+COMMIT: Final = "dispatcher/scripts/commit.lua"
+OF_COMMIT: Final = "tests/dispatcher/ledger/test_commit.py"
+AGENTS: Final = "dispatcher/core/agents.py"
+
+MUTANTS: Final = (
+    # --- the ledger
+    Mutant(
+        "a commit does not look at the lease",
+        COMMIT,
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then",
+        "if false then",
+        f"{OF_COMMIT}::test_a_former_leader_is_refused_for_good",
+    ),
+    Mutant(
+        "a commit that is repeated is done again",
+        COMMIT,
+        "if redis.call('GET', KEYS[9]) == ARGV[9] then",
+        "if false then",
+        f"{OF_COMMIT}::test_a_commit_whose_reply_was_lost_may_be_sent_again_and_changes_nothing",
+    ),
+    Mutant(
+        "a commit does not compare the task with what the leader remembers",
+        COMMIT,
+        "    if before ~= '' then\n",
+        "    if false then\n",
+        f"{OF_COMMIT}::test_a_task_that_is_not_as_remembered_stops_the_whole_commit",
+    ),
+    Mutant(
+        "a submission that is read again replaces its task",
+        COMMIT,
+        "  if (found or '') ~= before then",
+        "  if before ~= '' and (found or '') ~= before then",
+        f"{OF_COMMIT}::test_of_a_task_that_is_to_be_new_and_exists_nothing_is_written_or_said_and_the_rest_is_stored",
+    ),
+    Mutant(
+        "the input is not consumed with its effect",
+        COMMIT,
+        "  redis.call('XACK', key, ARGV[2], unpack(ids))\n  redis.call('XDEL', key, unpack(ids))\n",
+        "",
+        f"{OF_COMMIT}::test_a_hundred_and_one_tasks_take_two_calls_and_the_input_is_consumed_by_the_last",
+    ),
+    Mutant(
+        "finished tasks do not expire",
+        COMMIT,
+        "    redis.call('PEXPIRE', key, ARGV[4])\n  end\nend\nfor stream",
+        "  end\nend\nfor stream",
+        f"{OF_COMMIT}::test_only_finished_tasks_expire_after_their_retention",
+    ),
+    Mutant(
+        "each part of a pass has its instructions, agents and input",
+        "dispatcher/ledger.py",
+        "decisions if last else None, inputs if last else None",
+        "decisions, inputs",
+        f"{OF_COMMIT}::test_each_call_of_a_pass_says_what_it_stores_and_the_last_stores_the_agents",
+    ),
+    # --- submitting
+    Mutant(
+        "a key that was used is not known",
+        "bus/scripts/submit.lua",
+        "if record > 0 and redis.call('EXISTS', KEYS[record], KEYS[marker]) > 0 then",
+        "if false then",
+        "tests/bus/test_submission.py::test_a_keyed_task_is_stored_once_while_it_waits_and_once_it_has_a_record",
+    ),
+    Mutant(
+        "a submission that is repeated takes a second place of a bound",
+        "bus/scripts/submit.lua",
+        "  if decided then",
+        "  if false then",
+        "tests/dispatcher/ledger/test_bounds.py::test_a_call_that_is_repeated_stores_nothing_more_and_is_told_the_same",
+    ),
+    Mutant(
+        "a submission is tried once",
+        "bus/submission.py",
+        "            if monotonic() > until:",
+        "            if True:",
+        "tests/bus/test_outage.py::test_a_submission_waits_until_a_failover_is_over",
+    ),
+    Mutant(
+        "a reply that was lost is not looked for",
+        "bus/waiting.py",
+        "        if not due:\n",
+        "        if True:\n",
+        "tests/bus/test_client.py::test_replies_that_were_lost_are_found_in_the_ledger",
+    ),
+    Mutant(
+        "a task that is not read yet is unknown",
+        "bus/waiting.py",
+        "unread == [0] * len(unread) and ",
+        "",
+        "tests/bus/test_waiting.py::test_a_task_that_never_was_is_unknown_though_not_while_submissions_are_unread",
+    ),
+    Mutant(
+        "connections that the server has closed are used",
+        "bus/connection.py",
+        "        timeout=None,\n        maint_notifications_config=_NO_NOTICES,\n",
+        "        timeout=None,\n",
+        "tests/bus/test_socket_connection.py::test_a_connection_that_the_server_has_closed_is_not_used_again",
+    ),
+    # --- leading
+    Mutant(
+        "a lease is given to whoever asks",
+        "dispatcher/scripts/lead.lua",
+        "if held then",
+        "if false then",
+        "tests/dispatcher/ledger/test_leadership.py::test_of_many_candidates_one_leads",
+    ),
+    Mutant(
+        "an emptied server begins with the first epoch again",
+        "dispatcher/scripts/lead.lua",
+        "+ 1, now)",
+        "+ 1, 1)",
+        "tests/dispatcher/ledger/test_leadership.py::test_the_epoch_grows_though_the_server_has_lost_everything",
+    ),
+    Mutant(
+        "a leader trusts its lease for ever",
+        "dispatcher/leadership.py",
+        "self.lead is not None and monotonic_ms() < self._trusted_until",
+        "self.lead is not None",
+        "tests/dispatcher/ledger/test_leadership.py::test_a_lease_that_is_not_renewed_ends_and_is_not_trusted_any_longer",
+    ),
+    Mutant(
+        "who has lost the lead waits longer each time",
+        "dispatcher/pool.py",
+        "if not isinstance(lost, MemoryInDoubtError):",
+        "if False:",
+        "tests/dispatcher/test_defects.py::test_a_lead_that_is_lost_again_and_again_is_won_again_at_once",
+    ),
+    Mutant(
+        "an entry on which the leader fails is not put aside",
+        "dispatcher/pool.py",
+        "            if error.certain:",
+        "            if False:",
+        "tests/dispatcher/test_defects.py::"
+        "test_an_entry_on_which_the_leader_fails_again_and_again_is_rejected_and_the_others_are_taken",
+    ),
+    # --- reading
+    Mutant(
+        "what another has read and not consumed stays unread",
+        "dispatcher/intake.py",
+        "            await self._claim(ear, 0)",
+        "            pass",
+        "tests/dispatcher/test_intake.py::test_pending_entries_of_whatever_consumer_are_delivered_again_at_the_start",
+    ),
+    Mutant(
+        "what another reads while this one leads stays unread",
+        "dispatcher/intake.py",
+        'if summary["pending"] > len(ear.in_hand):',
+        "if False:",
+        "tests/dispatcher/test_intake.py::test_entries_that_another_fetched_meanwhile_are_claimed_once_they_are_stranded",
+    ),
+    Mutant(
+        "a lost group is not made again",
+        "dispatcher/intake.py",
+        "                if not ear.subscriber.running:",
+        "                if False:",
+        "tests/dispatcher/test_intake.py::test_a_lost_group_is_made_again_and_what_was_written_since_is_read",
+    ),
+    Mutant(
+        "input is acknowledged when it is read",
+        "dispatcher/intake.py",
+        "                group=group,\n",
+        "                group=group,\n                no_ack=True,\n",
+        "tests/dispatcher/test_intake.py::test_nothing_is_acknowledged_until_the_ledger_does_it",
+    ),
+    # --- agents, as the leader sees them
+    Mutant(
+        "a report of an earlier attempt is taken",
+        "dispatcher/core/reports.py",
+        "        or task.attempt != item.attempt\n",
+        "",
+        "tests/dispatcher/core/test_life.py::test_reports_that_are_not_of_the_present_attempt_are_stale",
+    ),
+    Mutant(
+        "a report of an earlier session is taken",
+        "dispatcher/core/reports.py",
+        "        or current.session != report.session\n",
+        "",
+        "tests/dispatcher/core/test_life.py::test_reports_that_are_not_of_the_present_attempt_are_stale",
+    ),
+    Mutant(
+        "a silent agent keeps its tasks",
+        AGENTS,
+        "    release_all(board, agent, at)\n    board.clock_timers.set(at + board.config",
+        "    board.clock_timers.set(at + board.config",
+        "tests/dispatcher/core/test_agents.py::test_silence_loses_an_agent_and_its_tasks_go_to_another",
+    ),
+    Mutant(
+        "an agent that was stored as lost keeps its tasks under the next leader",
+        AGENTS,
+        "    if agent.health is AgentHealth.LOST:\n        release_all(board, agent, at)\n",
+        "    if agent.health is AgentHealth.LOST:\n",
+        "tests/dispatcher/core/test_take_over.py::"
+        "test_the_tasks_of_an_agent_that_was_stored_as_lost_are_freed_by_the_successor",
+    ),
+    Mutant(
+        "the older of two processes with one id may come back",
+        AGENTS,
+        "if agent is not None and message.session in agent.retired:",
+        "if False:",
+        "tests/dispatcher/core/test_agents.py::test_a_session_that_was_replaced_may_not_come_back",
+    ),
+    Mutant(
+        "leases run while the leader sees nothing",
+        "dispatcher/core/scheduler.py",
+        "agent.last_beat += event.duration_ms",
+        "pass",
+        "tests/dispatcher/core/test_agents.py::test_nobodys_lease_runs_while_the_leader_is_blind",
+    ),
+    Mutant(
+        "leases end by the clock, whatever lies unread",
+        "dispatcher/core/scheduler.py",
+        "        ringing.ring(self.board)\n",
+        "        board.horizon = board.now\n        ringing.ring(self.board)\n",
+        "tests/dispatcher/core/test_life.py::test_the_run_timeout_is_over_only_when_all_reports_are_read",
+    ),
+    Mutant(
+        "the horizon is the present",
+        "dispatcher/engine.py",
+        "        horizon = now - 1\n",
+        "        horizon = now\n",
+        "tests/dispatcher/test_engine.py::test_the_horizon_of_empty_streams_is_before_the_present_millisecond",
+    ),
+    Mutant(
+        "what an agent does not hold is believed to run",
+        AGENTS,
+        "        elif board.horizon >= current.missing_since:",
+        "        elif False:",
+        "tests/dispatcher/core/test_agents.py::test_what_runs_and_is_not_held_any_more_is_lost",
+    ),
+    Mutant(
+        "a task that kills its agents is given to the next",
+        "dispatcher/core/retry.py",
+        "POISON_LOSSES: Final = 3",
+        "POISON_LOSSES: Final = 30",
+        "tests/dispatcher/core/test_policies.py::test_a_task_that_kills_three_agents_is_poison_and_says_whom_it_killed",
+    ),
+    # --- agents, as they are
+    Mutant(
+        "an attempt that is read again is run again",
+        "agent_runtime/inbox.py",
+        "        if key in self._held or (key, attempt.assigned_at) in self._past:",
+        "        if False:",
+        "tests/agent_runtime/test_inbox.py::test_an_attempt_is_taken_once_however_often_it_is_read",
+    ),
+    Mutant(
+        "a report that could not be written is forgotten",
+        "agent_runtime/reporter.py",
+        '            self._link.failed("reporter", error)\n',
+        '            self._link.failed("reporter", error)\n            self._outgoing.popleft()\n',
+        "tests/agent_runtime/test_reporter.py::test_a_report_that_could_not_be_written_is_sent_again_and_only_then_stored",
+    ),
+    Mutant(
+        "an assignment of an earlier life is run",
+        "agent_runtime/reader.py",
+        '                if body["session"] == self._session:',
+        "                if True:",
+        "tests/agent_runtime/test_worker.py::test_entries_of_other_sessions_are_not_run",
+    ),
+    Mutant(
+        "exclusive work goes on without a lease",
+        "agent_runtime/worker.py",
+        "                self._slots.cancel_exclusive()",
+        "                pass",
+        "tests/agent_runtime/test_outage.py::"
+        "test_exclusive_work_is_cancelled_before_the_lease_ends_and_other_work_is_not",
+    ),
+    Mutant(
+        "a task that may be tried only once is begun before that is known",
+        "agent_runtime/slots.py",
+        'if attempt.key[1] == 1 and attempt.task.get("max_attempts") != 1:',
+        "if True:",
+        "tests/agent_runtime/test_process.py::"
+        "test_a_task_that_kills_its_agent_again_or_may_be_tried_once_only_is_known_to_have_begun",
+    ),
+    Mutant(
+        "what was given to another meanwhile is begun",
+        "agent_runtime/reporter.py",
+        "            then(self._has(key, state))",
+        "            then(True)",
+        "tests/agent_runtime/test_worker.py::"
+        "test_a_task_that_may_be_tried_once_is_not_begun_when_it_was_given_to_another_meanwhile",
+    ),
+    Mutant(
+        "the older of two processes with one id goes on",
+        "agent_runtime/worker.py",
+        "                self._end(ExitCode.SUPERSEDED, hurry=True)",
+        "                pass",
+        "tests/agent_runtime/test_worker.py::test_a_superseded_agent_stops_without_a_word",
+    ),
+)
