@@ -7,6 +7,8 @@ CallboardError
 ├── SubmissionError          a task could not be submitted
 │   ├── PayloadTooLargeError
 │   └── QueueFullError       as many tasks wait as may
+├── DurabilityUnavailableError  the server cannot give the durability that is asked for; nothing is stored
+├── DurabilityNotProvenError    what was submitted is stored, and not proven to be as durable as was asked for
 ├── TaskOutcomeError         a task ended otherwise than with a result
 │   ├── TaskFailedError
 │   ├── TaskCancelledError
@@ -108,6 +110,29 @@ class QueueFullError(SubmissionError):
         super().__init__(
             f"{pending:,} tasks of {what} wait, and no more than {bound:,} may: submit it again later, or let "
             "`wait_for_room` seconds do that"
+        )
+
+
+class DurabilityUnavailableError(CallboardError):
+    """The server cannot give the durability that is asked for: nothing was stored. The text says what it lacks."""
+
+    def __init__(self, durability: str, why: str) -> None:
+        self.durability = durability
+        super().__init__(f"nothing was submitted, for durability {durability} cannot be had: {why}")
+
+
+class DurabilityNotProvenError(CallboardError):
+    """All that was submitted is stored and will be done, but a failure now may lose it: the proof did not come in time.
+
+    `handles` are those of the tasks. Submitting keyed tasks again asks for the proof again, and stores nothing twice.
+    """
+
+    def __init__(self, why: str, handles: list[Any]) -> None:
+        self.handles = handles
+        what = f"task {handles[0].id} is" if len(handles) == 1 else f"{len(handles):,} tasks are"
+        super().__init__(
+            f"{what} submitted, and not proven to be as durable as was asked for: {why}; submit with a `key` to try "
+            "the proof again"
         )
 
 
