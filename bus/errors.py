@@ -46,6 +46,12 @@ class BusUnavailableError(CallboardError):
     def __init__(self, url: str, cause: str) -> None:
         self.url = url
         self.cause = cause
+        if "CERTIFICATE_VERIFY_FAILED" in cause:
+            super().__init__(
+                f"the server at {url} was not asked anything, for its certificate is not trusted ({cause}): name the "
+                "authority that has signed it by ?ssl_ca_certs=/path/ca.pem in the URL, and the host as it is in there"
+            )
+            return
         super().__init__(
             f"no Redis server answers at {url} ({cause}): start one with `callboard up`, or set CALLBOARD_REDIS_URL"
         )
