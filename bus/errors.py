@@ -124,6 +124,7 @@ class DurabilityUnavailableError(CallboardError):
 
     def __init__(self, durability: str, why: str) -> None:
         self.durability = durability
+        self.why = why
         super().__init__(f"nothing was submitted, for durability {durability} cannot be had: {why}")
 
 
@@ -134,8 +135,9 @@ class DurabilityNotProvenError(CallboardError):
     """
 
     def __init__(self, why: str, handles: list[Any]) -> None:
+        self.why = why
         self.handles = handles
-        what = f"task {handles[0].id} is" if len(handles) == 1 else f"{len(handles):,} tasks are"
+        what = f"task {handles[0].id} is" if len(handles) == 1 else f"{len(handles) or 'all'} tasks are"
         super().__init__(
             f"{what} submitted, and not proven to be as durable as was asked for: {why}; submit with a `key` to try "
             "the proof again"

@@ -16,6 +16,7 @@ from bus import (
     Client,
     DurabilityNotProvenError,
     DurabilityUnavailableError,
+    HttpClient,
     Replicated,
     TaskCreate,
 )
@@ -25,6 +26,8 @@ from bus.ids import check_pool
 from bus.names import DATA_FIELD, PoolNames
 from bus.states import TaskPriority
 from tests.callboard.commandline import CommandLine
+from tests.dispatcher.api.conftest import serving
+from tests.dispatcher.api.test_http_client import address
 from tests.support.waiting import eventually
 
 NAMES = PoolNames(check_pool("default"))
@@ -136,6 +139,34 @@ async def test_a_server_that_was_restarted_in_between_proves_nothing(
         monkeypatch.setattr(bus._submitter, "submit", and_restart)
         with pytest.raises(DurabilityNotProvenError, match="the server was restarted"):
             await bus.submit("t.x", durability="fsync")
+
+
+async def test_over_http_it_is_asked_for_and_refused_alike(tmp_path: Path) -> None:
+    async with server(tmp_path / "none") as none, server(tmp_path / "always", "always") as always:
+        async with serving(none.url, "default") as api, HttpClient(address(api), pool="default") as bus:
+            with pytest.raises(DurabilityUnavailableError, match="for durability fsync cannot be had: the server has"):
+                await bus.submit("t.x", durability="fsync")
+            with pytest.raises(DurabilityUnavailableError, match="0 replicas"):
+                await bus.submit_many([TaskCreate(capability="t.x")], durability="replicated")
+            assert (await api.post("/tasks/dispatch?durability=x", json={"capability": "t.x"})).status_code == 422
+        async with serving(always.url, "default") as api, HttpClient(address(api), pool="default") as bus:
+            one = await bus.submit("t.x", durability="fsync")
+            many = await bus.submit_many([TaskCreate(capability="t.x")] * 3, durability="fsync")
+            async with connect(always.url, name="test") as redis:
+                stored = b"".join(await bodies(redis))
+            assert all(handle.id.encode() in stored for handle in (one, *many))
+    async with (
+        replicated(tmp_path) as (master, replica),
+        serving(master.url, "default") as api,
+        HttpClient(address(api), pool="default") as bus,
+    ):
+        await bus.submit("t.x", durability="replicated")
+        os.kill(replica.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(DurabilityNotProvenError, match="0 of 1 replicas"):
+                await bus.submit("t.x", durability="replicated")
+        finally:
+            os.kill(replica.pid, signal.SIGCONT)
 
 
 async def test_what_is_no_durability_is_refused(redis_url: str, pool: str) -> None:

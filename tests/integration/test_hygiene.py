@@ -18,7 +18,7 @@ from dispatcher.audit.auditor import Auditor
 from tests.support.bus import running_dispatcher
 from tests.support.waiting import eventually
 
-TASKS = 2_000
+TASKS = 3_000
 RETENTION = timedelta(seconds=3)
 SLACK_BYTES = 64 * 1024
 """What streams and hashes keep of memory that they had; a thousand tasks take ten times as much."""
@@ -70,9 +70,8 @@ async def test_when_retention_is_over_the_server_has_what_it_had_before(
     names = PoolNames(check_pool(pool))
     worker = Worker(Crew(), AgentSettings(redis_url=redis_url, pool=pool, agent_id="crew"))
     stop = asyncio.Event()
-    async with running_dispatcher(
-        redis_url, pool, retention=RETENTION, events_retention=RETENTION, max_pending=("1000000",), dispatcher_id="one"
-    ):
+    settings: dict[str, Any] = {"retention": RETENTION, "events_retention": RETENTION, "max_pending": ("1000000",)}
+    async with running_dispatcher(redis_url, pool, dispatcher_id="one", breaker_failures=0, **settings):
         running = asyncio.create_task(worker.run(stop))
         await asyncio.wait_for(worker.ready.wait(), 10)
         sizes: list[int] = []
