@@ -4,8 +4,8 @@ When nothing is under way a report leaves at once; while one is being written, w
 task that begins and ends within one flush is one result. An entry whose write failed is sent again as it was: the
 leader refuses what it has seen, by the attempt, and the order of entries is kept.
 
-An attempt may be announced before it is begun. With the announcement, in one step of the server, the task's record is
-read: if the attempt was taken back meanwhile (its event loop was blocked, or the whole process stopped, for so long
+An attempt may be announced before it is begun. Right after the announcement, in the same round trip, the task's record
+is read: if the attempt was taken back meanwhile (its event loop was blocked, or the whole process stopped, for so long
 that the leader gave the task to another) it is not begun.
 """
 
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from pydantic_core import to_json
+from redis.exceptions import NoPermissionError
 
 from agent_runtime.inbox import AttemptKey
 from agent_runtime.link import Link
@@ -85,6 +86,7 @@ class Reporter:
         self._idle = asyncio.Event()
         self._idle.set()
         self._backoff = Backoff(base=0.1, cap=2.0)
+        self._may_look = True
 
     def started(self, key: AttemptKey, then: Then | None = None) -> None:
         """Say that an attempt has begun.
@@ -165,16 +167,24 @@ class Reporter:
             then(self._has(key, state))
 
     async def _write(self, entry: _Entry) -> list[bytes | None]:
-        """Write an entry; return the states of the tasks that it announces, as they were in that moment."""
-        if not entry.then:
+        """Write an entry; return the states of the tasks that it announces, as they were after that.
+
+        An agent that may not look at records (`callboard acl`) is told None.
+        """
+        if not entry.then or not self._may_look:
             await self._redis.xadd(self._stream, {DATA_FIELD: entry.body})
-            return []
-        async with self._redis.pipeline(transaction=True) as pipe:
+            return [None] * len(entry.then)
+        async with self._redis.pipeline(transaction=False) as pipe:
             pipe.xadd(self._stream, {DATA_FIELD: entry.body})
             for key, _ in entry.then:
                 pipe.hget(self._record(key[0]), "state")
-            _, *states = await pipe.execute()
-        return states
+            written, *states = await pipe.execute(raise_on_error=False)
+        for failed in (written, *states):
+            if isinstance(failed, NoPermissionError) and failed is not written:
+                self._may_look = False
+            elif isinstance(failed, Exception):
+                raise failed
+        return states if self._may_look else [None] * len(entry.then)
 
     def _has(self, key: AttemptKey, state: bytes | None) -> bool:
         """Tell whether an attempt is still this session's; one whose record is lost is nobody else's."""

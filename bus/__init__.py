@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from bus.agent_requests import AgentRequest, RequestKind, RequestState
     from bus.cancelling import CancelReport
     from bus.client import Client
+    from bus.durability import Durability, Replicated
     from bus.errors import (
         AgentRequestError,
         ApiProblemError,
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
         BusUnavailableError,
         CallboardError,
         ClientClosedError,
+        DurabilityNotProvenError,
+        DurabilityUnavailableError,
         NoLeaderError,
         NotDeadError,
         NotRunningError,
@@ -58,6 +61,8 @@ _HOMES: Final = {
         "BusUnavailableError",
         "CallboardError",
         "ClientClosedError",
+        "DurabilityNotProvenError",
+        "DurabilityUnavailableError",
         "NoLeaderError",
         "NotDeadError",
         "NotRunningError",
@@ -77,6 +82,7 @@ _HOMES: Final = {
     ),
     "bus.filters": ("TaskFilter",),
     "bus.handle": ("TaskHandle",),
+    "bus.durability": ("Durability", "Replicated"),
     "bus.http_client": ("HttpClient",),
     "bus.http_events": ("HttpEvent",),
     "bus.messages": (
@@ -113,6 +119,9 @@ __all__ = [
     "Client",
     "ClientClosedError",
     "Condition",
+    "Durability",
+    "DurabilityNotProvenError",
+    "DurabilityUnavailableError",
     "FailureReason",
     "HttpClient",
     "HttpEvent",
@@ -127,6 +136,7 @@ __all__ = [
     "PayloadTooLargeError",
     "Preference",
     "QueueFullError",
+    "Replicated",
     "RequestKind",
     "RequestState",
     "RequirementSyntaxError",

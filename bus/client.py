@@ -17,6 +17,7 @@ from bus.agent_operations import AgentOperations
 from bus.cancelling import DONE_S, CancelReport, cancel_and_wait
 from bus.connection import CONNECTION_ERRORS
 from bus.dead_letters import DeadLetters
+from bus.durability import Durability, promised, proven
 from bus.errors import BusUnavailableError, QueueFullError, SubmissionError, first_problem
 from bus.handle import TaskHandle, as_completed
 from bus.ids import DEFAULT_POOL, TaskId
@@ -149,6 +150,7 @@ class Client(TaskOperations, AgentOperations):
         payload: object = None,
         *,
         wait_for_room: float = 0.0,
+        durability: Durability | None = None,
         **options: Unpack[TaskOptions],
     ) -> TaskHandle[T]: ...
 
@@ -159,12 +161,19 @@ class Client(TaskOperations, AgentOperations):
         payload: object = None,
         *,
         wait_for_room: float = 0.0,
+        durability: Durability | None = None,
         **options: Unpack[TaskOptions],
     ) -> TaskHandle[T]: ...
 
     @overload
     async def submit(
-        self, capability: str, payload: object = None, *, wait_for_room: float = 0.0, **options: Unpack[TaskOptions]
+        self,
+        capability: str,
+        payload: object = None,
+        *,
+        wait_for_room: float = 0.0,
+        durability: Durability | None = None,
+        **options: Unpack[TaskOptions],
     ) -> TaskHandle[Any]: ...
 
     async def submit(
@@ -173,6 +182,7 @@ class Client(TaskOperations, AgentOperations):
         payload: object = None,
         *,
         wait_for_room: float = 0.0,
+        durability: Durability | None = None,
         **options: Unpack[TaskOptions],
     ) -> TaskHandle[Any]:
         """Publish one task; returns when the server has stored it.
@@ -182,12 +192,17 @@ class Client(TaskOperations, AgentOperations):
         method returns. `payload` is JSON or a pydantic model. With a `key` that was used before, nothing is submitted
         and the handle is that of the existing task.
 
+        With `durability` it returns when the task is on the server's disk (``"fsync"``) or on a replica
+        (``"replicated"``, `Replicated`): `DurabilityUnavailableError` says before anything is stored that the server
+        cannot give that, `DurabilityNotProvenError` afterwards that the proof did not come.
+
         Raises `SubmissionError` when the task cannot be right (its text says why), `PayloadTooLargeError`,
         `QueueFullError` when as many tasks wait as may and none has left for `wait_for_room` seconds, and
         `BusUnavailableError` when the server does not answer for five seconds.
         """
         task = task_of(capability, payload, options)
         names, submission = submission_of(task, self.pool, self._link.client_id)
+        prover = await promised(self._link, durability)
         patience = Patience(wait_for_room)
         while True:
             try:
@@ -196,16 +211,21 @@ class Client(TaskOperations, AgentOperations):
                 if not await patience.again():
                     raise
             else:
-                return self._handle(names, submission.task_id, known=known, output=output_of(capability))
+                handle = self._handle(names, submission.task_id, known=known, output=output_of(capability))
+                await proven(prover, [handle])
+                return handle
 
-    async def submit_many(self, tasks: Iterable[TaskCreate], *, wait_for_room: float = 0.0) -> list[TaskHandle[Any]]:
+    async def submit_many(
+        self, tasks: Iterable[TaskCreate], *, wait_for_room: float = 0.0, durability: Durability | None = None
+    ) -> list[TaskHandle[Any]]:
         """Publish many tasks, hundreds in one round trip; returns their handles, in order, when all are stored.
 
         The iterable is read as the tasks are sent, a thousand at a time. When it raises, or the server does not answer,
         those sent before are submitted; raises as `submit` does. Where there is room for some of a thousand only, the
         others are tried again for `wait_for_room` seconds; then `QueueFullError` is raised, whose `handles` tell which
-        are stored, and no more are sent.
+        are stored, and no more are sent. `durability` is that of `submit`, proven once for all of them.
         """
+        prover = await promised(self._link, durability)
         handles: list[TaskHandle[Any] | None] = []
         source = iter(tasks)
         sending: asyncio.Task[list[TaskHandle[Any] | None]] | None = None
@@ -223,7 +243,9 @@ class Client(TaskOperations, AgentOperations):
             if isinstance(error, QueueFullError):
                 error.handles = [*handles, *error.handles]
             raise
-        return [handle for handle in handles if handle is not None]
+        stored = [handle for handle in handles if handle is not None]
+        await proven(prover, stored)
+        return stored
 
     async def _send(self, batch: Batch, wait_for_room: float) -> list[TaskHandle[Any] | None]:
         patience = Patience(wait_for_room)

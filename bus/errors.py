@@ -7,6 +7,8 @@ CallboardError
 ├── SubmissionError          a task could not be submitted
 │   ├── PayloadTooLargeError
 │   └── QueueFullError       as many tasks wait as may
+├── DurabilityUnavailableError  the server cannot give the durability that is asked for; nothing is stored
+├── DurabilityNotProvenError    what was submitted is stored, and not proven to be as durable as was asked for
 ├── TaskOutcomeError         a task ended otherwise than with a result
 │   ├── TaskFailedError
 │   ├── TaskCancelledError
@@ -45,6 +47,12 @@ class BusUnavailableError(CallboardError):
     def __init__(self, url: str, cause: str) -> None:
         self.url = url
         self.cause = cause
+        if "CERTIFICATE_VERIFY_FAILED" in cause:
+            super().__init__(
+                f"the server at {url} was not asked anything, for its certificate is not trusted ({cause}): name the "
+                "authority that has signed it by ?ssl_ca_certs=/path/ca.pem in the URL, and the host as it is in there"
+            )
+            return
         super().__init__(
             f"no Redis server answers at {url} ({cause}): start one with `callboard up`, or set CALLBOARD_REDIS_URL"
         )
@@ -108,6 +116,31 @@ class QueueFullError(SubmissionError):
         what = f"pool {pool!r}" if capability is None else f"{capability} in pool {pool!r}"
         self.problem = f"{pending:,} tasks of {what} wait, and no more than {bound:,} may"
         super().__init__(f"{self.problem}: submit it again later, or let `wait_for_room` seconds do that")
+
+
+class DurabilityUnavailableError(CallboardError):
+    """The server cannot give the durability that is asked for: nothing was stored. The text says what it lacks."""
+
+    def __init__(self, durability: str, why: str) -> None:
+        self.durability = durability
+        self.why = why
+        super().__init__(f"nothing was submitted, for durability {durability} cannot be had: {why}")
+
+
+class DurabilityNotProvenError(CallboardError):
+    """All that was submitted is stored and will be done, but a failure now may lose it: the proof did not come in time.
+
+    `handles` are those of the tasks. Submitting keyed tasks again asks for the proof again, and stores nothing twice.
+    """
+
+    def __init__(self, why: str, handles: list[Any]) -> None:
+        self.why = why
+        self.handles = handles
+        what = f"task {handles[0].id} is" if len(handles) == 1 else f"{len(handles) or 'all'} tasks are"
+        super().__init__(
+            f"{what} submitted, and not proven to be as durable as was asked for: {why}; submit with a `key` to try "
+            "the proof again"
+        )
 
 
 class BusAddressError(CallboardError, ValueError):

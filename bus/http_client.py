@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequen
 from contextlib import aclosing
 from itertools import islice
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, Unpack, overload
+from typing import Any, Final, Literal, Self, TypeVar, Unpack, overload
 
 from pydantic import TypeAdapter
 
@@ -99,6 +99,7 @@ class HttpClient(HttpTasks, HttpAgents):
         payload: object = None,
         *,
         wait_for_room: float = 0.0,
+        durability: Literal["fsync", "replicated"] | None = None,
         **options: Unpack[TaskOptions],
     ) -> TaskHandle[T]: ...
 
@@ -109,12 +110,19 @@ class HttpClient(HttpTasks, HttpAgents):
         payload: object = None,
         *,
         wait_for_room: float = 0.0,
+        durability: Literal["fsync", "replicated"] | None = None,
         **options: Unpack[TaskOptions],
     ) -> TaskHandle[T]: ...
 
     @overload
     async def submit(
-        self, capability: str, payload: object = None, *, wait_for_room: float = 0.0, **options: Unpack[TaskOptions]
+        self,
+        capability: str,
+        payload: object = None,
+        *,
+        wait_for_room: float = 0.0,
+        durability: Literal["fsync", "replicated"] | None = None,
+        **options: Unpack[TaskOptions],
     ) -> TaskHandle[Any]: ...
 
     async def submit(
@@ -123,9 +131,13 @@ class HttpClient(HttpTasks, HttpAgents):
         payload: object = None,
         *,
         wait_for_room: float = 0.0,
+        durability: Literal["fsync", "replicated"] | None = None,
         **options: Unpack[TaskOptions],
     ) -> TaskHandle[Any]:
-        """Submit one task; returns when the server has stored it. See `Client.submit`."""
+        """Submit one task; returns when the server has stored it. See `Client.submit`.
+
+        Of `DurabilityNotProvenError` the `handles` are empty: with the task's key it may be submitted again.
+        """
         task = task_of(capability, payload, options)
         content = content_of(task)
         about = About(pool=self._pool_of(task), size=len(content))
@@ -136,7 +148,13 @@ class HttpClient(HttpTasks, HttpAgents):
         while True:
             try:
                 told = await self._link.ask(
-                    "POST", "/tasks/dispatch", about=about, body=content, headers=headers, pool=about.pool
+                    "POST",
+                    "/tasks/dispatch",
+                    about=about,
+                    body=content,
+                    headers=headers,
+                    pool=about.pool,
+                    durability=durability,
                 )
             except QueueFullError:
                 if not await patience.again():
@@ -144,7 +162,13 @@ class HttpClient(HttpTasks, HttpAgents):
             else:
                 return self._handle(told["tasks"][0]["id"], output_of(capability))
 
-    async def submit_many(self, tasks: Iterable[TaskCreate], *, wait_for_room: float = 0.0) -> list[TaskHandle[Any]]:
+    async def submit_many(
+        self,
+        tasks: Iterable[TaskCreate],
+        *,
+        wait_for_room: float = 0.0,
+        durability: Literal["fsync", "replicated"] | None = None,
+    ) -> list[TaskHandle[Any]]:
         """Submit many tasks, hundreds in one request; returns their handles, in order, when all are stored.
 
         The iterable is read as the tasks are sent. When it raises, or the API does not answer, those sent before are
@@ -155,14 +179,16 @@ class HttpClient(HttpTasks, HttpAgents):
         while chunk := list(islice(source, TASKS_AT_ONCE)):
             ids: list[str | None] = [None] * len(chunk)
             try:
-                await self._submit_chunk(chunk, ids, Patience(wait_for_room))
+                await self._submit_chunk(chunk, ids, Patience(wait_for_room), durability)
             except QueueFullError as full:
                 full.handles = [*handles, *(None if one is None else self._handle(one) for one in ids)]
                 raise
             handles += [self._handle(one) for one in ids if one is not None]
         return [handle for handle in handles if handle is not None]
 
-    async def _submit_chunk(self, tasks: Sequence[TaskCreate], ids: list[str | None], patience: Patience) -> None:
+    async def _submit_chunk(
+        self, tasks: Sequence[TaskCreate], ids: list[str | None], patience: Patience, durability: str | None
+    ) -> None:
         """Store some tasks, and put their ids into `ids`; those that there is no room for are tried again."""
         nonce = new_nonce()
         contents = [_keyed(task, f"{nonce}#{n}") for n, task in enumerate(tasks)]
@@ -172,7 +198,9 @@ class HttpClient(HttpTasks, HttpAgents):
                 body = b'{"tasks":[%b]}' % b",".join(contents[n] for n in places)
                 about = About(pool=pool, size=len(body))
                 try:
-                    told = await self._link.ask("POST", "/tasks/dispatch", about=about, body=body, pool=pool)
+                    told = await self._link.ask(
+                        "POST", "/tasks/dispatch", about=about, body=body, pool=pool, durability=durability
+                    )
                 except QueueFullError as error:
                     full = error
                     continue

@@ -19,6 +19,8 @@ from bus.errors import (
     ApiProblemError,
     ApiUnavailableError,
     CallboardError,
+    DurabilityNotProvenError,
+    DurabilityUnavailableError,
     NoLeaderError,
     NotDeadError,
     NotRunningError,
@@ -203,6 +205,10 @@ class HttpLink:
             case "queue-full":
                 of = facts.get("pool", about.pool), facts.get("capability")
                 return QueueFullError(*of, bound=facts.get("bound", 0), pending=facts.get("pending", 0))
+            case "durability-unavailable":
+                return DurabilityUnavailableError(str(facts.get("durability")), str(facts.get("why")))
+            case "not-proven":
+                return DurabilityNotProvenError(str(facts.get("why")), [])
             case "body-too-large" if about.size:
                 return PayloadTooLargeError(about.size, MAX_BODY_BYTES)
             case "invalid" if about.size:

@@ -4,8 +4,10 @@ All names of a pool carry the hash tag ``{pool}``, so that they share one Redis 
 any of them atomically; pools spread over a cluster's nodes.
 """
 
+import re
 from dataclasses import dataclass, field
-from typing import Final
+from enum import Enum
+from typing import Final, NamedTuple
 
 from bus.ids import Pool, check_pool
 from bus.states import TaskPriority
@@ -27,6 +29,59 @@ DATA_FIELD: Final = "__data__"
 """The stream field that carries a message's body."""
 
 
+class Expiry(Enum):
+    """Whether a key has a time to live."""
+
+    ALWAYS = "always"
+    NEVER = "never"
+    DEPENDS = "depends"  # on what it is about
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFamily:
+    """Keys of a pool that are alike."""
+
+    name: str
+    type: str
+    """What the command TYPE says of them."""
+    expires: Expiry
+    """Whether they must have a time to live."""
+    pattern: str
+    """Of what follows the pool's root; its group, if there is one, says which of the family it is."""
+
+
+FAMILIES: Final = (
+    KeyFamily("inbound", "stream", Expiry.NEVER, r"(tasks:\w+|commands|registrations|heartbeats|results)"),
+    KeyFamily("told", "stream", Expiry.NEVER, "(events|rejected)"),
+    KeyFamily("assignments", "stream", Expiry.ALWAYS, r"agent:([^:]+):assignments"),
+    KeyFamily("control", "stream", Expiry.ALWAYS, r"agent:([^:]+):control"),
+    KeyFamily("held", "string", Expiry.ALWAYS, r"agent:([^:]+):held"),
+    KeyFamily("replies", "stream", Expiry.ALWAYS, r"client:([^:]+):replies"),
+    KeyFamily("task", "hash", Expiry.DEPENDS, r"task:([^:]+)"),
+    KeyFamily("children", "zset", Expiry.DEPENDS, r"children:([^:]+)"),
+    KeyFamily("submitted", "string", Expiry.ALWAYS, r"submitted:([^:]+)"),
+    KeyFamily("agent", "hash", Expiry.NEVER, r"agent:([^:]+)"),
+    KeyFamily("index", "zset", Expiry.NEVER, "(agents|pending|delayed|leases|finished|dead)"),
+    KeyFamily("standing", "hash", Expiry.ALWAYS, "(waiting|load|loops|audit)"),
+    KeyFamily("notes", "hash", Expiry.NEVER, r"notes:([\w-]+)"),
+    KeyFamily("queue", "set", Expiry.NEVER, "queue:(.+)"),
+    KeyFamily("offer", "string", Expiry.ALWAYS, "offer:(.+)"),
+    KeyFamily("leader", "string", Expiry.ALWAYS, "leader"),
+    KeyFamily("counter", "string", Expiry.NEVER, "(epoch|committed)"),
+)
+"""Every kind of key that a pool has."""
+
+_FAMILY: Final = tuple((family, re.compile(family.pattern)) for family in FAMILIES)
+
+
+class KnownKey(NamedTuple):
+    """What a key's name says of it."""
+
+    family: KeyFamily
+    which: str
+    """Which of the family: an id, or a part of the name."""
+
+
 @dataclass(frozen=True, slots=True)
 class PoolNames:
     """The streams and keys of one pool. Raises `ValueError` for a name that cannot be a pool's."""
@@ -36,6 +91,20 @@ class PoolNames:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", f"{PREFIX}:{{{check_pool(self.pool)}}}:")
+
+    @property
+    def everything(self) -> str:
+        """Pattern of all keys of the pool, as SCAN takes it: a pool's name has no character that means something."""
+        return f"{self.root}*"
+
+    def known(self, key: str) -> KnownKey | None:
+        """Return what a key of the pool is; None for one that nothing here has made."""
+        rest = key.removeprefix(self.root)
+        for family, pattern in _FAMILY:
+            found = pattern.fullmatch(rest)
+            if found is not None:
+                return KnownKey(family, found[1] if found.groups() else "")
+        return None
 
     def submissions(self, priority: TaskPriority) -> str:
         """Stream of submissions of one priority; clients → leader."""
@@ -147,6 +216,11 @@ class PoolNames:
     def loops(self) -> str:
         """Hash: `LoopBeat` of each loop of the leader; refreshed by it, short-lived."""
         return f"{self.root}loops"
+
+    @property
+    def audit(self) -> str:
+        """Hash: what the leader's latest audit has found, by kind; short-lived."""
+        return f"{self.root}audit"
 
     @property
     def bounds(self) -> str:

@@ -24,6 +24,8 @@ _COMMANDS: Final = (
     ("dead", "Look at tasks that have failed, requeue and purge them."),
     ("agents", "Look at agents, pause, drain, restart and change them."),
     ("schedules", "Look at schedules, make, pause, trigger and delete them."),
+    ("doctor", "Check a live pool against everything that must hold, explain, and repair."),
+    ("acl", "Print rules for Redis' access control lists, a user for each role."),
     ("asyncapi", "Print the AsyncAPI document of everything that is said on the bus."),
     ("version", "Print the versions of Callboard and of what it runs on."),
 )

@@ -26,6 +26,11 @@ class Lead:
     epoch: int
 
 
+def leads(token: bytes | None) -> str | None:
+    """Return the id of the dispatcher that holds the lease with this token, None for no token."""
+    return None if token is None else token.decode(errors="replace").partition("|")[2].rpartition("|")[0]
+
+
 class Leadership:
     """One dispatcher's candidacy for one pool. Not safe for concurrent use."""
 

@@ -185,13 +185,13 @@ class Ledger:
             removed = await pipe.execute()
         return int(removed[0])
 
-    async def publish(self, key: str, fields: Mapping[Any, Any]) -> None:
+    async def publish(self, key: str, fields: Mapping[Any, Any], ttl_ms: int = STANDING_TTL_MS) -> None:
         """Replace a hash of words for people (why tasks wait, agents' load); short-lived and not fenced."""
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.delete(key)
             if fields:
                 pipe.hset(key, mapping=fields)
-                pipe.pexpire(key, STANDING_TTL_MS)
+                pipe.pexpire(key, ttl_ms)
             await pipe.execute()
 
 

@@ -85,6 +85,9 @@ class DispatcherObserver(Protocol):
     def dead_letters(self, count: int) -> None:
         """FAILED tasks that are kept, about once a second."""
 
+    def audited(self, kind: str, count: int) -> None:
+        """`count` findings of an audit that is over are of this kind, see `dispatcher.audit.findings.Kind`."""
+
 
 class Silent:
     """A `DispatcherObserver` that tells nobody."""
@@ -143,6 +146,9 @@ class Silent:
         """Ignore it."""
 
     def dead_letters(self, count: int) -> None:
+        """Ignore it."""
+
+    def audited(self, kind: str, count: int) -> None:
         """Ignore it."""
 
 

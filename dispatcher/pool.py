@@ -23,6 +23,7 @@ from bus.ids import Pool
 from bus.messages import Command, Heartbeat, Registration, Report, SubmitTask, TaskHeader
 from bus.names import PoolNames
 from bus.states import TaskPriority
+from dispatcher.audit.watch import AuditWatch, tidy
 from dispatcher.commit_call import LedgerLimits
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.scheduler import Scheduler
@@ -71,7 +72,7 @@ def topics(names: PoolNames) -> tuple[Topic[Any], ...]:
 class PoolDispatcher:
     """Candidate for, and sometimes leader of, one pool. `run` returns when `stop` is set."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what one process has for all its pools, and what is of this one
         self,
         *,
         redis: Redis,
@@ -82,6 +83,7 @@ class PoolDispatcher:
         config: SchedulerConfig,
         limits: LedgerLimits,
         observer: DispatcherObserver,
+        audit_every_s: float = 0.0,
     ) -> None:
         self._redis = redis
         self._intake_of = intake
@@ -91,7 +93,9 @@ class PoolDispatcher:
         self._config = config
         self._ledger = Ledger(redis, self._names, limits)
         self._leadership = Leadership(redis, self._names, dispatcher_id, lease_ms=lease_ms)
+        self._id = dispatcher_id
         self._observer = observer
+        self._audits = AuditWatch(redis, self._names, self._ledger, observer, every_s=audit_every_s)
         self._engine: Engine | None = None
         self._failures = 0
         self._ailment: str | None = None
@@ -242,6 +246,7 @@ class PoolDispatcher:
                     group.create_task(engine.run(), name="engine"),
                     group.create_task(self._read(settled), name="intake"),
                     group.create_task(self._stand(engine), name="standing"),
+                    group.create_task(self._audits.run(engine.scheduler), name="audit"),
                 ]
                 await stop.wait()
                 for loop in loops:
@@ -314,6 +319,7 @@ class PoolDispatcher:
         self._observer.dead_letters(await self._redis.zcard(self._names.dead))
         if prune:
             await self._ledger.prune(self._leadership.clock.now_ms())
+            await tidy(self._redis, [topic.stream for topic in self._topics], self._id)
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

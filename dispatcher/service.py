@@ -68,6 +68,7 @@ class Dispatcher:
                     retention_ms=_ms(settings.retention), events_retention_ms=_ms(settings.events_retention)
                 ),
                 observer=observer_for(pool),
+                audit_every_s=settings.audit_every.total_seconds(),
             )
             for pool in settings.pools
         ]

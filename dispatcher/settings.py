@@ -52,6 +52,9 @@ class DispatcherSettings(BaseSettings):
         timedelta(seconds=5), description="How long an agent has to stop what is cancelled, if the cancel does not say."
     )
     breaker_cooldown: Duration = Field(timedelta(seconds=5), description="How long that lasts at first.")
+    audit_every: Duration = Field(
+        timedelta(minutes=5), description="Time from one audit of a pool by its leader to the next; 0 is never."
+    )
     recall_after: Duration = Field(
         timedelta(milliseconds=100), description="How long work ahead of slots waits before others may have it."
     )

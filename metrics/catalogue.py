@@ -117,6 +117,9 @@ UNREADABLE: Final = _counter("unreadable_messages", "Messages that could not be 
 DEFECTS: Final = _counter(
     "defects", "Failures of the dispatcher itself, each with a traceback in its log: please report them.", "pool"
 )
+AUDIT_FINDINGS: Final = _counter(
+    "audit_findings", "What the leader's audits have found wrong; `callboard doctor` explains it.", "pool", "kind"
+)
 DECISIONS: Final = _counter("decisions", "Changes decided by the scheduler.", "pool")
 PASS_SECONDS: Final = _histogram(
     "scheduler_pass_seconds", "CPU time of one pass of the scheduler.", PASS_BUCKETS, "pool"
@@ -133,7 +136,7 @@ DISPATCHER: Final = (
     *(ATTEMPTS_PLACED, QUEUE_WAIT, TASK_RUN, END_TO_END, TASKS_WAITING),
     *(AGENTS, AGENTS_PAUSED, AGENT_REQUESTS, AGENT_SLOTS, AGENT_SLOTS_USED),
     *(HEARTBEAT_AGE, STALE_REPORTS, UNREADABLE, DECISIONS, PASS_SECONDS),
-    *(FIRINGS, DEFECTS, COMMIT_SECONDS, LEADER, LEADER_EPOCH, BACKLOG),
+    *(FIRINGS, DEFECTS, AUDIT_FINDINGS, COMMIT_SECONDS, LEADER, LEADER_EPOCH, BACKLOG),
 )
 """What a dispatcher exposes."""
 

@@ -97,6 +97,7 @@ class DispatcherMetrics:
         self.stale = counter(catalogue.STALE_REPORTS, registry)
         self.unreadable = counter(catalogue.UNREADABLE, registry)
         self.defects = counter(catalogue.DEFECTS, registry)
+        self.findings = counter(catalogue.AUDIT_FINDINGS, registry)
         self.decisions = counter(catalogue.DECISIONS, registry)
         self.pass_seconds = BatchHistogram(catalogue.PASS_SECONDS, registry)
         self.commit_seconds = BatchHistogram(catalogue.COMMIT_SECONDS, registry)
@@ -189,6 +190,10 @@ class PoolMetrics:
     def unreadable(self, topic: str, count: int) -> None:
         """Count messages that could not be understood."""
         self._m.unreadable.labels(self._pool, topic).inc(count)
+
+    def audited(self, kind: str, count: int) -> None:
+        """Count what an audit has found."""
+        self._m.findings.labels(self._pool, kind).inc(count)
 
     def decided(self, decisions: int, seconds: float) -> None:
         """Take one pass of the scheduler."""

@@ -70,6 +70,9 @@ def dispatcher(  # noqa: PLR0913 - one per option
     recall_after: Annotated[
         Duration | None, Parameter(help="How long work ahead of slots waits before others may have it.")
     ] = None,
+    audit_every: Annotated[
+        Duration | None, Parameter(help="Time from one audit of a pool to the next; 0 is never.")
+    ] = None,
     metrics_host: Annotated[str, Parameter(help="Address of /metrics and /healthz.")] = "127.0.0.1",
     metrics_port: Annotated[
         int | None,
@@ -102,6 +105,7 @@ def dispatcher(  # noqa: PLR0913 - one per option
             cancel_grace=cancel_grace,
             breaker_cooldown=breaker_cooldown,
             recall_after=recall_after,
+            audit_every=audit_every,
         )
     )
     # Not cyclopts' own loop: this one is worth a faster one.

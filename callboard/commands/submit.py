@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from bus.client import Client
+from bus.durability import Durability, Replicated
 from bus.errors import QueueFullError
 from bus.handle import TaskHandle
 from callboard.connecting import connected
@@ -44,6 +47,13 @@ async def submit(  # noqa: PLR0913 - one per option
     wait_for_room: Annotated[
         Seconds | None, Parameter(help="How long to wait for room where as many tasks wait as may.")
     ] = None,
+    durability: Annotated[
+        Literal["fsync", "replicated"] | None,
+        Parameter(help="Return when it is on the server's disk (fsync), or on replicas; fail if that cannot be had."),
+    ] = None,
+    replicas: Annotated[
+        int, Parameter(validator=Number(gte=1), help="How many replicas --durability replicated is about.")
+    ] = 1,
     timeout: Annotated[Seconds | None, Parameter(help="How long to wait; the task goes on after that.")] = None,
     redis_url: RedisUrl = None,
     json: AsJson = False,
@@ -56,11 +66,12 @@ async def submit(  # noqa: PLR0913 - one per option
     if timeout is not None and not wait:
         raise UsageError("--timeout is how long to wait: add --wait")
     options = asked.fields() | given(key=key, delay=delay)
+    durable: Durability | None = Replicated(replicas) if durability == "replicated" else durability
     source = _Source(payload, file, ndjson=ndjson)
     if not source.many:
         task = task_of(capability, await source.one(), options, command="submit")
         async with connected(redis_url, pool) as bus:
-            (handle,) = await bus.submit_many([task], wait_for_room=wait_for_room or 0.0)
+            (handle,) = await bus.submit_many([task], wait_for_room=wait_for_room or 0.0, durability=durable)
             if wait:
                 return await show_outcome(handle, timeout=timeout, as_json=json)
             _show_id(handle, as_json=json, lines=False)
@@ -70,9 +81,8 @@ async def submit(  # noqa: PLR0913 - one per option
     task_of(capability, None, options, command="submit")
     payloads = source.lines()
     async with connected(redis_url, pool) as bus:
-        return await _Many(bus, wait=wait, room_s=wait_for_room or 0.0, timeout=timeout, as_json=json).run(
-            capability, payloads, options
-        )
+        how = _How(wait=wait, room_s=wait_for_room or 0.0, durability=durable, timeout=timeout, as_json=json)
+        return await _Many(bus, how).run(capability, payloads, options)
 
 
 class _Source:
@@ -118,15 +128,21 @@ def _show_id(handle: TaskHandle[Any], *, as_json: bool, lines: bool) -> None:
         print_line(handle.id)
 
 
+@dataclass(frozen=True, slots=True)
+class _How:
+    wait: bool
+    room_s: float
+    durability: Durability | None
+    timeout: float | None
+    as_json: bool
+
+
 class _Many:
     """The submission of many tasks, as their payloads arrive."""
 
-    def __init__(self, bus: Client, *, wait: bool, room_s: float, timeout: float | None, as_json: bool) -> None:
+    def __init__(self, bus: Client, how: _How) -> None:
         self._bus = bus
-        self._room_s = room_s
-        self._wait = wait
-        self._timeout = timeout
-        self._as_json = as_json
+        self._how = how
         self._submitted = 0
         self._code = 0
 
@@ -140,7 +156,10 @@ class _Many:
             try:
                 async for payloads in chunks:
                     tasks = (task_of(capability, payload, options, command="submit") for payload in payloads)
-                    self._take(waits, await self._bus.submit_many(tasks, wait_for_room=self._room_s))
+                    handles = await self._bus.submit_many(
+                        tasks, wait_for_room=self._how.room_s, durability=self._how.durability
+                    )
+                    self._take(waits, handles)
             except QueueFullError as error:
                 self._take(waits, [handle for handle in error.handles if handle is not None])
                 problem = error
@@ -154,18 +173,18 @@ class _Many:
 
     def _take(self, waits: asyncio.TaskGroup, handles: list[TaskHandle[Any]]) -> None:
         self._submitted += len(handles)
-        if self._wait:
+        if self._how.wait:
             waits.create_task(self._show_ends(handles))
         else:
             for handle in handles:
-                _show_id(handle, as_json=self._as_json, lines=True)
+                _show_id(handle, as_json=self._how.as_json, lines=True)
 
     async def _show_ends(self, handles: list[TaskHandle[Any]]) -> None:
         left = len(handles)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._how.timeout):
                 async for handle in self._bus.as_completed(handles):
-                    self._code = max(self._code, await show_ended(handle, as_json=self._as_json))
+                    self._code = max(self._code, await show_ended(handle, as_json=self._how.as_json))
                     left -= 1
         except TimeoutError:
-            raise CommandError(f"{left:,} tasks have not ended within {self._timeout:g} s; they go on") from None
+            raise CommandError(f"{left:,} tasks have not ended within {self._how.timeout:g} s; they go on") from None

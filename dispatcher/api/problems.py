@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from bus.connection import CONNECTION_ERRORS
 from bus.errors import (
     BusUnavailableError,
+    DurabilityUnavailableError,
     NoLeaderError,
     NotDeadError,
     NotRunningError,
@@ -64,6 +65,7 @@ BODY_TIMEOUT: Final = Kind("body-timeout", 408, "The body did not arrive in time
 NOT_RUNNING: Final = Kind("not-running", 409, "The task, or the attempt that is meant, does not run")
 NOT_DEAD: Final = Kind("not-dead", 409, "The task has not failed")
 NEVER_VALID: Final = Kind("never-valid", 409, "The task's submission was wrong: there is nothing to run")
+DURABILITY_UNAVAILABLE: Final = Kind("durability-unavailable", 409, "The server cannot give that durability")
 SCHEDULE_BUSY: Final = Kind("schedule-busy", 409, "The schedule cannot do that now")
 SUPERSEDED: Final = Kind("superseded", 409, "Another process has the agent's id now")
 STALE_ATTEMPT: Final = Kind("stale-attempt", 409, "The attempt is not current any more")
@@ -80,6 +82,7 @@ UNREADABLE_SCHEDULE: Final = Kind("unreadable-schedule", 500, "A schedule cannot
 SERVER_UNAVAILABLE: Final = Kind("server-unavailable", 503, "The Redis server does not answer", 2)
 NO_LEADER: Final = Kind("no-leader", 503, "Nobody leads the pool", 2)
 NOT_READ_YET: Final = Kind("not-read-yet", 503, "Submissions of the pool wait to be read", 1)
+NOT_PROVEN: Final = Kind("not-proven", 504, "All is stored, and not proven to be as durable as was asked for")
 BUSY: Final = Kind("busy", 503, "Too many streams, waits or questions are open", 1)
 STOPPING: Final = Kind("stopping", 503, "This process is being stopped", 1)
 TIMED_OUT: Final = Kind("timed-out", 503, "The answer took too long", 1)
@@ -194,6 +197,9 @@ def as_problem(error: BaseException) -> ProblemError | None:  # noqa: C901, PLR0
             return ProblemError(UNREADABLE_TASK, "it was written by a newer dispatcher, or is damaged: see the log")
         case NoLeaderError():
             return _without_leader(error)
+        case DurabilityUnavailableError():
+            facts: dict[str, str | int | None] = {"durability": error.durability, "why": error.why}
+            return ProblemError(DURABILITY_UNAVAILABLE, str(error), facts=facts)
         case InvalidCursorError():
             told = [FieldProblem(field="query.cursor", message=str(error))]
             return ProblemError(INVALID_CURSOR, str(error), errors=told)
@@ -259,7 +265,14 @@ def handle_problems(app: FastAPI) -> None:
     kinds: Sequence[type[Exception]] = (
         *(RequestValidationError, HTTPException, ProblemError, UnknownTaskError, UnknownAgentError, SubmissionError),
         *(UnknownScheduleError, NotRunningError, NotDeadError),
-        *(UnreadableTaskError, NoLeaderError, InvalidCursorError, BusUnavailableError, *CONNECTION_ERRORS),
+        *(
+            UnreadableTaskError,
+            NoLeaderError,
+            InvalidCursorError,
+            DurabilityUnavailableError,
+            BusUnavailableError,
+            *CONNECTION_ERRORS,
+        ),
     )
     for kind in kinds:
         app.add_exception_handler(kind, handle)

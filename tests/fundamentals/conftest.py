@@ -10,6 +10,10 @@ from agent_runtime import Agent
 from agent_runtime.settings import AgentSettings
 from agent_runtime.worker import Worker
 from bus import Client
+from bus.connection import connect
+from bus.ids import check_pool
+from bus.names import PoolNames
+from dispatcher.audit.auditor import Auditor
 from tests.support.bus import running_dispatcher
 
 RunAgent = Callable[[Agent], Awaitable[Worker]]
@@ -17,9 +21,14 @@ RunAgent = Callable[[Agent], Awaitable[Worker]]
 
 @pytest.fixture
 async def bus(redis_url: str, pool: str) -> AsyncIterator[Client]:
-    """Provide a client of a pool that a dispatcher leads."""
-    async with running_dispatcher(redis_url, pool), Client(redis_url, pool=pool) as client:
+    """Provide a client of a pool that a dispatcher leads, and in which nothing is wrong when the story is over."""
+    async with (
+        running_dispatcher(redis_url, pool),
+        Client(redis_url, pool=pool) as client,
+        connect(redis_url, name="audit") as redis,
+    ):
         yield client
+        assert await Auditor(redis, PoolNames(check_pool(pool)), pause_s=0.3).run() == []
 
 
 @pytest.fixture

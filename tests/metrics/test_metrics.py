@@ -55,6 +55,7 @@ DISPATCHER_MOVES: list[tuple[Callable[[DispatcherObserver], None], str, dict[str
     ),
     (lambda o: o.stale("result", 2), "callboard_stale_reports_total", {"kind": "result"}, 2),
     (lambda o: o.unreadable("commands", 1), "callboard_unreadable_messages_total", {"topic": "commands"}, 1),
+    (lambda o: o.audited("unknown_key", 2), "callboard_audit_findings_total", {"kind": "unknown_key"}, 2),
     (lambda o: o.defect(), "callboard_defects_total", {}, 1),
     (lambda o: o.decided(5, 0.01), "callboard_decisions_total", {}, 5),
     (lambda o: o.decided(5, 0.01), "callboard_scheduler_pass_seconds_sum", {}, 0.01),

@@ -1,18 +1,27 @@
 """Submitting tasks: the one operation that programs call thousands of times a second."""
 
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
+from bus.durability import promised
 from bus.errors import QueueFullError  # noqa: TC001 - FastAPI reads the names of this module
 from bus.records import TaskCreate
 from bus.submission import Submission, in_calls, send, submission_of
 from dispatcher.api.admission import BEARER, PoolQuery, Submits, Visit, in_pool
 from dispatcher.api.direct import json_body, only, validated
-from dispatcher.api.problems import QUEUE_FULL, UNKNOWN_POOL, declared, field_problem
+from dispatcher.api.problems import (
+    DURABILITY_UNAVAILABLE,
+    NOT_PROVEN,
+    QUEUE_FULL,
+    UNKNOWN_POOL,
+    ProblemError,
+    declared,
+    field_problem,
+)
 from dispatcher.api.schemas.tasks import (
     DispatchedTask,
     NewTask,
@@ -43,7 +52,17 @@ Key = Annotated[
 ]
 
 
+Durable = Annotated[
+    Literal["fsync", "replicated"] | None,
+    Query(
+        description="Answer when the tasks are on the server's disk (`fsync`) or on a replica (`replicated`). Refused "
+        "as `durability-unavailable` before anything is stored where the server cannot give that."
+    ),
+]
+
+
 _submits: Final = in_pool(SUBMIT)
+_DURABILITY: Final[TypeAdapter[Literal["fsync", "replicated"] | None]] = TypeAdapter(Durable)
 _POOL: Final[TypeAdapter[str | None]] = TypeAdapter(PoolQuery)
 _KEY: Final[TypeAdapter[str | None]] = TypeAdapter(Key)
 _ASKED: Final = TypeAdapter(TaskDispatchRequest)
@@ -53,11 +72,13 @@ _ASKED: Final = TypeAdapter(TaskDispatchRequest)
     "/dispatch",
     status_code=202,
     summary="Submit tasks",
-    responses=declared(UNKNOWN_POOL, QUEUE_FULL),
+    responses=declared(UNKNOWN_POOL, QUEUE_FULL, DURABILITY_UNAVAILABLE, NOT_PROVEN),
     response_model=TaskDispatchResponse,
     response_description="All of them are stored, but those that there was no room for.",
 )
-async def dispatch(visit: Submits, asked: TaskDispatchRequest, idempotency_key: Key = None) -> Response:
+async def dispatch(
+    visit: Submits, asked: TaskDispatchRequest, idempotency_key: Key = None, durability: Durable = None
+) -> Response:
     """Submit one task, or up to a thousand at once.
 
     The answer is the receipt: they are stored, and will be done whatever becomes of this process. If the server stops
@@ -65,7 +86,11 @@ async def dispatch(visit: Submits, asked: TaskDispatchRequest, idempotency_key: 
     """
     tasks = _keyed(asked, idempotency_key)
     made = [submission_of(task, visit.names.pool, None)[1] for task in tasks]
+    prover = await promised(visit.site.link, durability)
     known, refused = await _store(visit, made)
+    if prover is not None and (why := await prover.prove()) is not None:
+        detail = f"{why}: all is stored, and a failure now may lose it; with keys it may be sent again"
+        raise ProblemError(NOT_PROVEN, detail, facts={"why": why})
     headers = {"Location": f"/api/v1/tasks/{made[0].task_id}"} if len(made) == 1 else {}
     told = tuple(
         DispatchedTask.model_construct(id=one.task_id, known=place in known, refused=place in refused)
@@ -77,13 +102,14 @@ async def dispatch(visit: Submits, asked: TaskDispatchRequest, idempotency_key: 
 
 async def answer(request: Request) -> Response:
     """Read the request, and `dispatch`: what FastAPI would do, see `dispatcher.api.direct`."""
-    only(request, {"pool"})
+    only(request, {"pool", "durability"})
     pool = validated(_POOL, request.query_params.get("pool"), "query.pool")
     visit = await _submits(request, await BEARER(request), pool)
     key = validated(_KEY, request.headers.get("idempotency-key"), "header.idempotency-key")
+    durability = validated(_DURABILITY, request.query_params.get("durability"), "query.durability")
     # The first name tells one from many, which the caller knows.
     asked = validated(_ASKED, await json_body(request), "body", skip=1)
-    return await dispatch(visit, asked, key)
+    return await dispatch(visit, asked, key, durability)
 
 
 def _keyed(asked: TaskDispatchRequest, key: str | None) -> list[TaskCreate]:

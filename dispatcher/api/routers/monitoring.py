@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
+from redis.exceptions import NoPermissionError
 
 from bus.connection import CONNECTION_ERRORS
 from bus.names import PoolNames
@@ -30,8 +31,16 @@ async def status(caller: ReadsAnywhere, request: Request) -> SystemStatus:
     """Return the version, and of every pool who leads it and how much is unread, waiting and running."""
     site = site_of(request)
     pools = [pool for pool in await site.pools() if not caller.pools or pool in caller.pools]
-    found = [await _pool(site, site.link.names(pool)) for pool in pools]
-    return SystemStatus(version=version("callboard"), pools=tuple(found))
+    found = [await _permitted(site, site.link.names(pool)) for pool in pools]
+    return SystemStatus(version=version("callboard"), pools=tuple(one for one in found if one is not None))
+
+
+async def _permitted(site: Site, names: PoolNames) -> PoolState | None:
+    """Return how a pool is; None for one of this server that the user of this process may not read."""
+    try:
+        return await _pool(site, names)
+    except NoPermissionError:
+        return None
 
 
 async def _pool(site: Site, names: PoolNames) -> PoolState:
