@@ -11,7 +11,7 @@ from bus.messages import Assignment, SubmitTask
 from bus.names import DATA_FIELD, DISPATCHERS_GROUP, PoolNames
 from dispatcher.audit.auditor import Auditor
 from dispatcher.audit.findings import UNREPAIRED, WORDS, Kind
-from dispatcher.audit.repairs import Repair, Repairs
+from dispatcher.audit.repairs import TASK, Repair, Repairs
 from tests.dispatcher.audit.conftest import PATIENCE, Audit, Place
 from tests.support.waiting import eventually
 
@@ -208,3 +208,13 @@ async def test_a_busy_pool_shows_nothing(place: Place) -> None:
 
 def test_every_kind_is_explained() -> None:
     assert set(WORDS) == set(Kind)
+
+
+async def test_a_repair_of_a_task_that_has_moved_on_writes_nothing(place: Place) -> None:
+    names, task_id = place.names, place.running
+    keys = [names.task(task_id), names.pending, names.delayed, names.leases, names.finished, names.dead]
+    before = await place.redis.zscore(names.leases, task_id)
+    assert await TASK.run(place.redis, keys, [task_id, "PENDING/0//", 7, "", "", "", "", 1000]) == b"MOVED"
+    assert await place.redis.zscore(names.leases, task_id) == before
+    assert await place.redis.zscore(names.pending, task_id) is None
+    assert await place.redis.pttl(names.task(task_id)) == -1
