@@ -149,7 +149,7 @@ async def test_the_api_serves_with_its_own_user(
     async with serving(urls["api"], pool) as api:
         answer = await api.post("/tasks/dispatch", json={"capability": "text.count", "payload": {"text": "a"}})
         task_id = answer.json()["tasks"][0]["id"]
-        assert (await api.get(f"/tasks/{task_id}/result")).json()["status"] == "COMPLETED"
+        assert (await api.get(f"/tasks/{task_id}/result", params={"wait": 10})).json()["status"] == "COMPLETED"
         assert (await api.get("/status")).status_code == 200
         assert (await api.get("/agents/workload")).status_code == 200
         assert (await api.get("/tasks")).json()
