@@ -15,7 +15,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json, to_jso
 
 from bus.connection import CONNECTION_ERRORS, Redis
 from bus.errors import BusUnavailableError, PayloadTooLargeError, QueueFullError, SubmissionError
-from bus.ids import ClientId, TaskId, check_pool, keyed_task_id, new_nonce, new_task_id
+from bus.ids import ClientId, Pool, TaskId, check_pool, keyed_task_id, new_nonce, new_task_id
 from bus.messages import MAX_BODY_BYTES, VERSION
 from bus.names import PoolNames
 from bus.records import TaskCreate
@@ -50,15 +50,22 @@ def submission_of(task: TaskCreate, default_pool: str, reply_to: ClientId | None
     Raises `SubmissionError` if it cannot be sent.
     """
     pool = check_pool(task.pool or default_pool)
+    return PoolNames(pool), submission_to(pool, task, reply_to)
+
+
+def submission_to(pool: Pool, task: TaskCreate, reply_to: ClientId | None) -> Submission:
+    """Do the same for a pool that is known, whatever the task says of it."""
     task_id = new_task_id(pool) if task.key is None else keyed_task_id(pool, task.key)
-    return PoolNames(pool), written(task, task_id, reply_to, content_of(task), keyed=task.key is not None)
+    return written(task, task_id, reply_to, content_of(task), keyed=task.key is not None)
+
+
+_CONTENT: Final = tuple(name for name in TaskCreate.model_fields if name != "pool")
 
 
 def content_of(task: TaskCreate) -> bytes:
     """Return the part of a task's message that was given: a JSON object. Raises `SubmissionError` if it is none."""
-    given = task.__dict__
-    fields = {name: given[name] for name in TaskCreate.model_fields if name in task.model_fields_set and name != "pool"}
-    return _json(fields, task.capability)
+    values, given = task.__dict__, task.model_fields_set
+    return _json({name: values[name] for name in _CONTENT if name in given}, task.capability)
 
 
 def written(
