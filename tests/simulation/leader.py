@@ -122,7 +122,7 @@ class Leader:
         self._lead()
         due = self.scheduler.next_due
         if not self._wakes and due is not None:
-            self._wake(max(0, min(due - world.now, TICK_MS)))
+            self._wake(max(0, min(due - self.scheduler.board.now, TICK_MS)))  # by a clock that may stand still
 
     def _clock(self) -> int:
         """Return the time as this leader has it: now and then its clock stands still, and then leaps."""
