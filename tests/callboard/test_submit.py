@@ -208,9 +208,9 @@ def test_what_would_become_of_a_task(working: CommandLine) -> None:
     assert "would go to" in working("tasks", "plan", "text.count>=1", "--pool", working.pool).out
     assert "would wait" in working("tasks", "plan", "nobody.can", "--pool", working.pool).out
     for option, words in (
-        (("--slots", "99"), "too small for it"),
-        (("--resource", "gpu=1"), "too small for it"),
-        (("--version", ">=9"), "version 1.2 is not >=9"),
+        (("--slots", "99"), "has only 8 of 99 slots"),
+        (("--resource", "gpu=1"), "has only 8 of 99 slots"),
+        (("--version", ">=9"), "is of version 1.2, not >=9"),
         (("--requires", "gpu >= 16"), "lacks gpu >= 16"),
         (("--fail-fast", "--requires", "gpu >= 16"), "would fail at once"),
         (
