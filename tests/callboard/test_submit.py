@@ -209,7 +209,7 @@ def test_what_would_become_of_a_task(working: CommandLine) -> None:
     assert "would wait" in working("tasks", "plan", "nobody.can", "--pool", working.pool).out
     for option, words in (
         (("--slots", "99"), "has only 8 of 99 slots"),
-        (("--resource", "gpu=1"), "has only 8 of 99 slots"),
+        (("--resource", "gpu=1"), "has no gpu"),
         (("--version", ">=9"), "is of version 1.2, not >=9"),
         (("--requires", "gpu >= 16"), "lacks gpu >= 16"),
         (("--fail-fast", "--requires", "gpu >= 16"), "would fail at once"),
