@@ -3,9 +3,9 @@
 An agent is given short work ahead of its slots. If that turns out to wait, behind a task that takes longer than it used
 to, behind a thread that does not stop, behind a blocked event loop, it is recalled. What is more urgent and short goes
 before it in the agent's own heap; what is not short waits for a slot, which those ahead of the slots would take first:
-they go back, and wait in their order again. Recall has two phases: a recalled
-task stays ASSIGNED until the agent hands it back or reports that it has begun, so it is never in two hands. Only of an
-agent whose loop is blocked for long it is taken without an answer, which the fence of the attempt makes safe.
+they go back, and wait in their order again. Recall has two phases: a recalled task stays ASSIGNED until the agent hands
+it back or reports that it has begun, so it is never in two hands. Only of an agent whose loop is blocked for long it is
+taken without an answer, which the fence of the attempt makes safe.
 """
 
 from bus.messages import CancelAttempt, Control, RecallAttempt

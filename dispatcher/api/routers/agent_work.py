@@ -57,6 +57,11 @@ from dispatcher.api.waits import waiting
 
 router: Final = APIRouter(prefix="/agents", tags=["agents over HTTP"], route_class=StrictRoute)
 
+PATHS: Final = frozenset({"load", "register", "workload"})
+"""Nobody could look at agents of these names: `GET /agents/load` is something else."""
+LOOK_AGAIN_S: Final = 5.0
+"""A poll finds out within this that its session is over."""
+
 OF_SESSION: Final = (UNKNOWN_AGENT, UNKNOWN_POOL, SUPERSEDED, SESSION_OVER)
 
 HANDED: Final = tuple(HandedAssignment.model_fields)
@@ -67,11 +72,6 @@ SessionQuery = Annotated[str, Query(pattern=SESSION_PATTERN, description="The se
 def _mailbox(visit: Visit, agent_id: str) -> Mailbox:
     return Mailbox(visit.site.redis, visit.names, agent_id)
 
-
-PATHS: Final = frozenset({"load", "register", "workload"})
-"""Nobody could look at agents of these names: `GET /agents/load` is something else."""
-LOOK_AGAIN_S: Final = 5.0
-"""A poll finds out within this that its session is over."""
 
 # --- signing in
 
