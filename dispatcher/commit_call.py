@@ -15,7 +15,17 @@ from bus.ids import is_keyed
 from bus.messages import VERSION
 from bus.names import DISPATCHERS_GROUP, PoolNames
 from bus.script import Arg
-from dispatcher.core.decisions import AgentChange, Answer, Instruct, Note, Place, QueueChange, Reply, TaskChange
+from dispatcher.core.decisions import (
+    AgentChange,
+    Answer,
+    Handover,
+    Instruct,
+    Note,
+    Place,
+    QueueChange,
+    Reply,
+    TaskChange,
+)
 from dispatcher.leadership import Lead
 
 LARGE_OUTPUT: Final = 16 * 1024
@@ -75,25 +85,27 @@ class CommitCall:
         "_queues",
         "_tasks",
         "events",
-        "id",
         "keys",
     )
 
-    def __init__(self, names: PoolNames, limits: LedgerLimits) -> None:
+    def __init__(self, names: PoolNames, limits: LedgerLimits, changes: Sequence[TaskChange]) -> None:
         n = names
         self._names = names
         self._limits = limits
         self.keys = [n.leader, n.pending, n.delayed, n.leases, n.finished, n.dead, n.events, n.agents, n.committed]
-        self._index = {key: n for n, key in enumerate(self.keys, 1)}
+        self.keys += [n.task(change.task_id) for change in changes]
+        self._index: dict[str, int] = {}
         self._tasks: list[Arg] = []
         self._acks: list[Arg] = []
         self._messages: list[Arg] = []
         self._agents: list[Arg] = []
         self._notes: list[Arg] = []
         self._queues: list[Arg] = []
-        self._n_tasks = self._n_acks = self._n_messages = self._n_agents = self._n_notes = self._n_queues = 0
+        self._n_tasks = len(changes)
+        self._n_acks = self._n_messages = self._n_agents = self._n_notes = self._n_queues = 0
         self.events: bytes = b""
-        self.id = ""
+        for change in changes:
+            self._add_task(change)
 
     def _key(self, name: str) -> int:
         """Return the position of `name` in KEYS, adding it if it is new."""
@@ -103,8 +115,8 @@ class CommitCall:
             at = self._index[name] = len(self.keys)
         return at
 
-    def arguments(self, lead: Lead, now: int) -> list[Arg]:
-        """Return the arguments of the script."""
+    def arguments(self, lead: Lead, now: int, chain: str, number: int) -> list[Arg]:
+        """Return the arguments of the script, for the call of this `number` in its chain."""
         limits = self._limits
         return [
             lead.token,
@@ -115,7 +127,8 @@ class CommitCall:
             bounded(limits.events_cap, limits.events_bytes, len(self.events)),
             limits.events_retention_ms,
             limits.assignments_ttl_ms,
-            self.id,
+            chain,
+            number,
             self._n_tasks,
             self._n_acks,
             self._n_messages,
@@ -130,19 +143,37 @@ class CommitCall:
             *self._queues,
         ]
 
-    def add_task(self, change: TaskChange) -> None:
-        """Add the change of one task's record."""
+    def _add_task(self, change: TaskChange) -> None:
+        """Add the change of one task's record: as one of the kinds that most are, if it is, for those take less."""
+        task_id, before, spec, handover, place = (
+            change.task_id,
+            change.before,
+            change.spec,
+            change.handover,
+            change.place,
+        )
+        new = not before
+        if change.parent is not None or change.last_of_kin or (new and is_keyed(task_id)):
+            self._add_general(change)
+        elif new and place is Place.WAITING:
+            self._tasks += ("w", task_id, "", change.after, change.place_score, change.run, spec or b"")
+        elif handover is not None and change.release is None and (new or before.startswith("PENDING")):
+            target = self._key(self._names.assignments(handover.agent_id))
+            head = head_of(task_id, handover)
+            after, at = change.after, change.place_score
+            self._tasks += ("a", task_id, before, after, at, change.run, spec or b"", target, head)
+        elif place is Place.DONE and spec is None and change.output is not None and before[:1] in ("A", "R"):
+            release = 0 if change.release is None else self._key(self._names.assignments(change.release))
+            after, at = change.after, change.place_score
+            self._tasks += ("f", task_id, before, after, at, change.run, change.output, release)
+        else:
+            self._add_general(change)
+
+    def _add_general(self, change: TaskChange) -> None:
+        """Add any change of a task's record."""
         names = self._names
         handover = change.handover
-        if handover is None:
-            target, head = 0, ""
-        else:
-            target = self._key(names.assignments(handover.agent_id))
-            version = "" if handover.version is None else f'"version":{to_json(handover.version).decode()},'
-            head = (
-                f'{{"v":{VERSION},"task_id":"{change.task_id}","attempt":{handover.attempt},"session":"{handover.session}",'
-                f'"score":{handover.score},"assigned_at":{handover.at},{version}"task":'
-            )
+        target = 0 if handover is None else self._key(names.assignments(handover.agent_id))
         ends_here = not change.before or change.place is Place.GONE
         marker = self._key(names.submitted(change.task_id)) if ends_here and is_keyed(change.task_id) else 0
         release = 0 if change.release is None else self._key(names.assignments(change.release))
@@ -150,9 +181,8 @@ class CommitCall:
         ended = 0
         if change.last_of_kin:
             ended = self._key(names.children(change.task_id if change.parent is None else change.parent))
-        self._n_tasks += 1
         self._tasks += (
-            self._key(names.task(change.task_id)),
+            "g",
             change.task_id,
             change.before,
             change.after,
@@ -163,7 +193,7 @@ class CommitCall:
             change.output or b"",
             release,
             target,
-            head,
+            "" if handover is None else head_of(change.task_id, handover),
             marker,
             joined,
             ended,
@@ -242,6 +272,15 @@ class CommitCall:
     def _message(self, stream: str, ttl_ms: int, cap: int, body: bytes) -> None:
         self._n_messages += 1
         self._messages += (self._key(stream), ttl_ms, cap, body)
+
+
+def head_of(task_id: str, handover: Handover) -> str:
+    """Return an assignment's JSON up to the submission that it is of."""
+    version = "" if handover.version is None else f'"version":{to_json(handover.version).decode()},'
+    return (
+        f'{{"v":{VERSION},"task_id":"{task_id}","attempt":{handover.attempt},"session":"{handover.session}",'
+        f'"score":{handover.score},"assigned_at":{handover.at},{version}"task":'
+    )
 
 
 def bounded(cap: int, budget: int, size: int) -> int:

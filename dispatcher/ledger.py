@@ -7,8 +7,10 @@ finds agents as they were and reads the same input again, so that it decides onc
 (Were an agent stored as lost before its tasks are freed, nobody would free them.) An instruction that goes unsent by
 this is made up for: the agent's next heartbeat shows that it holds what it should not.
 
-A call whose reply was lost is sent again: the script knows the latest call by its number. Any other doubt (a fence, a
-conflict) is answered by loading the ledger anew, never by guessing.
+Calls are sent without waiting for the answers to those before them, so that the server works on one while the next is
+made: each has a number in the chain of calls of its leader, and the script takes none whose predecessor was not made.
+One whose reply was lost is sent again, and known by its number. Any other doubt (a fence, a conflict, a chain that is
+not as remembered) is answered by loading the ledger anew, never by guessing.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -17,8 +19,11 @@ from itertools import chain
 from typing import Any, Final
 
 from pydantic_core import to_json
+from redis.exceptions import NoScriptError
 
 from bus.connection import Redis
+from bus.ids import new_nonce
+from bus.in_flight import in_flight
 from bus.messages import VERSION
 from bus.names import PoolNames
 from bus.script import Script
@@ -72,10 +77,11 @@ class _Commit:
     """A pass that is being stored."""
 
     decisions: Decisions
-    number: int
+    first: int
+    """Number of its first part in the chain."""
     parts: list[_Part]
     at: int = 0
-    """The part whose outcome is not known yet."""
+    """The first part whose outcome is not known yet."""
     known: list[str] = field(default_factory=list)
 
 
@@ -107,12 +113,14 @@ def _cuts(changes: Sequence[TaskChange]) -> Iterator[tuple[int, int]]:
 
 
 class Ledger:
-    """The ledger of one pool."""
+    """The ledger of one pool, for one leader after another: each lead is a chain of commits."""
 
     def __init__(self, redis: Redis, names: PoolNames, limits: LedgerLimits | None = None) -> None:
         self._redis = redis
         self._names = names
         self._limits = limits or LedgerLimits()
+        self._lead: Lead | None = None
+        self._chain = ""
         self._latest = _Commit(Decisions(), 0, [])
 
     async def commit(self, lead: Lead, decisions: Decisions, inputs: Inputs, now: int) -> list[str]:
@@ -122,35 +130,60 @@ class Ledger:
         news only to the scheduler's memory. Raises `FencedError`, `ConflictError`, or redis-py's connection errors,
         after which the very same decisions may be committed again: it goes on where it was, and all is stored once.
         """
+        if self._lead != lead:
+            self._lead, self._chain = lead, f"{lead.epoch}/{new_nonce()}"
+            self._latest = _Commit(Decisions(), 1, [])
         if self._latest.decisions is not decisions:
-            self._latest = _Commit(decisions, self._latest.number + 1, in_parts(decisions))
+            following = self._latest.first + len(self._latest.parts)
+            self._latest = _Commit(decisions, following, in_parts(decisions))
         work = self._latest
-        while True:
-            part, last = work.parts[work.at], work.at == len(work.parts) - 1
-            call = self._render(part, decisions if last else None, inputs if last else None, lead, now)
-            if work.at == 0:  # starts without their rate would let others start in their place
-                call.add_notes(note for note in decisions.notes if note.kind is NoteKind.RATE)
-            call.id = f"{lead.epoch}/{work.number}/{work.at}"
-            status, *told = await COMMIT.run(self._redis, call.keys, call.arguments(lead, now))
-            if status == b"FENCED":
-                raise FencedError(told[0].decode())
-            if status == b"CONFLICT":
-                msg = f"task {told[0].decode()}: the ledger has {told[1].decode() or 'no record'}"
-                raise ConflictError(msg)
-            if status == b"KNOWN":
+        while work.at < len(work.parts):
+            for reply in await self._send(work, inputs, lead, now):
+                if not await self._settle(work, reply):
+                    break
+        return work.known
+
+    async def _send(self, work: _Commit, inputs: Inputs, lead: Lead, now: int) -> list[Any]:
+        """Make the calls of all parts whose outcome is not known; return their replies, errors among them."""
+        decisions, last = work.decisions, len(work.parts) - 1
+        async with in_flight(self._redis) as flight:
+            for n, part in enumerate(work.parts[work.at :], work.at):
+                call = self._render(part, decisions if n == last else None, inputs if n == last else None, lead, now)
+                if n == 0:  # starts without their rate would let others start in their place
+                    call.add_notes(note for note in decisions.notes if note.kind is NoteKind.RATE)
+                arguments = call.arguments(lead, now, self._chain, work.first + n)
+                await flight.send("EVALSHA", COMMIT.sha, len(call.keys), *call.keys, *arguments)
+            return [await flight.reply() for _ in range(flight.pending)]
+
+    async def _settle(self, work: _Commit, reply: Any) -> bool:  # noqa: ANN401 - what the script answers, or an error
+        """Note what came of the part at which `work` is; return whether the next one is worth looking at."""
+        if isinstance(reply, NoScriptError):
+            await COMMIT.load(self._redis)
+            return False
+        if isinstance(reply, Exception):
+            raise reply
+        part, (status, *told) = work.parts[work.at], reply
+        match status:
+            case b"OK":
+                work.at += 1
+                return True
+            case b"KNOWN":
                 found = {part.changes[position - 1].task_id for position in told}
                 work.known += found
                 part.drop(found)
-            elif last:
-                return work.known
-            else:
-                work.at += 1
+                return False
+            case b"FENCED":
+                raise FencedError(told[0].decode())
+            case b"BROKEN":
+                msg = f"the ledger's latest call is {told[0].decode() or 'none'}, this one is {work.first + work.at}"
+                raise ConflictError(msg)
+            case _:
+                msg = f"task {told[0].decode()}: the ledger has {told[1].decode() or 'no record'}"
+                raise ConflictError(msg)
 
     def _render(self, part: _Part, rest: Decisions | None, inputs: Inputs | None, lead: Lead, now: int) -> CommitCall:
         """Make the call that stores `part` of a pass; the last one has the `rest` and the `inputs`, too."""
-        call = CommitCall(self._names, self._limits)
-        for change in part.changes:
-            call.add_task(change)
+        call = CommitCall(self._names, self._limits, part.changes)
         for queue in queue_changes(part.changes, part.void):
             call.add_queue(queue)
         outputs = {c.task_id: c.output for c in part.changes if c.output is not None and len(c.output) > LARGE_OUTPUT}

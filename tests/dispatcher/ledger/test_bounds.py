@@ -29,27 +29,11 @@ from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import Ledger
 from dispatcher.loading import load_agents, load_notes, load_tasks
 from dispatcher.strays import StraySearch
-from tests.dispatcher.ledger.test_model import DiedError
+from tests.support.tapped import DiedError, Life, Tapped
 
 NOW = 1_800_000_000_000
 POOL, OF_A = 9, 4
 """The bounds of the pool and of capability `a`."""
-
-
-class Mortal:
-    """A client whose process dies before the call after so many, if it is told how many are left."""
-
-    def __init__(self, redis: Any) -> None:
-        self._redis = redis
-        self.left: int | None = None
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send a command, or die."""
-        if self.left is not None:
-            if not self.left:
-                raise DiedError
-            self.left -= 1
-        return await self._redis.execute_command(*args, **options)
 
 
 class Bounded:
@@ -59,7 +43,8 @@ class Bounded:
         self.redis: Any = redis
         self.url = url
         self.names = PoolNames(check_pool(f"b{new_nonce()[-12:]}"))
-        self.mortal: Any = Mortal(redis)
+        self.life = Life()
+        self.mortal: Any = Tapped(redis, before=self.life)
         self.scheduler = Scheduler()
         self.ledger: Ledger
         self.lead: Lead
@@ -71,7 +56,7 @@ class Bounded:
         await self.redis.delete(self.names.leader)
         won = await Leadership(self.redis, self.names, "one", lease_ms=600_000).acquire()
         assert won is not None
-        self.lead, self.ledger, self.mortal.left = won, Ledger(self.mortal, self.names), None
+        self.lead, self.ledger, self.life.left = won, Ledger(self.mortal, self.names), None
         self.scheduler = Scheduler(SchedulerConfig(prefetch_ms=0, max_pending=POOL, capability_max_pending={"a": OF_A}))
         agents = await load_agents(self.redis, self.names, NOW)
         self.scheduler.load(agents, (), NOW, await load_notes(self.redis, self.names))
@@ -92,7 +77,7 @@ class Bounded:
                 header = TaskHeader.model_validate_json(body)
                 submitted.append(Submitted(str(header.id), header, body, NOW))
         decisions = self.scheduler.step([*submitted, *events], NOW)
-        self.mortal.left = calls
+        self.life.left = calls
         try:
             known = await self.ledger.commit(self.lead, decisions, Inputs(acks=acks), NOW)
         except DiedError:

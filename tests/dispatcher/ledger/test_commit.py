@@ -14,7 +14,7 @@ from bus.names import DISPATCHERS_GROUP, PoolNames
 from bus.records import AgentRecord
 from bus.states import AgentHealth, AgentStatus, TaskStatus
 from dispatcher import ledger as ledger_module
-from dispatcher.commit_call import Inputs, LedgerLimits
+from dispatcher.commit_call import CommitCall, Inputs, LedgerLimits
 from dispatcher.core.decisions import (
     AgentChange,
     AgentTransition,
@@ -30,6 +30,7 @@ from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import ConflictError, FencedError, Ledger
 from dispatcher.loading import load_notes
 from tests.dispatcher.ledger.conftest import NOTHING, NOW, Dump, change, contents, decisions
+from tests.support.tapped import DiedError, Life, Tapped, let_pass
 
 INDEXES = ("pending", "delayed", "leases", "finished", "dead")
 
@@ -127,18 +128,102 @@ LIFE: tuple[tuple[str, str, Place, dict[str, Any]], ...] = (
 
 @pytest.mark.parametrize("steps", range(1, len(LIFE) + 1))
 async def test_a_commit_whose_reply_was_lost_may_be_sent_again_and_changes_nothing(
-    ledger: Ledger, names: PoolNames, lead: Lead, dump: Dump, steps: int
+    redis: Redis, names: PoolNames, lead: Lead, dump: Dump, steps: int
 ) -> None:
+    await ledger_module.COMMIT.load(redis)
+    tapped: Any = Tapped(redis)
+    ledger = Ledger(tapped, names)
     for before, after, place, how in LIFE[:steps]:
         last = decisions(change(names, "a", before, after, place, **how))
         last.transitions.append(TaskTransition("x", TaskStatus.PENDING, 0, None, None, None, None))
         last.answers.append(Answer("x", "c1", b"{}"))
         last.instructions.append(Instruct("w", Control(Registered(session="s1"))))
+        if last.changes[0].after != LIFE[steps - 1][1]:
+            await ledger.commit(lead, last, NOTHING, NOW)
+    tapped.after = lose
+    with pytest.raises(RedisConnectionError):
         await ledger.commit(lead, last, NOTHING, NOW)
     once = await dump()
-    for _ in range(2):
-        assert await ledger.commit(lead, last, NOTHING, NOW) == []
+    with pytest.raises(RedisConnectionError):
+        await ledger.commit(lead, last, NOTHING, NOW)
+    tapped.after = let_pass
+    assert await ledger.commit(lead, last, NOTHING, NOW) == []
     assert await dump() == once
+
+
+def lose(_args: tuple[Any, ...]) -> None:
+    """Lose a reply."""
+    raise RedisConnectionError("the reply is lost")
+
+
+async def test_a_call_whose_predecessor_was_not_made_is_refused(
+    redis: Redis, names: PoolNames, lead: Lead, dump: Dump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a server that has come back without the last second of its data."""
+    ledger = Ledger(redis, names)
+    await ledger.commit(lead, decisions(change(names, "a")), NOTHING, NOW)
+    await ledger.commit(lead, decisions(change(names, "b")), NOTHING, NOW)
+    committed: Any = await redis.get(names.committed)
+    await redis.set(names.committed, committed.replace(b"/2", b"/1"))
+    before = await dump()
+    with pytest.raises(ConflictError, match="/1, this one is 3"):
+        await ledger.commit(lead, decisions(change(names, "c")), NOTHING, NOW)
+    assert await dump() == before
+    monkeypatch.setattr(ledger_module, "BATCH", 1)
+    await redis.set(names.committed, "another/1")
+    with pytest.raises(ConflictError):
+        await ledger.commit(lead, decisions(change(names, "d"), change(names, "e")), NOTHING, NOW)
+    assert await redis.exists(names.task(f"{names.pool}.d"), names.task(f"{names.pool}.e")) == 0
+
+
+async def test_what_most_changes_are_is_stored_as_any_change_would_be(
+    redis: Redis, names: PoolNames, lead: Lead, dump: Dump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kinds that have a shorter form leave the same behind as the one that fits all."""
+    seen: list[str] = []
+
+    def kinds(args: tuple[Any, ...]) -> None:
+        seen.append(args[3 + args[2] + 16])
+
+    async def life() -> list[Any]:
+        tapped: Any = Tapped(redis, before=kinds)
+        ledger, stages = Ledger(tapped, names), []
+        for local, steps in (("a", LIFE), ("b", SHORT_LIFE)):
+            for before, after, place, how in steps:
+                await ledger.commit(lead, decisions(change(names, local, before, after, place, **how)), NOTHING, NOW)
+                stages.append(without_ids(await dump()))
+        await redis.delete(
+            *[key async for key in redis.scan_iter(f"{names.root}*") if key.decode() not in (names.leader, names.epoch)]
+        )
+        return stages
+
+    await ledger_module.COMMIT.load(redis)
+    short = await life()
+    assert set(seen) == {"w", "a", "f", "g"}
+    monkeypatch.setattr(CommitCall, "_add_task", CommitCall._add_general)
+    seen.clear()
+    assert await life() == short
+    assert set(seen) == {"g"}
+
+
+SHORT_LIFE: tuple[tuple[str, str, Place, dict[str, Any]], ...] = (
+    ("", "ASSIGNED/1/w/s1", Place.ACTIVE, {"to": "w"}),
+    ("ASSIGNED/1/w/s1", "RUNNING/1/w/s1", Place.ACTIVE, {"release": "w"}),
+    ("RUNNING/1/w/s1", "COMPLETED/1//", Place.DONE, {"output": b"null"}),
+)
+
+
+def without_ids(everything: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what differs each time: the ids of entries, and the name of the chain."""
+    return {
+        key: [fields for _, fields in value[0]]
+        if isinstance(value, tuple)
+        else {name: item for name, item in value.items() if name != b"entry"}
+        if isinstance(value, dict)
+        else value
+        for key, value in everything.items()
+        if key != "committed"
+    }
 
 
 @pytest.mark.parametrize("others", [0, 1, 150])
@@ -228,7 +313,11 @@ async def test_only_finished_tasks_expire_after_their_retention(redis: Redis, na
     )
     assert await redis.pttl(names.task(f"{names.pool}.a")) == -1
     assert 40_000 < await redis.pttl(names.task(f"{names.pool}.b")) <= 50_000
-    assert await ledger.prune(NOW) == 1
+    for before, after, place, how in LIFE:
+        assert await redis.pttl(names.task(f"{names.pool}.c")) < 0
+        await ledger.commit(lead, decisions(change(names, "c", before, after, place, **how)), NOTHING, NOW)
+    assert 40_000 < await redis.pttl(names.task(f"{names.pool}.c")) <= 50_000
+    assert await ledger.prune(NOW) == 2
     assert list(await indexes(redis, names)) == ["pending"]
 
 
@@ -244,26 +333,13 @@ async def test_a_hundred_and_one_tasks_take_two_calls_and_the_input_is_consumed_
         await ledger.commit(lead, decisions(*many[:100], broken), Inputs(acks={names.commands: [entry.decode()]}), NOW)
     assert await redis.zcard(names.pending) == 100
     assert await redis.xlen(names.commands) == 1, "an input whose effect is not stored is not consumed"
-    await ledger.commit(lead, decisions(*many), Inputs(acks={names.commands: [entry.decode()]}), NOW)
+    following = Ledger(redis, names)  # who has met a conflict loads the ledger anew
+    await following.commit(lead, decisions(*many), Inputs(acks={names.commands: [entry.decode()]}), NOW)
     assert await redis.zcard(names.pending) == 101
     assert await contents(redis, names.commands) == ([], [(DISPATCHERS_GROUP.encode(), 0)])
 
 
 # --- a leader that dies between two calls of one pass
-
-
-class Dying:
-    """A client whose process dies after so many calls."""
-
-    def __init__(self, redis: Redis, calls: int) -> None:
-        self._redis = redis
-        self._left = calls
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        self._left -= 1
-        if self._left < 0:
-            raise SystemExit
-        return await self._redis.execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
 def eventful(names: PoolNames, number: int) -> Decisions:
@@ -291,12 +367,11 @@ async def test_each_call_of_a_pass_says_what_it_stores_and_the_last_stores_the_a
     redis: Redis, names: PoolNames, lead: Lead, monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
     monkeypatch.setattr(ledger_module, "BATCH", 2)
-    for _ in range(2):
-        await ledger_module.COMMIT.run(redis, ["x"] * 9, ["no token"])  # the script's cache is full
-    dying: Any = Dying(redis, calls)
+    await ledger_module.COMMIT.load(redis)
+    dying: Any = Tapped(redis, before=Life(calls))
     whole = eventful(names, 5)
     if calls < 3:
-        with pytest.raises(SystemExit):
+        with pytest.raises(DiedError):
             await Ledger(dying, names).commit(lead, whole, NOTHING, NOW)
     else:
         await Ledger(dying, names).commit(lead, whole, NOTHING, NOW)
@@ -318,23 +393,20 @@ async def test_a_pass_of_several_calls_goes_on_where_the_reply_was_lost(
     redis: Redis, names: PoolNames, lead: Lead, monkeypatch: pytest.MonkeyPatch, lost: int
 ) -> None:
     monkeypatch.setattr(ledger_module, "BATCH", 2)
-    ledger, whole = Ledger(redis, names), eventful(names, 5)
-    await ledger_module.COMMIT.run(redis, ["x"] * 9, ["no token"])
-    execute, calls = redis.execute_command, 0
+    await ledger_module.COMMIT.load(redis)
+    calls = 0
 
-    async def losing(*args: Any, **options: Any) -> Any:
+    def losing(_args: tuple[Any, ...]) -> None:
         nonlocal calls
         calls += 1
-        reply = await execute(*args, **options)  # type: ignore[no-untyped-call]
         if calls == lost:
             raise RedisConnectionError("the reply is lost")
-        return reply
 
-    with monkeypatch.context() as patched:
-        patched.setattr(redis, "execute_command", losing)
-        with pytest.raises(RedisConnectionError):
-            await ledger.commit(lead, whole, NOTHING, NOW)
-        assert await ledger.commit(lead, whole, NOTHING, NOW) == []
+    tapped: Any = Tapped(redis, after=losing)
+    ledger, whole = Ledger(tapped, names), eventful(names, 5)
+    with pytest.raises(RedisConnectionError):
+        await ledger.commit(lead, whole, NOTHING, NOW)
+    assert await ledger.commit(lead, whole, NOTHING, NOW) == []
     ids = [one.task_id for one in whole.changes]
     assert await said_of(redis, names.events, "tasks") == ids
     assert await said_of(redis, names.replies("c1"), "outcomes") == [*ids, f"{names.pool}.elsewhere"]
@@ -353,20 +425,15 @@ async def test_of_what_a_dead_leader_stored_its_successor_says_nothing_again(
     assert await said_of(redis, names.events, "tasks") == [one.task_id for one in again.changes]
 
 
-async def test_a_pass_is_cut_by_bytes_as_well(
-    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_pass_is_cut_by_bytes_as_well(redis: Redis, names: PoolNames, lead: Lead) -> None:
     sizes: list[int] = []
-    execute = redis.execute_command
-
-    async def spy(*args: Any, **options: Any) -> Any:
-        sizes.append(sum(len(arg) for arg in args if isinstance(arg, bytes | str)))
-        return await execute(*args, **options)  # type: ignore[no-untyped-call]
-
-    monkeypatch.setattr(redis, "execute_command", spy)
+    tapped: Any = Tapped(
+        redis, before=lambda args: sizes.append(sum(len(arg) for arg in args if isinstance(arg, bytes | str)))
+    )
+    await ledger_module.COMMIT.load(redis)
     spec = b'{"capability":"c","payload":"%b"}' % (b"x" * 500_000)
     large = decisions(*(change(names, f"t{n}", spec=spec) for n in range(12)), change(names, "u", spec=spec * 6))
-    await ledger.commit(lead, large, NOTHING, NOW)
+    await Ledger(tapped, names).commit(lead, large, NOTHING, NOW)
     assert await redis.zcard(names.pending) == 13
     assert [round(size / 1_000_000) for size in sizes if size > 1000] == [2, 2, 2, 3]
 
@@ -533,19 +600,12 @@ async def test_the_events_and_the_rejected_are_capped(redis: Redis, names: PoolN
     assert await redis.xlen(names.rejected) < 300
 
 
-async def test_every_key_that_is_touched_is_declared(
-    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_every_key_that_is_touched_is_declared(redis: Redis, names: PoolNames, lead: Lead) -> None:
     """A slot that migrates in a cluster kills a script at its first undeclared key, maybe after its first write."""
     declared: set[str] = set()
-    execute = redis.execute_command
-
-    async def spy(*args: Any, **options: Any) -> Any:
-        if args[0] == "EVALSHA":
-            declared.update(args[3 : 3 + args[2]])
-        return await execute(*args, **options)  # type: ignore[no-untyped-call]
-
-    monkeypatch.setattr(redis, "execute_command", spy)
+    await ledger_module.COMMIT.load(redis)
+    tapped: Any = Tapped(redis, before=lambda args: declared.update(args[3 : 3 + args[2]]))
+    ledger = Ledger(tapped, names)
     await redis.xgroup_create(names.results, DISPATCHERS_GROUP, id="0", mkstream=True)
     for before, after, place, how in LIFE:
         full = decisions(change(names, "a", before, after, place, **how))
@@ -568,24 +628,13 @@ async def test_an_emptied_script_cache_is_filled_again(
     assert await redis.zcard(names.pending) == 2
 
 
-async def test_rates_are_stored_with_the_first_tasks_that_used_them(
-    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class BrokenOff:
-        calls = 0
-
-        async def run(self, *arguments: Any) -> Any:
-            self.calls += 1
-            if self.calls == 2:
-                raise RedisConnectionError("the leader dies")
-            return await commit.run(*arguments)
-
-    commit = ledger_module.COMMIT
-    monkeypatch.setattr(ledger_module, "COMMIT", BrokenOff())
+async def test_rates_are_stored_with_the_first_tasks_that_used_them(redis: Redis, names: PoolNames, lead: Lead) -> None:
+    await ledger_module.COMMIT.load(redis)
+    tapped: Any = Tapped(redis, before=Life(1))
     made = decisions(*(change(names, f"t{n}") for n in range(150)))
     made.notes += [Note(NoteKind.RATE, "openai", b"42.0"), Note(NoteKind.BREAKER, "a do", b"{}")]
-    with pytest.raises(RedisConnectionError):
-        await ledger.commit(lead, made, NOTHING, NOW)
+    with pytest.raises(DiedError):
+        await Ledger(tapped, names).commit(lead, made, NOTHING, NOW)
     assert await redis.zcard(names.pending) == 100
     assert [(note.kind, note.field) for note in await load_notes(redis, names)] == [(NoteKind.RATE, "openai")]
 

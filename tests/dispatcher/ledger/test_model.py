@@ -55,6 +55,7 @@ from dispatcher.ledger import FencedError, Ledger, in_parts
 from dispatcher.loading import load_agents, load_notes, load_tasks
 from dispatcher.revival import with_records
 from tests.support.server import RunningServer
+from tests.support.tapped import DiedError, Life, Tapped
 
 AGENTS = {"a": 1, "b": 2, "c": 3}
 """The agents and their slots."""
@@ -78,25 +79,6 @@ KINDS = (
     "requeue",
     "purge",
 )
-
-
-class DiedError(Exception):
-    """The leader's process has ended, for the model."""
-
-
-class Mortal:
-    """A client whose process dies before the call after so many."""
-
-    def __init__(self, redis: Any, calls: int) -> None:
-        self._redis = redis
-        self._left = calls
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send a command, or die."""
-        if not self._left:
-            raise DiedError
-        self._left -= 1
-        return await self._redis.execute_command(*args, **options)
 
 
 class Pool(RuleBasedStateMachine):
@@ -185,7 +167,7 @@ class Pool(RuleBasedStateMachine):
         calls = len(in_parts(decisions))
         if self.calls_to_live is not None and calls > 1:
             calls, self.calls_to_live = min(self.calls_to_live, calls - 1), None
-            mortal: Any = Mortal(self.redis, calls)
+            mortal: Any = Tapped(self.redis, before=Life(calls))
             await Ledger(mortal, self.names).commit(self.lead, decisions, Inputs(), self.now)
         duplicates = await self.ledger.commit(self.lead, decisions, Inputs(), self.now)
         if self.lose_reply:

@@ -11,29 +11,26 @@ from bus.ledger_view import LedgerView
 from bus.messages import CapabilitySpec, Command, Register, Report, TaskResult
 from bus.names import PoolNames
 from bus.states import TaskStatus
-from dispatcher import ledger as ledger_module
 from dispatcher.core.events import Commanded, Duplicate, Event, Reported, SignedIn
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import Ledger
 from dispatcher.loading import load_agents, load_notes, load_tasks
 from tests.dispatcher.ledger.conftest import NOTHING, NOW
+from tests.support.tapped import DiedError, Life, Tapped
 
 SCHEDULES = 250
 MINUTE = 60_000
 DUE = NOW + MINUTE
 
 
-class DiedError(Exception):
-    """The leader is no more."""
-
-
 class Leader:
     """One term: a scheduler that knows what the ledger has, and its lead."""
 
-    def __init__(self, scheduler: Scheduler, ledger: Ledger, lead: Lead, now: int) -> None:
+    def __init__(self, scheduler: Scheduler, redis: Redis, names: PoolNames, lead: Lead, now: int) -> None:
+        self.redis, self.names = redis, names
         self.scheduler = scheduler
-        self.ledger = ledger
+        self.ledger = Ledger(redis, names)
         self.lead = lead
         self.now = now
 
@@ -47,7 +44,7 @@ class Leader:
         scheduler.load(await load_agents(redis, names, now), (), now, await load_notes(redis, names))
         async for page in load_tasks(redis, names):
             scheduler.load((), page, now)
-        return cls(scheduler, Ledger(redis, names), lead, now)
+        return cls(scheduler, redis, names, lead, now)
 
     async def act(self, *events: Event) -> None:
         """Decide and store until nothing is due."""
@@ -58,29 +55,18 @@ class Leader:
     async def _store(self, *events: Event) -> list[str]:
         return await self.ledger.commit(self.lead, self.scheduler.step(events, self.now), NOTHING, self.now)
 
-    async def act_and_die(self, monkeypatch: pytest.MonkeyPatch, calls: int, *events: Event) -> None:
+    async def act_and_die(self, calls: int, *events: Event) -> None:
         """Do the same, and be killed after so many calls."""
-
-        class Dying:
-            left = calls
-
-            async def run(self, *arguments: Any) -> Any:
-                if not self.left:
-                    raise DiedError
-                self.left -= 1
-                return await commit.run(*arguments)
-
-        commit = ledger_module.COMMIT
-        with monkeypatch.context() as patch:
-            patch.setattr(ledger_module, "COMMIT", Dying())
-            with pytest.raises(DiedError):
-                await self.act(*events)
+        mortal: Any = Tapped(self.redis, before=Life(calls))
+        self.ledger = Ledger(mortal, self.names)
+        with pytest.raises(DiedError):
+            await self.act(*events)
 
 
 @pytest.mark.parametrize("calls", [0, 1, 2])
 @pytest.mark.parametrize("ended", [False, True])
 async def test_each_instant_is_one_task_whenever_the_leader_dies(
-    redis: Redis, names: PoolNames, monkeypatch: pytest.MonkeyPatch, calls: int, ended: bool
+    redis: Redis, names: PoolNames, calls: int, ended: bool
 ) -> None:
     first = await Leader.of(redis, names, NOW)
     register = Register(agent_id="a", session="s1", capabilities=(CapabilitySpec(name="do"),), slots=1_000, lease=3_600)
@@ -89,7 +75,7 @@ async def test_each_instant_is_one_task_whenever_the_leader_dies(
     await first.act(SignedIn(register, NOW), *(Commanded(put, NOW) for put in puts))
 
     first.now = DUE + 3
-    await first.act_and_die(monkeypatch, calls)
+    await first.act_and_die(calls)
     ids = {f"s{n}": scheduled_task_id(names.pool, f"s{n}", DUE) for n in range(SCHEDULES)}
     made = [task_id for task_id in ids.values() if await redis.exists(names.task(task_id))]
     assert len(made) == 100 * calls
@@ -98,7 +84,7 @@ async def test_each_instant_is_one_task_whenever_the_leader_dies(
     if ended:  # this one dies, too, when it is stored that they have ended, and not that they were what was due
         results = tuple(TaskResult(task_id=i, attempt=1, status=TaskStatus.COMPLETED) for i in made)
         report = Report(agent_id="a", session="s1", results=results)
-        await successor.act_and_die(monkeypatch, calls, Reported(report, DUE + 4_000))
+        await successor.act_and_die(calls, Reported(report, DUE + 4_000))
         successor = await Leader.of(redis, names, DUE + 5_000)
     await successor.act()
 
