@@ -18,13 +18,11 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final
 
-from pydantic_core import to_json
 from redis.exceptions import NoScriptError
 
 from bus.connection import Redis
 from bus.ids import new_nonce
 from bus.in_flight import in_flight
-from bus.messages import VERSION
 from bus.names import PoolNames
 from bus.script import Script
 from dispatcher.commit_call import LARGE_OUTPUT, CommitCall, Inputs, LedgerLimits
@@ -36,6 +34,7 @@ from dispatcher.core.decisions import (
     TaskChange,
     TaskTransition,
 )
+from dispatcher.event_body import event_body
 from dispatcher.leadership import Lead
 
 COMMIT: Final = Script("dispatcher.scripts", "commit")
@@ -198,11 +197,7 @@ class Ledger:
         if inputs is not None:
             call.add_inputs(inputs)
         agents = [] if rest is None else rest.agent_transitions
-        if part.transitions or agents:
-            call.events = to_json(
-                {"v": VERSION, "at": now, "epoch": lead.epoch, "tasks": part.transitions, "agents": agents},
-                exclude_none=True,
-            )
+        call.events = event_body(now, lead.epoch, part.transitions, agents)
         return call
 
     async def prune(self, now: int) -> int:

@@ -273,33 +273,32 @@ class Board:
         return draft
 
     def _change(self, task: TaskState) -> TaskChange:
-        before, after = task.stored, task.guard
-        agent, handover, release = task.agent, None, None
-        old = before.split("/") if before else None
-        if old is not None and old[2] and old[0] == "ASSIGNED" and before != after:
-            release = old[2]
-        another = old is None or old[1] != str(task.attempt) or old[0] == "FAILED"
-        if agent is not None and another and not task.status.terminal:
-            handover = self._handover(task, agent)
+        before, after, current, kin = task.stored, task.guard, task.current, task.kin
+        agent = None if current is None else current.agent
+        # What the ledger has of it before: nothing, or that it waits, or that an agent has an attempt of it.
+        held = before.startswith(("ASSIGNED", "RUNNING"))
+        release = before.split("/", 3)[2] if held and before[0] == "A" and before != after else None
+        terminal = task.status.terminal
+        another = not held or before.split("/", 2)[1] != str(task.attempt)
+        handover = self._handover(task, agent) if agent is not None and another and not terminal else None
         place, score = place_of(task, self.now)
-        kin = task.kin
         change = TaskChange(
-            task_id=task.id,
-            before=before,
-            after=after,
-            place=place,
-            place_score=score,
-            run=encode_run(task),
-            spec=task.spec,
-            output=task.output,
-            release=release,
-            handover=handover,
-            parent=None if before or kin is None else kin.parent,
-            last_of_kin=kin is not None and self._last_of_kin(task),
-            queues=self.bounds.scopes(task.terms.requirement.capability),
+            task.id,
+            before,
+            after,
+            place,
+            score,
+            encode_run(task),
+            task.spec,
+            task.output,
+            release,
+            handover,
+            None if before or kin is None else kin.parent,
+            kin is not None and self._last_of_kin(task),
+            self.bounds.scopes(task.terms.requirement.capability),
         )
         task.stored, task.spec, task.output = after, None, None
-        if task.status.terminal:
+        if terminal:
             self._forget(task.id)
         return change
 

@@ -109,6 +109,8 @@ class Fleet:
         self.shut: Counter[str] = Counter()
         """How many agents are shut off, by the capability."""
         self._levels = [0] * (LEVELS + 1)
+        self._eased: dict[AgentState, None] = {}
+        """Agents that have given room back since they were put into their levels."""
         self._by_index: list[AgentState | None] = []
         self._free_indexes: list[int] = []
 
@@ -145,6 +147,18 @@ class Fleet:
         self._by_index[agent.index] = None
         self._free_indexes.append(agent.index)
         agent.index = -1
+        self._eased.pop(agent, None)
+
+    def ease(self, agent: AgentState) -> None:
+        """Do what `refresh` does before anybody is placed again: once, however many tasks of `agent` end in a pass."""
+        self._eased[agent] = None
+
+    def settle(self) -> None:
+        """Put agents that have given room back into their levels: before those are looked at."""
+        if self._eased:
+            eased, self._eased = self._eased, {}
+            for agent in eased:
+                self.refresh(agent)
 
     def refresh(self, agent: AgentState) -> None:
         """Put `agent` into the level of its present room: after each change of its tasks, status or health."""
@@ -355,6 +369,7 @@ class Fleet:
 
     def with_room(self, cls: RequirementClass) -> int:
         """Return the agents that have a free slot for a task of `cls` now, or as many as it takes, as bits."""
+        self.settle()
         found = 0
         for level in range(_level_of(cls.requirement.slots), LEVELS + 1):
             found |= self._levels[level]

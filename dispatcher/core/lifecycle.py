@@ -296,6 +296,15 @@ def withdraw(board: Board, task: TaskState) -> None:
 
 def outcome_json(task: TaskState, agent_id: str | None) -> bytes:
     """Return the JSON of `bus.messages.Outcome`, with the output's bytes as the agent's report had them."""
+    if task.status is TaskStatus.COMPLETED and agent_id is not None and task.output is not None and task.error is None:
+        head = (
+            f'{{"task_id":"{task.id}","status":"COMPLETED","attempt":{task.attempt},"agent_id":"{agent_id}","output":'
+        )
+        return head.encode() + task.output + b"}"
+    return _any_outcome(task, agent_id)
+
+
+def _any_outcome(task: TaskState, agent_id: str | None) -> bytes:
     head = {
         "task_id": task.id,
         "status": task.status.value,

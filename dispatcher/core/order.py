@@ -180,6 +180,8 @@ class Order:
         self._levels: dict[TaskPriority, list[tuple[float, float, int, Lane]]] = {level: [] for level in TaskPriority}
         self._shares: dict[str, Share] = {}
         self._stamps = count(1)
+        self._eased: dict[Share, None] = {}
+        """Shares whose running work has become less since they were last put in their places."""
         self._served = 0.0
         """The common clock: what the share had been served from which the last task was taken."""
         self.placeable = 0
@@ -366,12 +368,20 @@ class Order:
 
     def release(self, task: "TaskState") -> None:
         """Count a task as running no more."""
-        share = self._share(task.terms.fairness_key)
-        share.running -= task.terms.requirement.slots
-        for lane in share.lanes.values():
-            if lane.stamp and share.waiting and share.rank < lane.rank:
-                self._offer(lane)
-        self._part_with(share)
+        terms = task.terms
+        share = self._share(terms.fairness_key)
+        share.running -= terms.requirement.slots
+        self._eased[share] = None
+
+    def settle(self) -> None:
+        """Let shares whose running work has ended stand where they belong now: before anybody is placed."""
+        if self._eased:
+            eased, self._eased = self._eased, {}
+            for share in eased:
+                for lane in share.lanes.values():
+                    if lane.stamp and share.waiting and share.rank < lane.rank:
+                        self._offer(lane)
+                self._part_with(share)
 
     def _part_with(self, share: Share) -> None:
         """Forget a share that has nothing and waits for nothing."""

@@ -58,6 +58,8 @@ def _place(board: Board, left: int) -> int:
 def _reopen(board: Board) -> None:
     """Let classes compete again whose limits, or whose agents' room, have changed since the last pass."""
     fleet, order = board.fleet, board.order
+    fleet.settle()
+    order.settle()
     board.reopen(fleet.loosened)
     fleet.loosened = []
     if fleet.gained:

@@ -16,6 +16,59 @@ from dispatcher.core.terms import MILLI, Terms
 
 def encode_run(task: TaskState) -> bytes:
     """Return the JSON of `bus.records.Run` for `task`; what goes without saying (nothing, 0, empty) is left out."""
+    return _encode_any(task) if _unusual(task) else _encode_usual(task)
+
+
+def _encode_usual(task: TaskState) -> bytes:
+    """Do it for most tasks, which have nothing to tell but instants and one attempt: as text, which is faster."""
+    current, finished, why = task.current, "", ""
+    if task.finished_at:
+        finished = f',"finished_at":{task.finished_at}'
+    if current is None:
+        return f'{{"enqueued_at":{task.enqueued_at}{finished}}}'.encode()
+    assigned = f'"assigned_at":{current.assigned_at}'
+    started = f',"started_at":{current.started_at}' if current.started_at else ""
+    if current.why:
+        why = f',"why":[{",".join(map(str, current.why))}]'
+    past = ""
+    if task.attempts:
+        (one,) = task.attempts
+        began = f',"started_at":{one.started_at}' if one.started_at is not None else ""
+        past = (
+            f',"attempts":[{{"attempt":{one.attempt},"agent_id":"{one.agent_id}","assigned_at":{one.assigned_at},'
+            f'"ended_at":{one.ended_at},"outcome":"{one.outcome}"{began}}}]'
+        )
+    return f'{{"enqueued_at":{task.enqueued_at}{finished}{past},{assigned}{started}{why}}}'.encode()
+
+
+def _unusual(task: TaskState) -> bool:
+    """Tell whether there is more to tell of `task` than `_encode_usual` knows of."""
+    current, attempts = task.current, task.attempts
+    if (
+        task.priority
+        or task.not_before
+        or task.failures
+        or task.reason
+        or task.error
+        or task.watchers
+        or task.cancellation
+        or task.requeues
+        or task.kin
+        or not task.enqueued_at
+    ):
+        return True
+    if attempts and (len(attempts) > 1 or attempts[0].error or attempts[0].outcome != "completed" or current is None):
+        return True
+    return current is not None and bool(
+        current.extended_ms
+        or current.waiting
+        or current.note
+        or current.progress is not None
+        or not current.assigned_at
+    )
+
+
+def _encode_any(task: TaskState) -> bytes:
     fields = {name: value for name, value in zip(_TASK_FIELDS, _task_values(task), strict=True) if value}
     if task.kin is not None and task.kin.children:
         fields["children"] = task.kin.children

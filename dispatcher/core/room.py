@@ -47,7 +47,7 @@ def give(board: Board, task: TaskState, current: Attempt, agent: AgentState) -> 
         for name, much in requirement.resources:
             agent.granted[name] -= much
         unshare(board, task, current)
-    board.fleet.refresh(agent)
+    board.fleet.ease(agent)
     if requirement.resources:
         board.fleet.returned(agent)
 

@@ -52,7 +52,6 @@ def test_from_submission_to_result() -> None:
     assert answer.client_id == "me"
     assert from_json(answer.outcome) == {
         "task_id": task_id(1), "status": "COMPLETED", "attempt": 1, "agent_id": "a", "output": 42,
-        "error": None, "reason": None,
     }  # fmt: skip
     (change,) = decisions.changes
     assert change.output == b"42"
