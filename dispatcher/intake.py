@@ -81,6 +81,8 @@ class _Ear:
 
         async def handle(batch: Batch[Any]) -> None:
             await self.take(batch)
+            if self.topic.rest_s and 2 * len(batch.entry_ids) < self.topic.max_records:
+                await asyncio.sleep(self.topic.rest_s)
 
         handle.__annotations__ = {"batch": self.topic.documented or self.topic.model, "return": None}
         return handle

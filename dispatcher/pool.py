@@ -53,6 +53,9 @@ GIVE_BACK_S: Final = 1.0
 STANDING_EVERY_S: Final = 1.0
 PRUNE_EVERY: Final = 60
 RENEW_WHILE_LOADING_MS: Final = 500
+BEATS_S: Final = 0.1
+"""Heartbeats that come within it are read together: one by one a hundred agents would cost a hundred passes a second.
+What waits for the horizon, leases and timeouts, may be later by this."""
 
 
 def topics(names: PoolNames) -> tuple[Topic[Any], ...]:
@@ -60,7 +63,7 @@ def topics(names: PoolNames) -> tuple[Topic[Any], ...]:
     levels = (TaskPriority.URGENT, TaskPriority.HIGH, TaskPriority.MEDIUM, TaskPriority.LOW)
     return (
         Topic("results", names.results, Report, max_records=64, salvage=salvage_report),
-        Topic("heartbeats", names.heartbeats, Heartbeat),
+        Topic("heartbeats", names.heartbeats, Heartbeat, rest_s=BEATS_S),
         Topic("registrations", names.registrations, Registration),
         Topic("commands", names.commands, Command, max_records=64),
         *(
