@@ -31,7 +31,7 @@ from dispatcher.core.record import StoredTask, restore_agent
 
 LOG: Final = logging.getLogger("callboard.dispatcher")
 
-PAGE: Final = 1000
+PAGE: Final = 2000
 SHARED_RUN: Final = 40
 """Bytes of a `Run` that tells no more than when its task came."""
 HEADERS: Final = 8_192

@@ -101,6 +101,11 @@ class Scheduler:
             return overdue
         return board.clock_timers.next_due
 
+    @property
+    def loading(self) -> bool:
+        """True while not all live tasks of the ledger are loaded."""
+        return self.board.loading
+
     def begin_loading(self) -> None:
         """Let passes be made while live tasks are still being loaded; `load` may be called between them until `loaded`.
 

@@ -96,7 +96,7 @@ async def test_a_new_leader_places_what_it_has_loaded_before_it_has_loaded_all(
         assert not leading.done(), "it does not read what clients write until it knows all tasks"
         more.set()
         await leading
-        given = [await agent.next() for _ in range(3)]
+        given = sorted([await agent.next() for _ in range(3)], key=lambda one: one.score)
         assert [one.task.payload for one in given] == [1, 2, 3]
         assert given[-1].task_id == late.id
     await agent.fall_silent()
