@@ -12,8 +12,8 @@ bytes of JSON, and prints one JSON line:
 - ``take_over_s``: the leader is killed (SIGKILL) while an agent waits and another stands by: until the first
   assignment, the leader's lease of three seconds included, and until a submission is accepted, with all loaded;
 - ``audit_s``: `callboard doctor`'s audit of all of it, and this process's growth by it in MB;
-- ``drain_per_s``: completions of one agent of 100 slots with that much waiting, and with 1,000, before;
-  also with `--agents` agents in one process instead of one.
+- ``drain``: completions per second, and the leader's processor time for each in µs: of one agent of 100 slots with that
+  much waiting, and with 1,000, before; also of `--agents` agents in one process.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.throughput import NAMES, accepted, count_ended, last_event, positive, process, rate, tasks
+from benchmarks.throughput import NAMES, accepted, count_ended, cpu_of, last_event, positive, process, rate, tasks
 from bus import Client
 from bus.connection import Redis, connect
 from bus.embedded import EmbeddedServer
@@ -60,13 +60,15 @@ async def fill(bus: Client, count: int) -> dict[str, int | None]:
     }
 
 
-async def drain(url: str, redis: Redis, count: int, agents: int) -> int | None:
-    """Let agents of 100 slots in all complete `count` tasks; return how many a second."""
+async def drain(url: str, redis: Redis, count: int, agents: int, leader: int) -> dict[str, float | None]:
+    """Let agents of 100 slots in all complete tasks; return how many a second, and what each costs the leader."""
+    before: list[float] = []
     cursor = await last_event(redis)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(process("benchmarks.crowd", str(agents), url=url))
-        first, last, _ = await count_ended(redis, cursor, count)
-    return rate(count, last - first)
+        first, last, _ = await count_ended(redis, cursor, count, lambda: before.append(cpu_of(leader)))
+        spent = cpu_of(leader) - before[0]
+    return {"per_s": rate(count, last - first), "leader_us": round(spent / count * 1e6, 1)}
 
 
 async def take_over(url: str, bus: Client, redis: Redis, leader: Any, stack: AsyncExitStack) -> dict[str, float]:  # noqa: ANN401 - asyncio's process
@@ -114,13 +116,13 @@ async def measure(count: int, agents: int, drained: int, listpack: int | None) -
                 await redis.config_set("hash-max-listpack-value", listpack)
             leader = await stack.enter_async_context(process(*DISPATCHER, url=server.url))
             bus = await stack.enter_async_context(Client(url=server.url))
-            few = {f"{n}_agents": 0 for n in (1, agents)}
+            few: dict[str, Any] = {}
             await fill(bus, 1000)
             result["leader_mb"] = {"empty": round(resident(leader.pid) / MB)}
             for n in (1, agents):
                 await fill(bus, drained)
-                few[f"{n}_agents"] = await drain(server.url, redis, drained, n) or 0
-            result["drain_per_s"] = {"1000_waiting": few}
+                few[f"{n}_agents"] = await drain(server.url, redis, drained, n, leader.pid)
+            result["drain"] = {"1000_waiting": few}
             await redis.delete(NAMES.events)
             before = await used(redis)
             result |= await fill(bus, count)
@@ -134,8 +136,8 @@ async def measure(count: int, agents: int, drained: int, listpack: int | None) -
             }
             result["leader_mb"]["full"] = round(resident(leader.pid) / MB)
             result["audit"] = await audit(redis)
-            result["drain_per_s"][f"{count}_waiting"] = {
-                f"{n}_agents": await drain(server.url, redis, drained, n) for n in (1, agents)
+            result["drain"][f"{count}_waiting"] = {
+                f"{n}_agents": await drain(server.url, redis, drained, n, leader.pid) for n in (1, agents)
             }
             taken = await take_over(server.url, bus, redis, leader, stack)
             result["leader_mb"]["successor"] = round(resident(int(taken.pop("pid"))) / MB)

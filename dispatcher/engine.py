@@ -50,7 +50,7 @@ RENEW_EVERY_S: Final = 1.0
 HORIZON_EVERY_S: Final = 0.25
 BLIND_AFTER_MS: Final = 1_000
 COMMIT_RETRY_S: Final = 0.05
-LOADING_REST_S: Final = 0.1
+LOADING_REST_S: Final = 0.25
 """Between two passes while the rest of the ledger is loaded: clients are not heard until it is."""
 
 

@@ -9,6 +9,7 @@ from bus.script import Script
 from dispatcher.audit.checks import INDEXES, EndedRange, TaskFacts
 
 FACTS: Final = Script("dispatcher.scripts", "facts")
+KINDS: Final = Script("dispatcher.scripts", "kinds")
 PAGE: Final = 100
 """Tasks that one transaction reads: it holds the server for less than a millisecond."""
 
@@ -78,20 +79,13 @@ class Sight:
 
     async def keys(self, keys: Sequence[str]) -> list[KeyFacts]:
         """Return the types and times to live of some keys, as of one instant."""
-        async with self.redis.pipeline(transaction=True) as pipe:
-            for key in keys:
-                pipe.type(key)
-                pipe.pttl(key)
-            rows = await pipe.execute()
+        rows: list[Any] = await KINDS.run(self.redis, keys, [])
         return [KeyFacts(key, type_.decode(), ttl) for key, type_, ttl in zip(keys, rows[::2], rows[1::2], strict=True)]
 
     async def missing(self, task_ids: Sequence[str]) -> list[str]:
         """Return those tasks that have no record."""
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for task_id in task_ids:
-                pipe.exists(self.names.task(task_id))
-            there = await pipe.execute()
-        return [task_id for task_id, one in zip(task_ids, there, strict=True) if not one]
+        kinds = await self.keys([self.names.task(task_id) for task_id in task_ids])
+        return [task_id for task_id, one in zip(task_ids, kinds, strict=True) if one.type == "none"]
 
     async def states(self, task_ids: Sequence[str], *more: str) -> list[list[bytes | None]]:
         """Return the states of some tasks, with `more` fields of their records."""
