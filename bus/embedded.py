@@ -268,6 +268,8 @@ class EmbeddedServer:
             "appendfsync": "everysec" if self._persistence == "none" else self._persistence,
             # Full memory must fail a write, never evict a task.
             "maxmemory-policy": "noeviction",
+            # A task's record in one piece of memory: a fifth less of all that a waiting task takes.
+            "hash-max-listpack-value": "1024",
         }
         return [str(binary.path), *(part for name, value in options.items() for part in (f"--{name}", value))]
 

@@ -30,6 +30,8 @@ class Topic(Generic[M]):
     model: type[M]
     max_records: int = 500
     """Most entries of one read. Without a bound a read would take the whole backlog into memory."""
+    rest_s: float = 0.0
+    """How long is waited between two reads, unless there is much: for what is not urgent, and is cheaper together."""
     documented: type[BaseModel] | None = None
     """What the messages are for their senders, where `model` is only the part that is read."""
     salvage: Callable[[bytes, str], Salvaged | None] | None = None

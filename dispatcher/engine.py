@@ -50,6 +50,8 @@ RENEW_EVERY_S: Final = 1.0
 HORIZON_EVERY_S: Final = 0.25
 BLIND_AFTER_MS: Final = 1_000
 COMMIT_RETRY_S: Final = 0.05
+LOADING_REST_S: Final = 0.25
+"""Between two passes while the rest of the ledger is loaded: clients are not heard until it is."""
 
 
 class LeadLostError(Exception):
@@ -174,7 +176,7 @@ class Engine:
             await self._inbox.wait(self._idle_for())
             self.pulse.beat("decide")
             # However much there is to do: the lease is renewed, and the server read, between two passes.
-            await asyncio.sleep(0)
+            await asyncio.sleep(LOADING_REST_S if self._scheduler.loading else 0)
             portions = self._inbox.take()
             if self._suspects and not self._suspects.isdisjoint(_refs(portions)):
                 await self._pass([])

@@ -18,7 +18,7 @@ Nothing is read unless this dispatcher leads: an entry fetched by another would 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -47,6 +47,8 @@ class _Ear:
     def __init__(self, broker: RedisBroker, topic: Topic[Any], group: str, consumer: str, sink: Sink) -> None:
         self.topic = topic
         self.in_hand: set[str] = set()
+        self.open = False
+        """It is to be read."""
         self.problem: str | None = None
         self._sink = sink
         self.subscriber = broker.subscriber(
@@ -79,6 +81,8 @@ class _Ear:
 
         async def handle(batch: Batch[Any]) -> None:
             await self.take(batch)
+            if self.topic.rest_s and 2 * len(batch.entry_ids) < self.topic.max_records:
+                await asyncio.sleep(self.topic.rest_s)
 
         handle.__annotations__ = {"batch": self.topic.documented or self.topic.model, "return": None}
         return handle
@@ -131,22 +135,22 @@ class Intake:
         self._group = group
         self._consumer = consumer
         self._ears = {topic.stream: _Ear(broker, topic, group, consumer, sink) for topic in topics}
-        self._started = False
 
-    async def start(self) -> None:
-        """Create missing groups, deliver what is pending, and start reading.
+    async def start(self, streams: Collection[str] | None = None) -> None:
+        """Create missing groups, deliver what is pending, and start reading: these streams, or all that are not read.
 
-        Returns when every subscriber reads; the sink must be taking batches meanwhile. Raises redis-py's errors.
+        Returns when the subscribers read; the sink must be taking batches meanwhile. Raises redis-py's errors.
         """
         await self._broker.connect()
-        for ear in self._ears.values():
+        ears = [ear for stream, ear in self._ears.items() if not ear.open and (streams is None or stream in streams)]
+        for ear in ears:
             ear.in_hand.clear()
             await self._ensure_group(ear)
-        for ear in self._ears.values():
+        for ear in ears:
             await self._claim(ear, 0)
-        for ear in self._ears.values():
+        for ear in ears:
             await ear.subscriber.start()
-        self._started = True
+            ear.open = True
 
     async def run(self) -> None:
         """Keep the subscribers alive and claim stranded entries, until cancelled."""
@@ -154,7 +158,7 @@ class Intake:
         claim_at = loop.time() + CLAIM_EVERY_S
         while True:
             await asyncio.sleep(HEAL_EVERY_S)
-            for ear in self._ears.values():
+            for ear in self._open:
                 if not ear.subscriber.running:
                     await self._heal(ear)
             if loop.time() >= claim_at:
@@ -164,8 +168,8 @@ class Intake:
 
     async def stop(self) -> None:
         """Stop reading. What was delivered and is not done stays pending, for whoever leads next."""
-        self._started = False
         for ear in self._ears.values():
+            ear.open = False
             await ear.subscriber.stop()
             ear.in_hand.clear()
 
@@ -175,10 +179,14 @@ class Intake:
 
     def problems(self) -> list[str]:
         """Return what keeps entries from being read, in words; empty when all is well."""
-        if not self._started:
+        if not all(ear.open for ear in self._ears.values()):
             return ["the inbound streams are not read yet"]
         found = [f"{ear.topic.name}: not subscribed" for ear in self._ears.values() if not ear.subscriber.running]
         return found + [ear.problem for ear in self._ears.values() if ear.problem is not None]
+
+    @property
+    def _open(self) -> list[_Ear]:
+        return [ear for ear in self._ears.values() if ear.open]
 
     async def _ensure_group(self, ear: _Ear) -> None:
         try:
@@ -218,11 +226,12 @@ class Intake:
 
     async def _claim_stranded(self) -> None:
         """Claim where more is pending than is in hand. Asking costs one round trip for all topics."""
+        ears = self._open
         async with self._redis.pipeline(transaction=False) as pipe:
-            for ear in self._ears.values():
+            for ear in ears:
                 pipe.xpending(ear.topic.stream, self._group)
             summaries = await pipe.execute(raise_on_error=False)
-        for ear, summary in zip(self._ears.values(), summaries, strict=True):
+        for ear, summary in zip(ears, summaries, strict=True):
             if isinstance(summary, Exception):
                 continue  # no group, as above
             if summary["pending"] > len(ear.in_hand):

@@ -18,15 +18,18 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final
 
+from pydantic import TypeAdapter
 from redis.exceptions import NoScriptError
 
 from bus.connection import Redis
 from bus.ids import new_nonce
 from bus.in_flight import in_flight
+from bus.messages import VERSION
 from bus.names import PoolNames
 from bus.script import Script
 from dispatcher.commit_call import LARGE_OUTPUT, CommitCall, Inputs, LedgerLimits
 from dispatcher.core.decisions import (
+    AgentTransition,
     Answer,
     Decisions,
     NoteKind,
@@ -34,7 +37,6 @@ from dispatcher.core.decisions import (
     TaskChange,
     TaskTransition,
 )
-from dispatcher.event_body import event_body
 from dispatcher.leadership import Lead
 
 COMMIT: Final = Script("dispatcher.scripts", "commit")
@@ -43,6 +45,10 @@ BATCH: Final = 100
 BATCH_BYTES: Final = 2 * 1024 * 1024
 """A call is ended early by this size of its tasks."""
 STANDING_TTL_MS: Final = 60_000
+
+_TASKS: Final = TypeAdapter(list[TaskTransition])
+_AGENTS: Final = TypeAdapter(list[AgentTransition])
+"""What knows its types is written seven times as fast, and leaves out what is None."""
 
 
 class FencedError(Exception):
@@ -197,7 +203,12 @@ class Ledger:
         if inputs is not None:
             call.add_inputs(inputs)
         agents = [] if rest is None else rest.agent_transitions
-        call.events = event_body(now, lead.epoch, part.transitions, agents)
+        if part.transitions or agents:
+            call.events = b'{"v":%d,"at":%d,"epoch":%d,"tasks":%b,"agents":%b}' % (
+                *(VERSION, now, lead.epoch),
+                _TASKS.dump_json(part.transitions, exclude_none=True),
+                _AGENTS.dump_json(agents, exclude_none=True),
+            )
         return call
 
     async def prune(self, now: int) -> int:

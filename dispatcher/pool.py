@@ -1,7 +1,8 @@
 """One dispatcher's part in one pool: stand by, lead, and stand by again.
 
-A term of leadership is: win the lease, load the ledger, start reading, run the engine. Reading starts only after the
-lead is won; whatever an earlier leader had fetched and not consumed is drained first. When a term ends for any reason
+A term of leadership is: win the lease, load agents and what they hold, run the engine and read what agents say, load
+what waits, the first first, placing it meanwhile; then read what clients say. Reading starts only after the lead is
+won; whatever an earlier leader had fetched and not consumed is drained first. When a term ends for any reason
 but a stop, everything it had in memory is thrown away, and the next try waits a little longer each time.
 
 A defect ends the term, not the process, which may serve other pools. An entry on which two terms have failed, the
@@ -33,7 +34,7 @@ from dispatcher.inbox import Inbox, Portion
 from dispatcher.intake import Intake
 from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import Ledger
-from dispatcher.loading import load_agents, load_notes, load_tasks
+from dispatcher.loading import load_agents, load_held, load_notes, load_unheld
 from dispatcher.observer import DispatcherObserver
 from dispatcher.reporting import reasons, report_standing
 from dispatcher.salvage import salvage_report
@@ -52,6 +53,9 @@ GIVE_BACK_S: Final = 1.0
 STANDING_EVERY_S: Final = 1.0
 PRUNE_EVERY: Final = 60
 RENEW_WHILE_LOADING_MS: Final = 500
+BEATS_S: Final = 0.1
+"""Heartbeats that come within it are read together: one by one a hundred agents would cost a hundred passes a second.
+What waits for the horizon, leases and timeouts, may be later by this."""
 
 
 def topics(names: PoolNames) -> tuple[Topic[Any], ...]:
@@ -59,7 +63,7 @@ def topics(names: PoolNames) -> tuple[Topic[Any], ...]:
     levels = (TaskPriority.URGENT, TaskPriority.HIGH, TaskPriority.MEDIUM, TaskPriority.LOW)
     return (
         Topic("results", names.results, Report, max_records=64, salvage=salvage_report),
-        Topic("heartbeats", names.heartbeats, Heartbeat),
+        Topic("heartbeats", names.heartbeats, Heartbeat, rest_s=BEATS_S),
         Topic("registrations", names.registrations, Registration),
         Topic("commands", names.commands, Command, max_records=64),
         *(
@@ -209,23 +213,24 @@ class PoolDispatcher:
         await self._give_back()
 
     async def _take_over(self, lead: Lead) -> Engine:
-        """Load the ledger, renewing the lease meanwhile, and make the engine of this term."""
+        """Load agents and what they hold, renewing the lease meanwhile, and make the engine of this term."""
         clock = self._leadership.clock
         scheduler = Scheduler(self._config, seed=lead.epoch, pool=self.pool)
         notes = await load_notes(self._redis, self._names)
         agents = await load_agents(self._redis, self._names, clock.now_ms())
+        scheduler.begin_loading()
         scheduler.load(agents, (), clock.now_ms(), notes)
         renewed = clock.now_ms()
-        loaded = 0
-        async for page in load_tasks(self._redis, self._names):
+        held = 0
+        async for page in load_held(self._redis, self._names):
             scheduler.load((), page, clock.now_ms())
-            loaded += len(page)
+            held += len(page)
             if clock.now_ms() - renewed > RENEW_WHILE_LOADING_MS:
                 if not await self._leadership.renew():
                     msg = "the lease ran out while the ledger was loaded"
                     raise LeadLostError(msg)
                 renewed = clock.now_ms()
-        LOG.info("pool %s: %d agents and %d live tasks in the ledger", self.pool, len(agents), loaded)
+        LOG.info("pool %s: %d agents, who hold %d tasks, in the ledger", self.pool, len(agents), held)
         return Engine(
             redis=self._redis,
             names=self._names,
@@ -240,13 +245,14 @@ class PoolDispatcher:
         )
 
     async def _work(self, engine: Engine, stop: asyncio.Event, settled: Callable[[], None]) -> None:
+        loaded = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
                 loops = [
                     group.create_task(engine.run(), name="engine"),
-                    group.create_task(self._read(settled), name="intake"),
-                    group.create_task(self._stand(engine), name="standing"),
-                    group.create_task(self._audits.run(engine.scheduler), name="audit"),
+                    group.create_task(self._read(engine, loaded, settled), name="intake"),
+                    group.create_task(self._stand(engine, loaded), name="standing"),
+                    group.create_task(self._audit(engine, loaded), name="audit"),
                 ]
                 await stop.wait()
                 for loop in loops:
@@ -255,10 +261,34 @@ class PoolDispatcher:
             end = gravest(ends)
             raise end from end.__cause__
 
-    async def _read(self, settled: Callable[[], None]) -> None:
-        await self._intake.start()
-        settled()
-        await self._intake.run()
+    async def _read(self, engine: Engine, loaded: asyncio.Event, settled: Callable[[], None]) -> None:
+        names = self._names
+        await self._intake.start([names.results, names.heartbeats, names.registrations])
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._intake.run(), name="healing")
+            await self._load_rest(engine)
+            loaded.set()
+            await self._intake.start()
+            settled()
+
+    async def _load_rest(self, engine: Engine) -> None:
+        """Load what is in nobody's hands, placing it meanwhile. A pass has its turn after each page."""
+        scheduler, clock = engine.scheduler, self._leadership.clock
+        began, loaded = monotonic_ms(), 0
+        async for page in load_unheld(self._redis, self._names):
+            scheduler.load((), page, clock.now_ms())
+            loaded += len(page)
+            self._inbox.wake()
+            await asyncio.sleep(0)
+        scheduler.loaded()
+        self._inbox.wake()
+        LOG.info(
+            "pool %s: %d tasks that wait are loaded, in %.1f s", self.pool, loaded, (monotonic_ms() - began) / 1000
+        )
+
+    async def _audit(self, engine: Engine, loaded: asyncio.Event) -> None:
+        await loaded.wait()
+        await self._audits.run(engine.scheduler)
 
     # --- from the subscribers to the inbox
 
@@ -286,7 +316,7 @@ class PoolDispatcher:
 
     # --- once a second
 
-    async def _stand(self, engine: Engine) -> None:
+    async def _stand(self, engine: Engine, loaded: asyncio.Event) -> None:
         """Publish, for people and for Prometheus, how things stand."""
         turn = 0
         strays, loads = StraySearch(self._redis, self._names), Workloads()
@@ -297,7 +327,7 @@ class PoolDispatcher:
             self._ailment = None
             try:
                 await self._stand_once(engine, loads, prune=turn % PRUNE_EVERY == 0)
-                if turn % PRUNE_EVERY == 0:
+                if turn % PRUNE_EVERY == 0 and loaded.is_set():
                     async for found in strays.look(engine.scheduler):
                         engine.add(found)
             except (*CONNECTION_ERRORS, RedisError):

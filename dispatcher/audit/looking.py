@@ -5,11 +5,13 @@ from typing import Any, Final, NamedTuple
 
 from bus.connection import Redis
 from bus.names import DATA_FIELD, PoolNames
+from bus.script import Script
 from dispatcher.audit.checks import INDEXES, EndedRange, TaskFacts
 
+FACTS: Final = Script("dispatcher.scripts", "facts")
+KINDS: Final = Script("dispatcher.scripts", "kinds")
 PAGE: Final = 100
 """Tasks that one transaction reads: it holds the server for less than a millisecond."""
-_COMMANDS_PER_TASK: Final = 2 + len(INDEXES)
 
 
 class KeyFacts(NamedTuple):
@@ -45,21 +47,14 @@ class Sight:
     async def tasks(self, task_ids: Sequence[str]) -> list[TaskFacts]:
         """Return all that is stored of some tasks, as of one instant."""
         names = self.names
-        async with self.redis.pipeline(transaction=True) as pipe:
-            for task_id in task_ids:
-                key = names.task(task_id)
-                pipe.hmget(key, ["state", "spec", "run"])
-                pipe.pttl(key)
-                for index in INDEXES:
-                    pipe.zscore(self.index(index), task_id)
-            rows: list[Any] = await pipe.execute(raise_on_error=False)
+        keys = [*map(self.index, INDEXES), *map(names.task, task_ids)]
+        rows: list[Any] = await FACTS.run(self.redis, keys, task_ids)
         found: list[TaskFacts] = []
-        for n, task_id in enumerate(task_ids):
-            fields, ttl, *scores = rows[n * _COMMANDS_PER_TASK : (n + 1) * _COMMANDS_PER_TASK]
-            if isinstance(fields, Exception):
+        for task_id, row in zip(task_ids, rows, strict=True):
+            if row is None:
                 continue  # a key of another type, which is found as that
-            places = {name: score for name, score in zip(INDEXES, scores, strict=True) if isinstance(score, float)}
-            state, spec, run = fields
+            state, spec, run, ttl, *scores = row
+            places = {name: float(score) for name, score in zip(INDEXES, scores, strict=True) if score is not None}
             found.append(TaskFacts(task_id, state, spec, run, ttl, places))
         return found
 
@@ -84,20 +79,13 @@ class Sight:
 
     async def keys(self, keys: Sequence[str]) -> list[KeyFacts]:
         """Return the types and times to live of some keys, as of one instant."""
-        async with self.redis.pipeline(transaction=True) as pipe:
-            for key in keys:
-                pipe.type(key)
-                pipe.pttl(key)
-            rows = await pipe.execute()
+        rows: list[Any] = await KINDS.run(self.redis, keys, [])
         return [KeyFacts(key, type_.decode(), ttl) for key, type_, ttl in zip(keys, rows[::2], rows[1::2], strict=True)]
 
     async def missing(self, task_ids: Sequence[str]) -> list[str]:
         """Return those tasks that have no record."""
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for task_id in task_ids:
-                pipe.exists(self.names.task(task_id))
-            there = await pipe.execute()
-        return [task_id for task_id, one in zip(task_ids, there, strict=True) if not one]
+        kinds = await self.keys([self.names.task(task_id) for task_id in task_ids])
+        return [task_id for task_id, one in zip(task_ids, kinds, strict=True) if one.type == "none"]
 
     async def states(self, task_ids: Sequence[str], *more: str) -> list[list[bytes | None]]:
         """Return the states of some tasks, with `more` fields of their records."""

@@ -86,6 +86,10 @@ class Board:
         self.unsorted: deque[str] = deque()
         """Tasks that may wait in classes which do not tell apart what agents ask of tasks by now."""
         self.schedules = Schedules()
+        self.loading = False
+        """Not all of the ledger's live tasks are here yet: what is decided of all of them has to wait."""
+        self.ended: set[str] = set()
+        """Tasks that have ended while it was loaded: a page that was read before is not to bring them back."""
         self._lives = 0
         self.draft = Decisions()
         self._touched: dict[str, TaskState] = {}
@@ -256,7 +260,8 @@ class Board:
 
     def close(self) -> Decisions:
         """End the pass: return its decisions and start a new draft."""
-        self.bounds.settle(self)
+        if not self.loading:
+            self.bounds.settle(self)
         draft, self.draft = self.draft, Decisions()
         for task in self._touched.values():
             draft.changes.append(self._change(task))
@@ -314,6 +319,8 @@ class Board:
 
     def _forget(self, task_id: str) -> None:
         self.tasks.pop(task_id, None)
+        if self.loading:
+            self.ended.add(task_id)
         if self.hasty:
             self.hasty.pop(task_id, None)
         if self.sticky.wanted:

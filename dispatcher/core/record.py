@@ -1,6 +1,7 @@
 """A live task as the ledger keeps it, and back: the `run` part of its record, and the task restored on taking over."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -124,7 +125,7 @@ def restore(stored: StoredTask, terms: Terms, agent: AgentState | None) -> TaskS
         cancellation=run.cancellation,
         requeues=run.requeues,
         error=run.error,
-        stored=str(guard),
+        stored=_text_of(guard),
     )
     if agent is not None:
         task.current = Attempt(agent, guard.session, run.assigned_at or 0, run.started_at)
@@ -132,6 +133,10 @@ def restore(stored: StoredTask, terms: Terms, agent: AgentState | None) -> TaskS
         task.current.extended_ms, task.current.waiting = run.extended_ms, run.waiting
         task.current.why = run.why
     return task
+
+
+_text_of = lru_cache(maxsize=1024)(Guard.__str__)
+"""The text of a guard: one for all tasks that nobody has and that are alike."""
 
 
 def place_of(task: TaskState, now: int) -> tuple[Place, int]:

@@ -77,12 +77,13 @@ class Scheduler:
                 event.at = board.now  # whoever may write to a stream may choose its ids, but not the time
             self._take(event)
         ringing.ring(self.board)
-        if board.sweeps:
+        if board.sweeps and not board.loading:
             sweeps.work(board, task_commands.apply)
         if board.unsorted:
             board.sort_out()
         children.cut(board)
-        children.inquire(board)
+        if not board.loading:
+            children.inquire(board)
         self._place()
         return board.close()
 
@@ -91,19 +92,38 @@ class Scheduler:
         """When the next timer rings (ms), perhaps in the past: a pass does only so much; None if none will."""
         board = self.board
         family = board.family
-        if (
-            self._unfinished
-            or family.orphaned
-            or family.doubtful
-            or board.bounds.busy
-            or board.unsorted
-            or (board.sweeps and sweeps.unfinished(board))
-        ):
+        if self._unfinished or family.orphaned or board.unsorted:
+            return board.now
+        if not board.loading and (family.doubtful or board.bounds.busy or (board.sweeps and sweeps.unfinished(board))):
             return board.now
         overdue = board.horizon_timers.next_due
         if overdue is not None and overdue <= board.horizon:
             return overdue
         return board.clock_timers.next_due
+
+    @property
+    def loading(self) -> bool:
+        """True while not all live tasks of the ledger are loaded."""
+        return self.board.loading
+
+    def begin_loading(self) -> None:
+        """Let passes be made while live tasks are still being loaded; `load` may be called between them until `loaded`.
+
+        The tasks in agents' hands must be loaded before the first pass, and until all are loaded there must be no
+        event but what agents say: a submission, or a command, may be about a task that is not there yet. Of those that
+        wait, the ones loaded first are placed first. What concerns all tasks (sweeps, bounds, schedules, the parents of
+        children) is decided afterwards.
+        """
+        self.board.loading = True
+
+    def loaded(self) -> None:
+        """Take note that all live tasks of the ledger are loaded."""
+        board = self.board
+        board.loading = False
+        board.ended = set()
+        board.terms.forget_stored()
+        for schedule in board.schedules.by_id.values():
+            firing.arm(board, schedule)
 
     def load(
         self, fleet: Iterable[AgentState], tasks: Iterable[StoredTask], now: int, notes: Iterable[Note] = ()
@@ -136,13 +156,14 @@ class Scheduler:
             if note.kind is NoteKind.BREAKER and note.value is not None:
                 self._remembered(note, lambda note: breaker.restore(board, note.field, note.value or b""))
         for stored in tasks:
-            self._restore(stored)
+            if not board.loading or (stored.task_id not in board.tasks and stored.task_id not in board.ended):
+                self._restore(stored)
 
     def _load_schedules(self, notes: Sequence[Note]) -> None:
         board = self.board
         board.draft.notes += board.schedules.remember(notes, board.now)
         for note in notes:
-            if note.kind is NoteKind.SCHEDULE and note.field in board.schedules.by_id:
+            if note.kind is NoteKind.SCHEDULE and note.field in board.schedules.by_id and not board.loading:
                 firing.arm(board, board.schedules.by_id[note.field])
 
     def _remembered(self, note: Note, remember: Callable[[Note], None]) -> None:
@@ -177,7 +198,7 @@ class Scheduler:
         agent: AgentState | None = None
         if guard.status is not TaskStatus.PENDING:
             agent = board.fleet.agents.get(guard.agent_id) or agents.unknown(board, guard.agent_id, guard.session)
-        terms = board.terms.of(stored.header)
+        terms = board.terms.of_stored(stored.header)
         if stored.run.priority is not None:
             terms = board.terms.with_priority(terms, stored.run.priority)
         task = restore(stored, terms, agent)

@@ -78,6 +78,8 @@ class TermsBook:
     def __init__(self, config: SchedulerConfig) -> None:
         self._config = config
         self._known: dict[tuple[object, ...], Terms] = {}
+        self._stored: dict[int, tuple[TaskHeader, Terms]] = {}
+        """By the identity of headers, which are kept here so that no other gets the same."""
 
     def of(self, header: TaskHeader) -> Terms:
         """Return the terms of a submission."""
@@ -106,6 +108,19 @@ class TermsBook:
                 self._known.clear()
             terms = self._known[key] = self._make(header)
         return terms
+
+    def of_stored(self, header: TaskHeader) -> Terms:
+        """Return the terms of a submission that is read of the ledger, where equal ones come with the same header."""
+        found = self._stored.get(id(header))
+        if found is None:
+            if len(self._stored) >= KEPT:
+                self._stored.clear()
+            found = self._stored[id(header)] = header, self.of(header)
+        return found[1]
+
+    def forget_stored(self) -> None:
+        """Drop what made it fast to read the ledger."""
+        self._stored.clear()
 
     def with_priority(self, terms: Terms, priority: TaskPriority) -> Terms:
         """Return the same terms with another priority."""

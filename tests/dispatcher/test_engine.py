@@ -95,6 +95,7 @@ class NeverDone:
     """A scheduler that leaves, after each long pass, something that is due for the next."""
 
     next_due = 0
+    loading = False
 
     def __init__(self) -> None:
         self.passes = 0

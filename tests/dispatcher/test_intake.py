@@ -38,9 +38,12 @@ class Sink:
 
 
 @asynccontextmanager
-async def listening(url: str, redis: Redis, stream: str, sink: Sink, consumer: str = "me") -> AsyncIterator[Intake]:
+async def listening(
+    url: str, redis: Redis, stream: str, sink: Sink, consumer: str = "me", rest_s: float = 0.0
+) -> AsyncIterator[Intake]:
     broker = make_broker(url)
-    topics = (Topic("beats", stream, Heartbeat, max_records=50), Topic("commands", f"{stream}:commands", Command))
+    beats = Topic("beats", stream, Heartbeat, max_records=50, rest_s=rest_s)
+    topics = (beats, Topic("commands", f"{stream}:commands", Command))
     intake = Intake(broker, redis, topics, group=GROUP, consumer=consumer, sink=sink)
     await intake.start()
     running = asyncio.create_task(intake.run())
@@ -65,6 +68,40 @@ async def test_the_backlog_from_before_the_first_start_is_delivered(redis: Redis
         await eventually(lambda: len(sink.seqs) == 120)
     assert sink.seqs == list(range(120))
     assert max(len(batch.ids) for batch in sink.batches) == 50
+
+
+async def test_what_comes_while_a_topic_rests_is_read_together(redis: Redis, redis_url: str, pool: str) -> None:
+    sink = Sink()
+    async with listening(redis_url, redis, pool, sink, rest_s=1.0):
+        await write(redis, pool, 0)
+        await eventually(lambda: sink.seqs == [0])
+        await write(redis, pool, *range(1, 11))
+        await eventually(lambda: len(sink.seqs) == 11)
+    assert [len(batch.ids) for batch in sink.batches] == [1, 10]
+
+
+async def test_a_topic_with_a_backlog_does_not_rest(redis: Redis, redis_url: str, pool: str) -> None:
+    await write(redis, pool, *range(120))
+    sink = Sink()
+    async with listening(redis_url, redis, pool, sink, rest_s=3600.0):
+        await eventually(lambda: len(sink.seqs) == 120)
+
+
+async def test_a_stream_is_read_only_once_it_is_asked_for(redis: Redis, redis_url: str, pool: str) -> None:
+    sink = Sink()
+    broker = make_broker(redis_url)
+    topics = (Topic("beats", pool, Heartbeat), Topic("more", f"{pool}:more", Heartbeat))
+    intake = Intake(broker, redis, topics, group=GROUP, consumer="me", sink=sink)
+    await write(redis, f"{pool}:more", 2)
+    await intake.start([pool])
+    await write(redis, pool, 1)
+    await eventually(lambda: sink.seqs == [1])
+    assert intake.problems() == ["the inbound streams are not read yet"]
+    await intake.start()
+    await eventually(lambda: sink.seqs == [1, 2])
+    assert intake.problems() == []
+    await intake.stop()
+    await broker.stop()
 
 
 async def test_nothing_is_acknowledged_until_the_ledger_does_it(redis: Redis, redis_url: str, pool: str) -> None:

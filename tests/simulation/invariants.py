@@ -140,8 +140,9 @@ def _check_families(board: Board) -> None:
         if task.kin is None or task.kin.parent is None or task.requeues or task.cancellation is not None:
             continue
         parent = board.live(task.kin.parent)
-        # One that is younger has been submitted once more, and the ledger is about to say so.
-        if parent is not None and not parent.requeues and parent.enqueued_at <= task.enqueued_at:
+        # One that is younger (or as young, by a clock that stood still) has been submitted once more, and the ledger is
+        # about to say so.
+        if parent is not None and not parent.requeues and parent.enqueued_at < task.enqueued_at:
             known = task.id in family._children.get(parent.id, ()) or task.id in cut
             assert known, f"{parent.id} does not know its child {task.id}"
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from bus.messages import PurgeDead, RequeueDead
+from bus.states import TaskStatus
 from dispatcher.core.decisions import Decisions
 from dispatcher.core.events import (
     Beat,
@@ -83,14 +84,32 @@ class Leader:
         self._horizon = 0
         self.scheduler = Scheduler(world.config, seed=world.rng.randrange(1_000))
         fleet = [restore_agent(record, world.now) for record in ledger.agents.values()]
-        self.scheduler.load(fleet, ledger.live(), world.now, ledger.noted())
+        live = ledger.live()
+        held = [stored for stored in live if stored.guard.status is not TaskStatus.PENDING]
+        self.scheduler.begin_loading()
+        self.scheduler.load(fleet, held, world.now, ledger.noted())
+        self._unloaded = [stored for stored in live if stored.guard.status is TaskStatus.PENDING]
+        self._page = world.rng.choice((1, 3, 1_000))
+        self._load()
         self._invariants = Invariants(world, self.scheduler.board)
 
     @property
     def busy(self) -> bool:
         """True while anything is unread, or to be stored, or to be done at once."""
         due = self.scheduler.next_due
-        return bool(self._inbound or self._undone or self._extra or (due is not None and due <= self.world.now))
+        at_once = due is not None and due <= self.world.now
+        return bool(self._inbound or self._undone or self._extra or self.scheduler.board.loading or at_once)
+
+    def _load(self) -> None:
+        """Load a page of what waits. Some of it may have been told already: pages are read ahead, and overlap."""
+        page, self._unloaded = self._unloaded[: self._page], self._unloaded[self._page :]
+        self._again = page
+        self.scheduler.load((), page, self.world.now)
+        if not self._unloaded:
+            self.scheduler.loaded()
+        else:
+            self.world.counts["passes while loading"] += 1
+            self._wake(self.world.rng.choice((0, 5, 50)))
 
     @property
     def settled(self) -> bool:
@@ -142,6 +161,11 @@ class Leader:
         keep = world.rng.randrange(3) if world.rng.random() < 0.1 else 0  # what this read does not bring
         cut = len(self._inbound) - keep
         letters, self._inbound = self._inbound[: max(0, cut)], self._inbound[max(0, cut) :]
+        if self.scheduler.board.loading:  # clients are not listened to yet
+            self._inbound = [one for one in letters if not isinstance(one[1], FROM_AGENTS)] + self._inbound
+            letters = [one for one in letters if isinstance(one[1], FROM_AGENTS)]
+            self.scheduler.load((), self._again, self._clock())
+            self._load()
         of_the_dead = speaks_of_the_dead(event for _, event in letters)
         while len(self._undone) >= BEHIND or (of_the_dead and self._undone):
             self._store_next()
@@ -205,7 +229,7 @@ class Leader:
             self._wake(world.rng.choice((0, 5)))
         if len(decisions):
             consistency.check_ledger(world)
-        if len(decisions) and self.settled:
+        if len(decisions) and self.settled and not self.scheduler.board.loading:
             consistency.check_agreement(self.scheduler.board, world.ledger)
             changed = [change.task_id for change in decisions.changes]
             consistency.check_restored(self.scheduler.board, world.ledger, changed)

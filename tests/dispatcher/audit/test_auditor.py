@@ -1,18 +1,20 @@
 """Each thing that an audit can find: made on purpose in a pool at work, found, explained, and repaired."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
+from redis.asyncio import Redis
 
 from bus import TaskCreate
 from bus.ids import check_pool
 from bus.messages import Assignment, SubmitTask
 from bus.names import DATA_FIELD, DISPATCHERS_GROUP, PoolNames
 from dispatcher.audit.auditor import Auditor
-from dispatcher.audit.findings import UNREPAIRED, WORDS, Kind
+from dispatcher.audit.findings import UNREPAIRED, WORDS, Finding, Kind
 from dispatcher.audit.repairs import TASK, Repair, Repairs
 from tests.dispatcher.audit.conftest import PATIENCE, Audit, Place
+from tests.support.bus import running_dispatcher
 from tests.support.waiting import eventually
 
 Break = Callable[[Place], Awaitable[object]]
@@ -180,6 +182,56 @@ async def test_a_pool_without_a_leader_in_which_work_waits_is_told(place: Place)
     await place.bus.submit("t.x", pool=other.pool)
     found = await Auditor(place.redis, other, pause_s=0.01).run()
     assert {one.kind for one in found} == {Kind.NO_GROUP, Kind.NO_LEADER}
+
+
+async def led_by_nobody_who_reads(redis: Redis, names: PoolNames) -> str:
+    """Let a leader lead that does not read, and an entry be old enough that one should have; return its id."""
+    await redis.set(names.leader, "1|stuck|nonce", px=60_000)
+    await redis.xgroup_create(names.commands, DISPATCHERS_GROUP, id="0", mkstream=True)
+    cancel = '{"v":1,"type":"cancel","task_ids":["a.b"]}'
+    return str(await redis.xadd(names.commands, {DATA_FIELD: cancel}))
+
+
+async def found_after_a_while(redis: Redis, names: PoolNames) -> list[Finding]:
+    auditor = Auditor(redis, names, pause_s=0.05, patience=PATIENCE)
+    assert await auditor.run() == [], "it is young"
+    await old_enough()
+    return await auditor.run()
+
+
+async def repaired_by_the_next_leader(redis: Redis, url: str, names: PoolNames, found: Sequence[Finding]) -> None:
+    assert set(await Repairs(redis, names, patience=PATIENCE).run(found)) == {Repair.REPAIRED}
+    assert not await redis.exists(names.leader), "it has lost the lead, so that another may read"
+    async with running_dispatcher(url, names.pool):
+        await eventually(lambda: _empty(redis, names.commands))
+        left = await Auditor(redis, names, pause_s=0.05, patience=PATIENCE).run()
+        assert not {one.kind for one in left} - {Kind.LEFT_CONSUMER}
+
+
+async def _empty(redis: Redis, stream: str) -> bool:
+    return not await redis.xlen(stream)
+
+
+async def test_a_stream_that_a_leader_does_not_read_is_found_and_read_by_the_next(
+    redis: Redis, redis_url: str, pool: str
+) -> None:
+    names = PoolNames(check_pool(pool))
+    entry = await led_by_nobody_who_reads(redis, names)
+    found = await found_after_a_while(redis, names)
+    assert [(one.kind, one.subject) for one in found] == [(Kind.NOT_CONSUMED, names.commands)]
+    assert entry.strip("b'") in found[0].detail
+    await repaired_by_the_next_leader(redis, redis_url, names, found)
+
+
+async def test_an_entry_that_was_delivered_to_nobody_who_lives_is_found_and_claimed_by_the_next_leader(
+    redis: Redis, redis_url: str, pool: str
+) -> None:
+    names = PoolNames(check_pool(pool))
+    await led_by_nobody_who_reads(redis, names)
+    await redis.xreadgroup(DISPATCHERS_GROUP, "gone", {names.commands: ">"})
+    found = await found_after_a_while(redis, names)
+    assert [one.kind for one in found] == [Kind.NO_OWNER, Kind.NOT_CONSUMED]
+    await repaired_by_the_next_leader(redis, redis_url, names, found)
 
 
 async def test_a_busy_pool_shows_nothing(place: Place) -> None:

@@ -7,7 +7,7 @@ import pytest
 from bus.messages import CapabilitySpec, TaskHeader
 from bus.records import Guard, Run
 from bus.states import AgentHealth, AgentStatus, FailureReason, TaskStatus
-from dispatcher.core.decisions import Decisions
+from dispatcher.core.decisions import Decisions, Note, NoteKind
 from dispatcher.core.events import Blind, Horizon
 from dispatcher.core.model import AgentState
 from dispatcher.core.record import StoredTask, agent_record, restore_agent
@@ -162,6 +162,57 @@ def test_a_registration_that_is_read_again_after_the_farewell_changes_nothing() 
     world.step(world.sign_out(), after=10)
     assert world.step(signed_in).agents == []
     assert world.agent().status is AgentStatus.STOPPED
+
+
+# --- placing while it is loaded
+
+
+def half_loaded() -> tuple[World, list[StoredTask]]:
+    """Return a leader that has loaded an agent, of one slot, and the first of two tasks; and both tasks' records."""
+    old = World()
+    old.step(old.task(), old.task())
+    records = [stored for number in (1, 2) if (stored := old.record(task_id(number))) is not None]
+    new = World(prefetch_tasks=0)
+    new.now, new.stored, new.runs, new.headers = old.now, dict(old.stored), dict(old.runs), dict(old.headers)
+    new.scheduler.begin_loading()
+    new.scheduler.load((), records[:1], new.now)
+    return new, records
+
+
+def test_what_is_loaded_is_placed_while_the_rest_is_not() -> None:
+    world, records = half_loaded()
+    assert placed(world.step(world.sign_in(slots=2))) == [(1, "a")]
+    world.scheduler.load((), records[1:], world.now)
+    world.scheduler.loaded()
+    assert placed(world.step()) == [(2, "a")]
+
+
+def test_a_page_that_was_read_before_a_task_moved_on_does_not_bring_it_back() -> None:
+    world, records = half_loaded()
+    world.step(world.sign_in(slots=2))
+    world.scheduler.load((), records, world.now)
+    assert world.guard(1).status is TaskStatus.ASSIGNED
+    world.step(world.ended(1))
+    world.scheduler.load((), records, world.now)
+    world.scheduler.loaded()
+    world.step()
+    assert world.status(1) is TaskStatus.COMPLETED
+    assert set(world.scheduler.board.tasks) == {task_id(2)}
+    assert world.scheduler.board.ended == set()
+
+
+def test_what_concerns_all_tasks_waits_until_all_are_loaded() -> None:
+    world, records = half_loaded()
+    sweep = '{"where":{},"at":%d,"reason":"","by":"","priority":null,"reply_to":null,"count":0,"finished":false}'
+    note = Note(NoteKind.SWEEP, "s", (sweep % (world.now + 1)).encode())
+    world.scheduler.load((), (), world.now, [note])
+    assert not world.step().transitions
+    assert world.scheduler.next_due is None or world.scheduler.next_due > world.now, "it does not spin"
+    world.scheduler.load((), records[1:], world.now)
+    world.scheduler.loaded()
+    assert world.scheduler.next_due == world.now
+    world.step()
+    assert [world.status(number) for number in (1, 2)] == [TaskStatus.CANCELLED] * 2
 
 
 # --- memory
