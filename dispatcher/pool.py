@@ -51,7 +51,11 @@ LASTING_MS: Final = 60_000
 """A term that ends badly after so long is no sign that the next will."""
 GIVE_BACK_S: Final = 1.0
 STANDING_EVERY_S: Final = 1.0
-PRUNE_EVERY: Final = 60
+TOLD_PER_S: Final = 1_000
+"""How things stand is told of so many agents per second: telling it of five thousand costs a tenth of a second."""
+STANDING_AT_LEAST_EVERY_S: Final = 3.0
+"""After five seconds without a word a loop counts as stuck."""
+PRUNE_EVERY_S: Final = 60.0
 RENEW_WHILE_LOADING_MS: Final = 500
 BEATS_S: Final = 0.1
 """Heartbeats that come within it are read together: one by one a hundred agents would cost a hundred passes a second.
@@ -318,16 +322,20 @@ class PoolDispatcher:
 
     async def _stand(self, engine: Engine, loaded: asyncio.Event) -> None:
         """Publish, for people and for Prometheus, how things stand."""
-        turn = 0
+        passed = 0.0
         strays, loads = StraySearch(self._redis, self._names), Workloads()
         while True:
-            await asyncio.sleep(STANDING_EVERY_S)
-            turn += 1
+            pause = len(engine.scheduler.board.fleet.agents) / TOLD_PER_S
+            pause = min(max(pause, STANDING_EVERY_S), STANDING_AT_LEAST_EVERY_S)
+            await asyncio.sleep(pause)
+            passed += pause
+            prune = passed >= PRUNE_EVERY_S
+            passed = 0.0 if prune else passed
             engine.pulse.beat("standing")
             self._ailment = None
             try:
-                await self._stand_once(engine, loads, prune=turn % PRUNE_EVERY == 0)
-                if turn % PRUNE_EVERY == 0 and loaded.is_set():
+                await self._stand_once(engine, loads, prune=prune)
+                if prune and loaded.is_set():
                     async for found in strays.look(engine.scheduler):
                         engine.add(found)
             except (*CONNECTION_ERRORS, RedisError):

@@ -66,7 +66,7 @@ async def _work(bus: Client, number: int) -> None:
 async def test_when_retention_is_over_the_server_has_what_it_had_before(
     redis: Redis, redis_url: str, pool: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dispatcher.pool.PRUNE_EVERY", 1)
+    monkeypatch.setattr("dispatcher.pool.PRUNE_EVERY_S", 1.0)
     names = PoolNames(check_pool(pool))
     worker = Worker(Crew(), AgentSettings(redis_url=redis_url, pool=pool, agent_id="crew"))
     stop = asyncio.Event()

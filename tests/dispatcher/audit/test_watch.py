@@ -101,7 +101,7 @@ async def test_a_process_that_was_restarted_many_times_leaves_no_consumers(
     redis: Redis, redis_url: str, pool: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dispatcher.audit.watch.tidy.__defaults__", (0,))  # whoever is not here is gone
-    monkeypatch.setattr("dispatcher.pool.PRUNE_EVERY", 1)
+    monkeypatch.setattr("dispatcher.pool.PRUNE_EVERY_S", 1.0)
     names = PoolNames(check_pool(pool))
     for life in range(3):
         async with (
