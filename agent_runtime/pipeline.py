@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from pydantic_core import to_json
 
+from agent_runtime.writing import writer_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
@@ -92,7 +94,7 @@ class Operation:
         self.call = call
         self.load = capability.input.validator.validate_python
         self.validate = capability.output.validator.validate_python
-        self.write = capability.output.serializer.to_json
+        self.write = writer_of(capability.output)
 
     def decode(self, payload: Any) -> Any:  # noqa: ANN401 - what the annotation says
         """Return the payload as the method wants it; raises `ValidationError`."""
@@ -105,4 +107,4 @@ class Operation:
     def encode(self, result: Any) -> tuple[bytes, Any]:  # noqa: ANN401 - whatever the method returned
         """Return the result as JSON, and validated; raises `ValueError` if it is not what was declared."""
         valid = self.validate(result)
-        return self.write(valid, warnings="error"), valid
+        return self.write(valid), valid

@@ -92,7 +92,7 @@ class Reader:
         """Return an entry's message; None for what is not for this session or cannot be understood."""
         entry_id, fields = entry
         try:
-            message: dict[str, Any] = from_json(fields[_FIELD])
+            message: dict[str, Any] = from_json(fields[_FIELD], cache_strings="keys")
             if message["session"] != self._session:
                 return None
             if message["v"] > VERSION:

@@ -230,7 +230,7 @@ class Slots:
         """Tell whether an attempt can begin; lets those go on first that want their slots again."""
         if self._announced:
             return True
-        if not self._let_return() or self._closed:
+        if (self._returning and not self._let_return()) or self._closed:
             return False
         # In the order of the scores, strictly: a task of many slots is not starved by small ones behind it.
         head = self._inbox.head()

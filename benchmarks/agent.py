@@ -64,7 +64,7 @@ class Leader:
         reply: Any = await self._redis.xread({NAMES.results: self._cursor}, block=1000)
         done = 0
         for _, entries in reply or ():
-            for self._cursor, fields in entries:  # noqa: B007 - it is where the next read begins
+            for self._cursor, fields in entries:
                 done += fields[_FIELD].count(b'"status":"COMPLETED"')
         return done
 
