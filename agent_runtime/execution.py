@@ -8,26 +8,22 @@ reported after `PATIENCE_S`, and its slot stays taken until it has ended; meanwh
 
 import asyncio
 import contextvars
-import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
 from pydantic import ValidationError
-from pydantic_core import to_json
 
 from agent_runtime import outcome
-from agent_runtime.agent import Agent
-from agent_runtime.children import Children, Nursery, Room
+from agent_runtime.children import Children
 from agent_runtime.context import TaskContext
-from agent_runtime.definition import Capability
 from agent_runtime.finite import is_finite
-from agent_runtime.inbox import Attempt, AttemptKey
+from agent_runtime.inbox import Attempt
 from agent_runtime.legible import why_illegible
 from agent_runtime.outcome import Outcome
+from agent_runtime.pipeline import Operation, Pipeline
 from bus.clock import wall_ms
 from bus.messages import MAX_BODY_BYTES
 from bus.states import TaskStatus
@@ -38,138 +34,49 @@ PATIENCE_S: Final = 0.5
 MAX_OUTPUT_BYTES: Final = MAX_BODY_BYTES - 4096
 """The longest output, so that a report of it alone stays within the limit of a message."""
 
-EAGER: Final = sys.version_info >= (3, 12)
-
-
-class Pipeline:
-    """What all attempts of one agent share: its methods, its threads, and who is told."""
-
-    def __init__(  # noqa: PLR0913 - one for each thing that is to be told
-        self,
-        agent: Agent,
-        *,
-        threads: Executor,
-        settled: Callable[["Execution", Outcome, float], None],
-        ended: Callable[["Execution"], None],
-        progress: Callable[[AttemptKey, float, str | None], None],
-        extended: Callable[[AttemptKey, float], None],
-        cancelling: Callable[[AttemptKey, str], None],
-        nursery: Nursery,
-        room: Room,
-    ) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.loop_thread = threading.get_ident()
-        self.threads = threads
-        self.settled = settled
-        self.ended = ended
-        self.progress = progress
-        self.extended = extended
-        self.cancelling = cancelling
-        self.nursery = nursery
-        self.room = room
-        self.withdrawn: frozenset[str] = frozenset()
-        """Capabilities that are not offered now, by `name version`: what runs of them goes on."""
-        self._known: dict[str, list[Operation]] = {}
-        for method, capability in agent.capabilities.values():
-            self._known.setdefault(capability.name, []).append(Operation(capability, getattr(agent, method)))
-
-    def find(self, name: str, versions: str | None, exactly: str | None = None) -> "Operation | None":
-        """Return the method for a capability: of version `exactly`, else the latest that fits the range.
-
-        The leader says `exactly` which version it has matched, for only that one has the attributes that were asked
-        for. Another one will not do: None then, as for a name that is unknown.
-        """
-        known = self._known.get(name)
-        if known is None:
-            return None
-        if exactly is not None:
-            return next((operation for operation in known if operation.capability.version == exactly), None)
-        if self.withdrawn:
-            known = [one for one in known if one.capability.key not in self.withdrawn] or known
-        if len(known) == 1:  # the leader has compared the version
-            return known[0]
-        from packaging.specifiers import SpecifierSet  # noqa: PLC0415 - most agents never need it
-        from packaging.version import Version  # noqa: PLC0415
-
-        fits = SpecifierSet(versions or "", prereleases=True)
-        fitting = [operation for operation in known if Version(operation.capability.version) in fits]
-        return max(fitting, key=lambda operation: Version(operation.capability.version), default=None)
-
-    def lacks(self, attempt: Attempt) -> bool:
-        """Tell whether the agent has what `attempt` is for, and offers it no more."""
-        known = self._known.get(attempt.task["capability"], ())
-        meant = [one for one in known if attempt.version in (None, one.capability.version)]
-        return bool(meant) and all(one.capability.key in self.withdrawn for one in meant)
-
-
-class Operation:
-    """A capability bound to the agent's object."""
-
-    __slots__ = ("call", "capability", "dump", "load", "validate")
-
-    def __init__(self, capability: Capability, call: Callable[..., Any]) -> None:
-        self.capability = capability
-        self.call = call
-        self.load = capability.input.validator.validate_python
-        self.validate = capability.output.validator.validate_python
-        self.dump = capability.output.serializer.to_python
-
-    def decode(self, payload: Any) -> Any:  # noqa: ANN401 - what the annotation says
-        """Return the payload as the method wants it; raises `ValidationError`."""
-        try:
-            return self.load(payload)
-        except ValidationError:
-            # Strict models and some types take less from Python objects than from JSON, and JSON is what it was.
-            return self.capability.input.validate_json(to_json(payload, inf_nan_mode="constants"))
-
-    def encode(self, result: Any) -> tuple[bytes, Any]:  # noqa: ANN401 - whatever the method returned
-        """Return the result as JSON, and validated; raises `ValueError` if it is not what was declared."""
-        valid = self.validate(result)
-        return to_json(self.dump(valid, mode="json", warnings="error"), inf_nan_mode="constants"), valid
-
 
 class Execution:
     """One attempt under way."""
 
     __slots__ = (
         "_began",
-        "_begun",
         "_children",
         "_context",
+        "_deadline_ms",
         "_extended",
+        "_patience",
         "_pipeline",
         "_run_timeout",
-        "_settled",
         "_task",
         "_timeout",
-        "_timers",
         "_verdict",
         "attempt",
         "operation",
         "overdue",
+        "settled",
     )
 
     def __init__(self, pipeline: Pipeline, attempt: Attempt) -> None:
+        task = attempt.task
         self.attempt = attempt
-        self.operation = pipeline.find(attempt.task["capability"], attempt.task.get("version"), attempt.version)
+        self.operation = pipeline.find(task["capability"], task.get("version"), attempt.version)
         self.overdue = False
         """True once it was reported without its code, which goes on and keeps the slot."""
+        self.settled = False
+        """True once it is reported how it ended."""
         self._pipeline = pipeline
-        self._began = time.monotonic()
+        self._began = 0.0
         self._verdict: Outcome | None = None
-        self._settled = False
-        self._begun = False
         self._children: Children | None = None
+        self._context: TaskContext | None = None
         self._task: asyncio.Task[None] | None = None
-        self._timers: list[asyncio.TimerHandle] = []
+        self._patience: asyncio.TimerHandle | None = None
         self._timeout: asyncio.TimerHandle | None = None
+        self._deadline_ms: float | None = None
         self._extended = 0.0
         # As the submitter wrote it: the leader takes numbers in a text for numbers, too.
-        given = attempt.task.get("run_timeout")
+        given = task.get("run_timeout")
         self._run_timeout = None if given is None else float(given)
-        metadata: Mapping[str, Any] = attempt.task.get("metadata") or {}
-        run: Mapping[str, Any] | None = attempt.task.get("schedule")
-        self._context = TaskContext(*attempt.key, metadata, None, self._progress, self._extend, self._family, run)
 
     @property
     def exclusive(self) -> bool:
@@ -177,50 +84,17 @@ class Execution:
         return self.operation is not None and self.operation.capability.exclusive
 
     @property
-    def settled(self) -> bool:
-        """True once it is reported how it ended."""
-        return self._settled
+    def seconds(self) -> float:
+        """How long it has run."""
+        return time.monotonic() - self._began if self._began else 0.0
 
-    def start(self) -> None:
-        """Begin; its time runs from here. With eager tasks (Python 3.12 on) it may have ended when this returns."""
-        loop = self._pipeline.loop
+    async def run(self, task: asyncio.Task[None]) -> None:
+        """Do all of it, in `task`, which is cancelled if it is to stop. Its time runs from here."""
+        self._task = task
         self._began = time.monotonic()
-        if (timeout := self._run_timeout) is not None:
-            self._timeout = loop.call_later(timeout, self._time_is_over)
-            self._context._deadline_ms = wall_ms() + timeout * 1000  # noqa: SLF001 - the two are one
-        work: Coroutine[Any, Any, None] = self._run()
-        if EAGER:
-            self._task = asyncio.Task(work, loop=loop, eager_start=True)  # type: ignore[call-arg, unused-ignore]
-        else:
-            self._task = loop.create_task(work)
-
-    def cancel(self, why: str, grace: float | None) -> None:
-        """Stop the code within `grace` seconds, and say when it knows: a thread does when it has asked."""
-        if self._settled or self._verdict is not None:
-            return
-        key, say = self.attempt.key, self._pipeline.cancelling
-        at_once = self.operation is None or self.operation.capability.is_async
-        if not at_once:
-            self._context._seen = lambda: self._in_loop(partial(say, key, "acknowledged"))  # noqa: SLF001 - the two are one
-        say(key, "acknowledged" if at_once else "delivered")
-        self.stop(outcome.cancelled(why), PATIENCE_S if grace is None else max(0.0, grace))
-
-    def stop(self, verdict: Outcome, patience: float = PATIENCE_S) -> None:
-        """Stop the code and settle with `verdict`, at the latest after `patience` (s). The first verdict counts."""
-        if self._settled or self._verdict is not None:
-            return
-        self._verdict = verdict
-        self._context._cancel()  # noqa: SLF001 - the two are one
-        if self._children is not None:
-            self._children.let_go()
-        self._timers.append(self._pipeline.loop.call_later(patience, self._give_up, verdict))
-        # A task that is cancelled before its first step never runs any of its code, our `finally` included: the slot
-        # would be lost. It finds the verdict by itself.
-        if self._begun and self._task is not None:
-            self._task.cancel()
-
-    async def _run(self) -> None:
-        self._begun = True
+        if self._run_timeout is not None:
+            self._timeout = self._pipeline.loop.call_later(self._run_timeout, self._time_is_over)
+            self._deadline_ms = wall_ms() + self._run_timeout * 1000
         try:
             self._settle(await self._found())
         except asyncio.CancelledError:
@@ -228,10 +102,35 @@ class Execution:
             self._settle(outcome.failed("CancelledError", "the method ended by a cancellation of its own"))
             raise
         finally:
-            for timer in (self._timeout, *self._timers):
-                if timer is not None:
-                    timer.cancel()
+            if self._timeout is not None:
+                self._timeout.cancel()
+            if self._patience is not None:
+                self._patience.cancel()
             self._pipeline.ended(self)
+
+    def cancel(self, why: str, grace: float | None) -> None:
+        """Stop the code within `grace` seconds, and say when it knows: a thread does when it has asked."""
+        if self.settled or self._verdict is not None:
+            return
+        key, say = self.attempt.key, self._pipeline.cancelling
+        at_once = self.operation is None or self.operation.capability.is_async
+        if not at_once and self._context is not None:
+            self._context._seen = lambda: self._in_loop(partial(say, key, "acknowledged"))  # noqa: SLF001 - the two are one
+        say(key, "acknowledged" if at_once else "delivered")
+        self.stop(outcome.cancelled(why), PATIENCE_S if grace is None else max(0.0, grace))
+
+    def stop(self, verdict: Outcome, patience: float = PATIENCE_S) -> None:
+        """Stop the code and settle with `verdict`, at the latest after `patience` (s). The first verdict counts."""
+        if self.settled or self._verdict is not None:
+            return
+        self._verdict = verdict
+        if self._context is not None:
+            self._context._cancel()  # noqa: SLF001 - the two are one
+        if self._children is not None:
+            self._children.let_go()
+        self._patience = self._pipeline.loop.call_later(patience, self._give_up, verdict)
+        if self._task is not None:  # one that has not begun finds the verdict when it does
+            self._task.cancel()
 
     async def _found(self) -> Outcome:
         """Return what it comes to, whatever the user's code raises: the border to it is here.
@@ -262,14 +161,14 @@ class Execution:
             payload = operation.decode(task.get("payload"))
         except ValidationError as error:
             return outcome.invalid_input(operation.capability.name, error)
-        result = await self._invoke(operation, payload)
+        result = await self._called(operation, payload)
         try:
             output, valid = operation.encode(result)
         except Exception as error:  # noqa: BLE001 - so with the user's validators and serializers
             return outcome.invalid_output(operation.capability.name, error)
         return self._checked(operation, output, valid)
 
-    def _checked(self, operation: "Operation", output: bytes, result: object) -> Outcome:
+    def _checked(self, operation: Operation, output: bytes, result: object) -> Outcome:
         if len(output) > MAX_OUTPUT_BYTES:
             return outcome.failed(
                 "OutputTooLarge",
@@ -283,17 +182,26 @@ class Execution:
             return outcome.endless_output(operation.capability.name)
         return Outcome(TaskStatus.COMPLETED, output)
 
-    async def _invoke(self, operation: Operation, payload: Any) -> Any:  # noqa: ANN401 - the user's own types
+    def _called(self, operation: Operation, payload: Any) -> Awaitable[Any]:  # noqa: ANN401 - the user's own types
         capability = operation.capability
+        if not capability.takes_context:
+            return operation.call(payload) if capability.is_async else self._in_thread(operation.call, (payload,))
+        attempt, task = self.attempt, self.attempt.task
+        context = self._context = TaskContext(
+            *attempt.key,
+            task.get("metadata") or {},
+            self._deadline_ms,
+            self._progress,
+            self._extend,
+            self._family,
+            task.get("schedule"),
+        )
         if capability.is_async:
-            if capability.takes_context:
-                return await operation.call(payload, self._context)
-            return await operation.call(payload)
-        arguments = (payload, self._context) if capability.takes_context else (payload,)
-        return await self._in_thread(operation.call, arguments)
+            return operation.call(payload, context)  # type: ignore[no-any-return]
+        return self._in_thread(operation.call, (payload, context))
 
     async def _in_thread(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401
-        future = self._pipeline.threads.submit(contextvars.copy_context().run, _called, call, arguments)
+        future = self._pipeline.threads.submit(contextvars.copy_context().run, _call, call, arguments)
         waiter = asyncio.wrap_future(future)
         try:
             return await asyncio.shield(waiter)
@@ -326,7 +234,7 @@ class Execution:
             self._pipeline.loop.call_soon_threadsafe(call)
 
     def _run_longer(self, seconds: float) -> None:
-        if self._settled or self._timeout is None:
+        if self.settled or self._timeout is None:
             return
         self._extended += seconds
         self._timeout.cancel()
@@ -337,25 +245,26 @@ class Execution:
         self.stop(outcome.timed_out((self._run_timeout or 0.0) + self._extended))
 
     def _note(self, fraction: float, note: str | None) -> None:
-        if not self._settled:
+        if not self.settled:
             self._pipeline.progress(self.attempt.key, fraction, note)
 
     def _give_up(self, verdict: Outcome) -> None:
         """Report the verdict without the code, which does not stop."""
-        self.overdue = not self._settled
+        self.overdue = not self.settled
         if verdict.status is TaskStatus.CANCELLED:
             self._verdict = verdict._replace(abandoned=True)
         self._settle(verdict)
 
     def _settle(self, found: Outcome) -> None:
-        if self._settled:
+        if self.settled:
             return
-        self._settled = True
-        self._context._cancel()  # noqa: SLF001 - from here on nothing of it counts
-        self._pipeline.settled(self, self._verdict or found, time.monotonic() - self._began)
+        self.settled = True
+        if self._context is not None:
+            self._context._cancel()  # noqa: SLF001 - from here on nothing of it counts
+        self._pipeline.settled(self, self._verdict or found, self.seconds)
 
 
-def _called(call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401
+def _call(call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401
     """Call a method in its thread, as a coroutine would."""
     try:
         return call(*arguments)

@@ -1,5 +1,6 @@
 """What an agent's process tells whoever watches it. `metrics` implements this without being imported here."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -9,11 +10,11 @@ class RuntimeObserver(Protocol):
     `heartbeat` and `loop_lag` are called from the heartbeat's thread, everything else from the event loop.
     """
 
-    def started(self, capability: str) -> None:
-        """Note that an attempt was begun."""
+    def started(self, capability: str, count: int) -> None:
+        """Note that so many attempts were begun."""
 
-    def finished(self, capability: str, status: str, reason: str, seconds: float) -> None:
-        """Note that an attempt has its result (`reason` is empty unless it failed)."""
+    def finished(self, capability: str, status: str, reason: str, seconds: Sequence[float]) -> None:
+        """Note that attempts have their results (`reason` is empty unless they failed), and how long each has run."""
 
     def slots(self, used: int, total: int) -> None:
         """Note that so many slots are in use now."""
@@ -32,10 +33,10 @@ class RuntimeObserver(Protocol):
 
 
 class _Silent:
-    def started(self, capability: str) -> None:
+    def started(self, capability: str, count: int) -> None:
         pass
 
-    def finished(self, capability: str, status: str, reason: str, seconds: float) -> None:
+    def finished(self, capability: str, status: str, reason: str, seconds: Sequence[float]) -> None:
         pass
 
     def slots(self, used: int, total: int) -> None:

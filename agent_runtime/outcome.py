@@ -23,7 +23,12 @@ _ERRORS_LIMIT: Final = 20
 _FRAMES_LIMIT: Final = 50
 _OURS: Final = tuple(
     str(Path(*parts))
-    for parts in (("agent_runtime", "execution.py"), ("concurrent", "futures", "thread.py"), ("asyncio", "futures.py"))
+    for parts in (
+        ("agent_runtime", "execution.py"),
+        ("agent_runtime", "pipeline.py"),
+        ("concurrent", "futures", "thread.py"),
+        ("asyncio", "futures.py"),
+    )
 )
 
 

@@ -25,7 +25,8 @@ READ_COUNT: Final = 256
 BEGINNING: Final = "0-0"
 _FIELD: Final = DATA_FIELD.encode()
 
-Entries = Sequence[tuple[bytes, dict[bytes, bytes]]]
+Entry = tuple[bytes, dict[bytes, bytes]]
+Entries = Sequence[Entry]
 
 
 class Reader:
@@ -76,34 +77,30 @@ class Reader:
 
     def _take(self, entries: dict[str, Entries]) -> None:
         # Assignments first: a cancel in the same read is meant for one of them.
-        assignments = []
-        for entry_id, message in self._decoded(entries.get(self._assignments, ())):
-            if message is not None:
-                assignments.append(message)
-            self.cursor = entry_id
-        if assignments:
-            self._assigned(assignments)
-        for entry_id, message in self._decoded(entries.get(self._control, ())):
+        if given := entries.get(self._assignments):
+            messages = [message for entry in given if (message := self._decoded(entry)) is not None]
+            self.cursor = given[-1][0].decode()
+            if messages:
+                self._assigned(messages)
+        for entry in entries.get(self._control, ()):
+            message = self._decoded(entry)
             if message is not None:
                 self._instructed(message)
-            self.control_cursor = entry_id
+            self.control_cursor = entry[0].decode()
 
-    def _decoded(self, entries: Entries) -> list[tuple[str, dict[str, Any] | None]]:
-        """Return each entry's id with its message; None for what is not for this session or cannot be understood."""
-        found: list[tuple[str, dict[str, Any] | None]] = []
-        for entry_id, fields in entries:
-            message: dict[str, Any] | None = None
-            try:
-                body = from_json(fields[_FIELD])
-                if body["session"] == self._session:
-                    message = body
-                    if body["v"] > VERSION:
-                        raise ValueError(f"version {body['v']}, and this agent reads {VERSION}")  # noqa: TRY301
-            except (ValueError, KeyError, TypeError) as error:
-                LOG.error("left out entry %s: it cannot be understood (%r)", entry_id.decode(), error)  # noqa: TRY400
-                message = None
-            found.append((entry_id.decode(), message))
-        return found
+    def _decoded(self, entry: Entry) -> dict[str, Any] | None:
+        """Return an entry's message; None for what is not for this session or cannot be understood."""
+        entry_id, fields = entry
+        try:
+            message: dict[str, Any] = from_json(fields[_FIELD], cache_strings="keys")
+            if message["session"] != self._session:
+                return None
+            if message["v"] > VERSION:
+                raise ValueError(f"version {message['v']}, and this agent reads {VERSION}")  # noqa: TRY301
+        except (ValueError, KeyError, TypeError) as error:
+            LOG.error("left out entry %s: it cannot be understood (%r)", entry_id.decode(), error)  # noqa: TRY400
+            return None
+        return message
 
 
 def _by_stream(reply: Any) -> list[tuple[str, Entries]]:  # noqa: ANN401 - redis-py's reply depends on the protocol

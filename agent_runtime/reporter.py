@@ -11,8 +11,10 @@ that the leader gave the task to another) it is not begun.
 
 import asyncio
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from pydantic_core import to_json
@@ -34,7 +36,6 @@ MAX_ITEMS: Final = 500
 
 _SECTIONS: Final = (b'"updates":[', b'"results":[', b'"returned":[')
 _LIVE: Final = (TaskStatus.ASSIGNED, TaskStatus.RUNNING)
-_Item = tuple[int, AttemptKey, bytes]
 
 
 Then = Callable[[bool], None]
@@ -79,22 +80,27 @@ class Reporter:
         self._room = limit - len(self._head) - sum(len(section) + 2 for section in _SECTIONS) - 1
         self._updates: dict[AttemptKey, dict[str, float | str | None]] = {}
         """What was said of each attempt since the last flush, by the names of `bus.messages.TaskUpdate`."""
-        self._ends: list[_Item] = []
+        self._results: list[bytes] = []
+        self._ended: list[AttemptKey] = []
+        """Whose results these are."""
+        self._returned: dict[AttemptKey, bytes] = {}
         self._then: dict[AttemptKey, Then] = {}
         self._outgoing: deque[_Entry] = deque()
+        self._woken = False
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._backoff = Backoff(base=0.1, cap=2.0)
         self._may_look = True
 
-    def started(self, key: AttemptKey, then: Then | None = None) -> None:
-        """Say that an attempt has begun.
+    def started(self, key: AttemptKey, seconds: float = 0.0, then: Then | None = None) -> None:
+        """Say that an attempt has begun, so many seconds ago.
 
         `then` is called once that, or the attempt's end, is stored: with False if the task is not this attempt's any
         more, so that it must not begin.
         """
-        self._say(key, started_at=wall_ms() / 1000)
+        self._updates.setdefault(key, {}).setdefault("started_at", wall_ms() / 1000 - seconds)
+        self._wake()
         if then is not None:
             self._then[key] = then
 
@@ -117,12 +123,13 @@ class Reporter:
     def finished(self, key: AttemptKey, found: Outcome, seconds: float) -> None:
         """Say how an attempt ended."""
         self._updates.pop(key, None)
-        self._ends.append((1, key, _result(key, found, seconds)))
+        self._results.append(_result(key, found, seconds))
+        self._ended.append(key)
         self._wake()
 
     def returned(self, key: AttemptKey) -> None:
         """Hand back an attempt that was not begun."""
-        self._ends.append((2, key, to_json({"task_id": key[0], "attempt": key[1]})))
+        self._returned[key] = to_json({"task_id": key[0], "attempt": key[1]})
         self._wake()
 
     async def wait_until_idle(self) -> None:
@@ -133,13 +140,14 @@ class Reporter:
         """Write what is collected, until cancelled."""
         while True:
             await self._work.wait()
-            # Coroutines that were just begun and need no waiting end now, and take one message instead of two.
+            # What ends in the same moment takes one message instead of two.
             await asyncio.sleep(0)
             self._work.clear()
+            self._woken = False
             self._collect()
             while self._outgoing:
                 await self._send(self._outgoing[0])
-            if not self._work.is_set():
+            if not self._woken:
                 self._idle.set()
 
     def _say(self, key: AttemptKey, **words: float | str | None) -> None:
@@ -147,8 +155,10 @@ class Reporter:
         self._wake()
 
     def _wake(self) -> None:
-        self._work.set()
-        self._idle.clear()
+        if not self._woken:
+            self._woken = True
+            self._work.set()
+            self._idle.clear()
 
     async def _send(self, entry: _Entry) -> None:
         began = time.perf_counter()
@@ -194,28 +204,36 @@ class Reporter:
         return status in _LIVE and (int(attempt), session) == (key[1], self._session)
 
     def _collect(self) -> None:
-        items: list[_Item] = [(0, key, _update(key, said)) for key, said in self._updates.items()]
-        items += self._ends
-        self._updates.clear()
-        self._ends = []
-        taken, size = 0, 0
-        for position, item in enumerate(items):
-            length = len(item[2]) + 1
-            if position > taken and (size + length > self._room or position - taken >= MAX_ITEMS):
-                self._outgoing.append(self._entry(items[taken:position]))
-                taken, size = position, 0
-            size += length
-        if taken < len(items):
-            self._outgoing.append(self._entry(items[taken:]))
+        """Cut what there is to say into entries."""
+        updates, results, returned = self._updates, self._results, self._returned
+        bodies = [_update(key, said) for key, said in updates.items()]
+        counts = len(bodies), len(results), len(returned)
+        bodies += results
+        bodies += returned.values()
+        keys = [*updates, *self._ended, *returned]
+        self._updates, self._results, self._ended, self._returned = {}, [], [], {}
+        sizes = list(accumulate((len(body) + 1 for body in bodies), initial=0))
+        start = 0
+        while start < len(bodies):
+            fitting = bisect_right(sizes, sizes[start] + self._room) - 1
+            stop = min(max(start + 1, fitting), start + MAX_ITEMS)
+            self._outgoing.append(self._entry(bodies, keys, counts, start, stop))
+            start = stop
 
-    def _entry(self, items: list[_Item]) -> _Entry:
-        parts = [self._head]
-        for index, section in enumerate(_SECTIONS):
-            bodies = [body for place, _, body in items if place == index]
-            if bodies:
-                parts.append(section + b",".join(bodies) + b"]")
-        then = [_Announced(key, self._then.pop(key)) for _, key, _ in items if key in self._then] if self._then else []
-        return _Entry(b",".join(parts) + b"}", [key for place, key, _ in items if place], len(items), then)
+    def _entry(
+        self, bodies: list[bytes], keys: list[AttemptKey], counts: tuple[int, int, int], start: int, stop: int
+    ) -> _Entry:
+        """Return the entry of some items; `counts` tells how many updates, results and hand-backs all of them are."""
+        parts, begin = [self._head], 0
+        for section, count in zip(_SECTIONS, counts, strict=True):
+            some = bodies[max(begin, start) : max(0, min(begin + count, stop))]
+            if some:
+                parts.append(section + b",".join(some) + b"]")
+            begin += count
+        speaks_of = keys[start:stop]
+        ended = speaks_of[max(0, counts[0] - start) :]
+        then = [_Announced(key, self._then.pop(key)) for key in speaks_of if key in self._then] if self._then else []
+        return _Entry(b",".join(parts) + b"}", ended, len(speaks_of), then)
 
 
 def _update(key: AttemptKey, said: dict[str, float | str | None]) -> bytes:

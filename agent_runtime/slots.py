@@ -11,11 +11,14 @@ from functools import partial
 from typing import Any, Final
 
 from agent_runtime import outcome
-from agent_runtime.execution import Execution, Pipeline
+from agent_runtime.execution import Execution
 from agent_runtime.inbox import Attempt, AttemptKey, Inbox
 from agent_runtime.observer import RuntimeObserver
 from agent_runtime.outcome import Outcome
+from agent_runtime.pipeline import Pipeline
 from agent_runtime.reporter import Reporter
+from agent_runtime.tally import Tally
+from agent_runtime.turns import Turns
 
 STOPPED_WHILE_RUNNING: Final = "its agent stopped before the task was finished"
 TAKEN_BACK: Final = "it was given to another before it was begun"
@@ -44,6 +47,8 @@ class Slots:
         self._inbox = inbox
         self._reporter = reporter
         self._observer = observer
+        self._tally = Tally(observer)
+        self._turns = Turns(ready=self._ready, following=self._following, waits=self._waits)
         self._pipeline: Pipeline
         self._running: dict[AttemptKey, Execution] = {}
         self._used = 0
@@ -51,10 +56,11 @@ class Slots:
         """Attempts that wait for their children, and do not use their slots."""
         self._returning: deque[tuple[Execution, asyncio.Future[None]]] = deque()
         """Attempts that want their slots again, in the order in which they came."""
-        self._filling = False
+        self._announced: deque[Execution] = deque()
+        """Attempts that have their slots, and begin as soon as they can."""
         self._closed = False
         self._empty = asyncio.Event()
-        self._empty.set()
+        """Set when nothing runs any more; only looked at by those that wait for it."""
         self.lease_in_doubt = False
 
     def use(self, pipeline: Pipeline) -> None:
@@ -75,7 +81,7 @@ class Slots:
         if self._closed:
             self._hand_back()
         else:
-            self._fill()
+            self._turns.wake()
 
     def close(self) -> None:
         """Begin nothing more: what has not begun goes back, now and later."""
@@ -85,7 +91,7 @@ class Slots:
     def open(self) -> None:
         """Begin again what is received, after `close`."""
         self._closed = False
-        self._fill()
+        self._turns.wake()
 
     def resize(self, size: int) -> None:
         """Run at most so many at once from now on; what runs beyond that is left to end."""
@@ -93,7 +99,7 @@ class Slots:
         self._inbox.resize(size)
         self._observer.slots(self._used, size)
         if not self._closed:
-            self._fill()
+            self._turns.wake()
 
     def hand_back_withdrawn(self) -> None:
         """Hand back what has not begun and is of a capability that the agent offers no more."""
@@ -142,7 +148,7 @@ class Slots:
         self._away.add(key)
         self._used -= execution.attempt.slots
         self._reporter.waiting(key, waits=True)
-        self._fill()
+        self._turns.wake()
 
     async def come_back(self, key: AttemptKey) -> None:
         """Give an attempt its slots again, as soon as there are enough: before anything new is begun.
@@ -155,7 +161,7 @@ class Slots:
         self._tell_that_it_goes_on(execution)  # now: the leader shall give nothing new to these slots
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._returning.append((execution, turn))
-        self._fill()
+        self._turns.wake()
         try:
             await turn
         except asyncio.CancelledError:
@@ -192,60 +198,86 @@ class Slots:
 
     async def wait_until_empty(self) -> None:
         """Return when no code of any attempt runs."""
-        await self._empty.wait()
+        while self._running:
+            self._empty.clear()
+            await self._empty.wait()
 
     def settled(self, execution: Execution, found: Outcome, seconds: float) -> None:
         """Report the end of an attempt; called by the pipeline, once for each."""
-        task = execution.attempt.task
+        attempt = execution.attempt
         if execution.overdue:
-            self._occupy(execution.attempt.slots)
-        self._reporter.finished(execution.attempt.key, found, seconds)
-        self._observer.finished(task["capability"], found.status, found.reason or "", seconds)
+            self._occupy(attempt.slots)
+        self._reporter.finished(attempt.key, found, seconds)
+        self._tally.finished((attempt.task["capability"], found.status, found.reason or ""), seconds)
 
     def ended(self, execution: Execution) -> None:
         """Free a slot; called by the pipeline when no code of the attempt runs any more."""
-        del self._running[execution.attempt.key]
-        if execution.attempt.key in self._away:
-            self._away.discard(execution.attempt.key)
+        attempt = execution.attempt
+        del self._running[attempt.key]
+        if attempt.key in self._away:
+            self._away.discard(attempt.key)
         else:
-            self._used -= execution.attempt.slots
+            self._used -= attempt.slots
         if execution.overdue:
-            self._occupy(-execution.attempt.slots)
-        if not self._running:
+            self._occupy(-attempt.slots)
+        if not self._running and not self._empty.is_set():
             self._empty.set()
-        self._fill()
+        self._turns.wake()
 
-    def _fill(self) -> None:
-        if self._filling:  # an eager task ended while it was begun: the loop below goes on
-            return
-        if not self._let_return() or self._closed:
-            return
-        self._filling = True
-        running, size = self._running, self.size
+    # --- what begins
+
+    def _ready(self) -> bool:
+        """Tell whether an attempt can begin; lets those go on first that want their slots again."""
+        if self._announced:
+            return True
+        if (self._returning and not self._let_return()) or self._closed:
+            return False
         # In the order of the scores, strictly: a task of many slots is not starved by small ones behind it.
-        while self._let_return() and (attempt := self._inbox.head()) is not None and self._used + attempt.slots <= size:
-            self._inbox.take()
-            if self._pipeline.withdrawn and self._pipeline.lacks(attempt):
-                self._reporter.returned(attempt.key)  # it was assigned before the leader knew
+        head = self._inbox.head()
+        return head is not None and self._used + head.slots <= self.size
+
+    def _following(self) -> Execution | None:
+        """Return what begins now, and has its slots; None if nothing can."""
+        while self._ready():
+            if self._announced:
+                return self._announced.popleft()
+            attempt = self._inbox.take()
+            if attempt is None or (execution := self._taken(attempt)) is None:
                 continue
-            execution = Execution(self._pipeline, attempt)
-            if execution.exclusive and self.lease_in_doubt:
-                self._reporter.returned(attempt.key)
-                continue
-            running[attempt.key] = execution
-            self._used += attempt.slots
-            self._empty.clear()
-            self._observer.started(attempt.task["capability"])
             if attempt.key[1] == 1 and attempt.task.get("max_attempts") != 1:
-                self._reporter.started(attempt.key)
-                execution.start()
-            else:
-                # Earlier attempts may have killed their agent before it could say that they had begun, and the leader
-                # counts only what it was told of. So from the second on it is told first: poison comes to an end. The
-                # same for a task that may be tried only once: it is never begun twice, so it is also asked whether it
-                # is still this agent's.
-                self._reporter.started(attempt.key, partial(_begin, execution))
-        self._filling = False
+                return execution
+            # Earlier attempts may have killed their agent before it could say that they had begun, and the leader
+            # counts only what it was told of. So from the second on it is told first: poison comes to an end. The same
+            # for a task that may be tried only once: it is never begun twice, so it is also asked whether it is still
+            # this agent's.
+            self._reporter.started(attempt.key, then=partial(self._begin, execution))
+        return None
+
+    def _taken(self, attempt: Attempt) -> Execution | None:
+        """Give an attempt its slots; None if it was handed back instead."""
+        if self._pipeline.withdrawn and self._pipeline.lacks(attempt):
+            self._reporter.returned(attempt.key)  # it was assigned before the leader knew
+            return None
+        execution = Execution(self._pipeline, attempt)
+        if self.lease_in_doubt and execution.exclusive:
+            self._reporter.returned(attempt.key)
+            return None
+        self._running[attempt.key] = execution
+        self._used += attempt.slots
+        self._tally.started(attempt.task["capability"])
+        return execution
+
+    def _begin(self, execution: Execution, ours: bool) -> None:  # noqa: FBT001 - what the record says of it
+        """Begin an attempt that was announced; one that is not ours any more ends without its code."""
+        if not ours:
+            execution.stop(outcome.agent_lost(TAKEN_BACK))
+        self._announced.append(execution)
+        self._turns.wake()
+
+    def _waits(self, execution: Execution) -> None:
+        """Say that an attempt has begun which is not over at once; others are only said to have ended."""
+        if not execution.settled:
+            self._reporter.started(execution.attempt.key, execution.seconds)
 
     def _occupy(self, more: int) -> None:
         self.occupied += more
@@ -259,10 +291,3 @@ class Slots:
         for execution in list(self._running.values()):
             if execution.exclusive or not exclusive_only:
                 execution.stop(verdict)
-
-
-def _begin(execution: Execution, ours: bool) -> None:  # noqa: FBT001 - what the record says of it
-    """Begin an attempt that was announced; one that is not ours any more ends without its code."""
-    if not ours:
-        execution.stop(outcome.agent_lost(TAKEN_BACK))
-    execution.start()

@@ -5,6 +5,7 @@ async with AgentKit(Counter()) as kit:
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -16,13 +17,15 @@ from pydantic_core import from_json, to_json
 
 from agent_runtime.agent import Agent
 from agent_runtime.definition import ATTRIBUTE, Capability
-from agent_runtime.execution import Execution, Pipeline
+from agent_runtime.execution import Execution
 from agent_runtime.inbox import Attempt, AttemptKey
 from agent_runtime.offer import Offer
 from agent_runtime.outcome import Outcome, cancelled
+from agent_runtime.pipeline import Pipeline
 from agent_runtime.registration import registration_of
 from agent_runtime.scripted import Child, NoRoom, ScriptedNursery
 from agent_runtime.settings import AgentSettings
+from agent_runtime.turns import Turns
 from bus.errors import TaskCancelledError, TaskFailedError, TaskTimeoutError
 from bus.ids import new_session
 from bus.messages import TaskError
@@ -61,6 +64,7 @@ class AgentKit:
         self._ids = count(1)
         self._outcomes: dict[AttemptKey, asyncio.Future[Outcome]] = {}
         self._running: dict[AttemptKey, Execution] = {}
+        self._begin: deque[Execution] = deque()
         self._pipeline: Pipeline | None = None
 
     async def __aenter__(self) -> Self:
@@ -73,6 +77,7 @@ class AgentKit:
         self.agent._updater = update  # noqa: SLF001 - the kit runs it
         await self.agent.on_start()
         self._threads = ThreadPoolExecutor(max(1, self.agent.slots), thread_name_prefix="callboard-kit")
+        self._turns = Turns(ready=lambda: bool(self._begin), following=self._following, waits=lambda _: None)
         self._pipeline = Pipeline(
             self.agent,
             threads=self._threads,
@@ -140,7 +145,8 @@ class AgentKit:
         waiting: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._outcomes[attempt.key] = waiting
         execution = self._running[attempt.key] = Execution(pipeline, attempt)
-        execution.start()
+        self._begin.append(execution)
+        self._turns.wake()
         try:
             found = await waiting
         except asyncio.CancelledError:
@@ -149,6 +155,9 @@ class AgentKit:
         finally:
             del self._outcomes[attempt.key]
         return _output_of(attempt.key[0], found)
+
+    def _following(self) -> Execution | None:
+        return self._begin.popleft() if self._begin else None
 
     def _settled(self, execution: Execution, found: Outcome, _seconds: float) -> None:
         waiting = self._outcomes.get(execution.attempt.key)

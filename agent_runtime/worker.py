@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from agent_runtime.agent import Agent
 from agent_runtime.children import BusNursery
-from agent_runtime.execution import PATIENCE_S, Pipeline
+from agent_runtime.execution import PATIENCE_S
 from agent_runtime.exit_codes import ExitCode
 from agent_runtime.heartbeat import Heartbeat, Standing
 from agent_runtime.inbox import AttemptKey, Inbox
@@ -23,6 +23,7 @@ from agent_runtime.instructions import Instructions
 from agent_runtime.link import Link
 from agent_runtime.observer import SILENT, RuntimeObserver
 from agent_runtime.offer import Offer
+from agent_runtime.pipeline import Pipeline
 from agent_runtime.reader import Reader
 from agent_runtime.registration import Registration, registration_of
 from agent_runtime.reporter import Reporter
@@ -224,6 +225,7 @@ class Worker:
         self._composed = False
         self._instructions.close()
         self._registration.close()
+        self._slots.close()
         self._slots.abandon()
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._heartbeat.stop()

@@ -264,9 +264,11 @@ class Client(TaskOperations, AgentOperations):
     def _handle(
         self, names: PoolNames, task_id: TaskId, *, known: bool, output: TypeAdapter[Any] | None = None
     ) -> TaskHandle[Any]:
+        outcomes = self._outcomes_of(names)
         if known:
             self._foreign.add(task_id)
-        return TaskHandle(self, self._outcomes_of(names).waiter(task_id), self._wait_for, output)
+            return TaskHandle(self, outcomes.waiter(task_id), self._wait_for, output)
+        return TaskHandle(self, outcomes.new_waiter(task_id), self._wait_for, output)
 
     def _outcomes_of(self, names: PoolNames) -> Outcomes:
         outcomes = self._outcomes.get(names.pool)

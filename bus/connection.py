@@ -16,6 +16,7 @@ from redis.connection import DefaultParser
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
+from bus.lean_client import LeanPool, LeanRedis
 from bus.outage import CONNECTION_ERRORS, SERVER_ERRORS, telling_parser
 from bus.socket_connection import connection_class
 
@@ -70,7 +71,7 @@ def connect(url: str | None = None, *, name: str, max_connections: int = 16) -> 
     """
     where = resolve_url(url)
     # Callers beyond `max_connections` wait for a connection; redis-py's usual pool would refuse them.
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
+    pool = LeanPool.from_url(
         where,
         client_name=name,
         max_connections=max_connections,
@@ -81,7 +82,7 @@ def connect(url: str | None = None, *, name: str, max_connections: int = 16) -> 
         decode_responses=False,
     )
     pool.connection_class = connection_class(where)
-    return redis.asyncio.Redis.from_pool(pool)
+    return LeanRedis.from_pool(pool)
 
 
 def connect_blocking(url: str | None = None, *, name: str, timeout: float) -> redis.Redis:

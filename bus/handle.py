@@ -77,13 +77,7 @@ class TaskHandle(Generic[T]):
         `reason` says which; or yours ran out, then `reason` is None), `UnknownTaskError` (no such task, or its
         retention is over), `UnreadableTaskError`, `ClientClosedError` (its client is closed).
         """
-        if not self._waiter.outcome.done():
-            self._wait_for(self._waiter)
-        try:
-            async with asyncio.timeout(timeout):
-                outcome = await asyncio.shield(self._waiter.outcome)
-        except TimeoutError:
-            raise TaskTimeoutError(self.id, f"has not ended within {timeout:g} s; it goes on") from None
+        outcome = await self._outcome(timeout)
         if outcome.status is not TaskStatus.COMPLETED:
             raise error_of(outcome)
         if self._output is None:
@@ -93,6 +87,18 @@ class TaskHandle(Generic[T]):
         except ValidationError:
             # Strict models and some types take less from Python objects than from JSON, and JSON is what it was.
             return self._output.validate_json(to_json(outcome.output, inf_nan_mode="constants"))
+
+    async def _outcome(self, timeout: float | None) -> Outcome:
+        known = self._waiter.outcome
+        if not known.done():
+            self._wait_for(self._waiter)
+        if timeout is None:
+            return known.result() if known.done() else await asyncio.shield(known)
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(known)
+        except TimeoutError:
+            raise TaskTimeoutError(self.id, f"has not ended within {timeout:g} s; it goes on") from None
 
     async def get(self) -> TaskInDB:
         """Return the task as the ledger has it now.

@@ -7,6 +7,7 @@ any of them atomically; pools spread over a cluster's nodes.
 import re
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from bus.ids import Pool, check_pool
@@ -253,3 +254,9 @@ class PoolNames:
     def notes(self, kind: str) -> str:
         """Hash: what leaders of this pool have to remember beside tasks and agents, by kind (`tombstones`)."""
         return f"{self.root}notes:{kind}"
+
+
+@lru_cache(maxsize=1024)
+def pool_names(pool: str) -> PoolNames:
+    """Return the names of a pool, which are the same object each time. Raises `ValueError` as `PoolNames`."""
+    return PoolNames(check_pool(pool))

@@ -6,6 +6,7 @@ place, `dispatcher.core.match`.
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 from pydantic import (
@@ -191,10 +192,13 @@ def requirement_key(
 
 def capability_name(capability: object) -> object:
     """Return the name of a capability given by its method; anything else as it is."""
+    if isinstance(capability, str):
+        return capability
     definition = getattr(capability, "__callboard_capability__", None)
     return capability if definition is None else definition.name
 
 
+@lru_cache(maxsize=1024)
 def is_capability_name(text: str) -> bool:
     """Tell whether `text` is a capability's name and nothing more."""
     return _NAME.fullmatch(text) is not None

@@ -31,6 +31,8 @@ from redis.asyncio.connection import (
 from bus.outage import telling_parser
 
 _PARSER: Final = telling_parser(DefaultParser)
+_AT_ONCE: Final = 32 * 1024
+"""Half of what a transport holds before it asks its writers to wait."""
 
 
 class _Improved(AbstractConnection):
@@ -64,8 +66,12 @@ class _Improved(AbstractConnection):
         if isinstance(command, bytes):
             command = [command]
         try:
-            async with asyncio.timeout(self.socket_timeout):
-                await self._send_packed_command(command)
+            writer: asyncio.StreamWriter = self._writer  # type: ignore[assignment] # connected, see above
+            writer.write(b"".join(command))
+            # What the transport takes without a pause is on its way; a lost connection is found by reading the reply.
+            if writer.transport.get_write_buffer_size() > _AT_ONCE:
+                async with asyncio.timeout(self.socket_timeout):
+                    await writer.drain()
         except TimeoutError:
             await self.disconnect(nowait=True)
             raise redis.exceptions.TimeoutError("Timeout writing to socket") from None
@@ -76,6 +82,35 @@ class _Improved(AbstractConnection):
             # Half a command may have been written: the connection cannot be used any more.
             await self.disconnect(nowait=True)
             raise
+
+    async def read_response(
+        self,
+        disable_decoding: bool = False,  # noqa: FBT001, FBT002 - redis-py's signature
+        timeout: float | None = None,
+        *,
+        disconnect_on_error: bool = True,
+        push_request: bool | None = False,
+    ) -> Any:  # noqa: ANN401 - any reply
+        """Read a reply; as redis-py does it, but that nothing is prepared for the case that it fails."""
+        if disable_decoding or timeout is not None or push_request or self.socket_timeout is None:
+            return await super().read_response(
+                disable_decoding, timeout, disconnect_on_error=disconnect_on_error, push_request=push_request
+            )
+        try:
+            async with asyncio.timeout(self.socket_timeout):
+                reply = await self._parser.read_response()  # type: ignore[attr-defined] # of all parsers
+        except BaseException as error:
+            if disconnect_on_error:
+                await self.disconnect(nowait=True)
+            if isinstance(error, TimeoutError):
+                raise redis.exceptions.TimeoutError(f"Timeout reading from {self._host_error()}") from None
+            if isinstance(error, OSError):
+                where = self._host_error()
+                raise redis.exceptions.ConnectionError(f"Error while reading from {where} : {error.args}") from error
+            raise
+        if isinstance(reply, redis.exceptions.ResponseError):
+            raise reply from None
+        return reply
 
 
 @cache

@@ -58,10 +58,11 @@ class Batch:
     async def send(self) -> QueueFullError | None:
         """Send all that is not stored; return why there was no room for the first that is refused, if any is."""
         full: QueueFullError | None = None
-        by_pool: dict[PoolNames, list[int]] = {}
+        by_pool: dict[str, list[int]] = {}
         for n in self._left:
-            by_pool.setdefault(self._all[n][0], []).append(n)
-        for names, places in by_pool.items():
+            by_pool.setdefault(self._all[n][0].pool, []).append(n)
+        for places in by_pool.values():
+            names = self._all[places[0]][0]
             rest = iter(places)
             for part in in_calls([self._all[n][1] for n in places]):
                 known, refused = await send(self._link.redis, self._link.url, names, part)

@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import from_json
 
 from bus.backoff import Backoff
@@ -42,6 +43,16 @@ WATCH_AT_ONCE: Final = 1000
 TICK_S: Final = 0.25
 
 _DATA: Final = DATA_FIELD.encode()
+
+
+class _Told(BaseModel):
+    """What of a reply says how tasks ended."""
+
+    v: int = VERSION
+    outcomes: tuple[Outcome, ...]
+
+
+_REPLY: Final = TypeAdapter(_Told)
 
 
 class Waiter:
@@ -88,8 +99,11 @@ class Outcomes:
         One that was told of a failure is not handed out again: the task may have been requeued since.
         """
         waiter = self._waiters.get(task_id)
-        if waiter is None or waiter.has_failed:
-            waiter = self._waiters[task_id] = Waiter(task_id)
+        return self.new_waiter(task_id) if waiter is None or waiter.has_failed else waiter
+
+    def new_waiter(self, task_id: TaskId) -> Waiter:
+        """Return the first waiter of a task that was just submitted."""
+        waiter = self._waiters[task_id] = Waiter(task_id)
         return waiter
 
     def wait_for(self, waiter: Waiter, *, watch: bool) -> None:
@@ -164,6 +178,27 @@ class Outcomes:
 
     def _take(self, entry_id: bytes, fields: dict[bytes, bytes]) -> list[Waiter]:
         """Take the outcomes of one entry; return those whose output was too large to be told and is in the ledger."""
+        try:
+            reply = _REPLY.validate_json(fields[_DATA])
+        except (ValueError, KeyError) as error:
+            return self._take_what_can_be_read(entry_id, fields, error)
+        if reply.v > VERSION:
+            self._not_understood(entry_id, f"it is of version {reply.v}, and this client reads {VERSION}")
+            return []
+        return [waiter for outcome in reply.outcomes if (waiter := self._told(outcome)) is not None]
+
+    def _told(self, outcome: Outcome) -> Waiter | None:
+        """Tell whoever waits for this outcome; return the waiter if the output is in the ledger."""
+        waiter = self._waiters.get(outcome.task_id)  # type: ignore[call-overload] # an id is a text
+        if waiter is None or waiter.outcome.done():
+            return None
+        if outcome.output_in_ledger:
+            return waiter  # type: ignore[no-any-return]
+        waiter.outcome.set_result(outcome)
+        return None
+
+    def _take_what_can_be_read(self, entry_id: bytes, fields: dict[bytes, bytes], problem: Exception) -> list[Waiter]:
+        """Take the outcomes of an entry one by one, because not all of it can be understood."""
         elsewhere: list[Waiter] = []
         try:
             reply = from_json(fields[_DATA])
@@ -171,25 +206,19 @@ class Outcomes:
                 raise ValueError(f"it is of version {version}, and this client reads {VERSION}")  # noqa: TRY301
             outcomes = list(reply["outcomes"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            LOG.error("cannot understand reply %s, looking in the ledger: %r", entry_id.decode(), error)  # noqa: TRY400
-            self._look_soon()
+            self._not_understood(entry_id, repr(error))
             return elsewhere
-        unreadable = 0
+        LOG.error("cannot understand all of a reply, looking in the ledger: %r", problem)
         for raw in outcomes:
-            try:
-                waiter = self._waiters.get(raw["task_id"])
-                if waiter is None or waiter.outcome.done():
-                    continue
-                if raw.get("output_in_ledger"):
-                    elsewhere.append(waiter)
-                else:
-                    waiter.outcome.set_result(Outcome.model_validate(raw))
-            except (ValueError, KeyError, TypeError) as error:
-                LOG.error("cannot understand an outcome, looking in the ledger: %r", error)  # noqa: TRY400
-                unreadable += 1
-        if unreadable:
-            self._look_soon()
+            with suppress(ValueError, KeyError, TypeError):
+                waiter = self._told(Outcome.model_validate(raw))
+                elsewhere += () if waiter is None else (waiter,)
+        self._look_soon()
         return elsewhere
+
+    def _not_understood(self, entry_id: bytes, why: str) -> None:
+        LOG.error("cannot understand reply %s, looking in the ledger: %s", entry_id.decode(), why)
+        self._look_soon()
 
     # --- the ledger
 

@@ -1,5 +1,7 @@
 """The metrics of an agent's process: an observer of its worker, known by what it tells and not by import."""
 
+from collections.abc import Sequence
+
 from prometheus_client.registry import CollectorRegistry
 
 from metrics import catalogue
@@ -26,22 +28,22 @@ class RuntimeMetrics:
         self._starts = {}  # type: ignore[var-annotated] # prometheus-client's labelled counters
         self._ends = {}  # type: ignore[var-annotated]
 
-    def started(self, capability: str) -> None:
-        """Count an attempt that was begun."""
+    def started(self, capability: str, count: int) -> None:
+        """Count attempts that were begun."""
         child = self._starts.get(capability)
         if child is None:
             child = self._starts[capability] = self._started.labels(*self._labels, self._capability(capability))
-        child.inc()
+        child.inc(count)
 
-    def finished(self, capability: str, status: str, reason: str, seconds: float) -> None:
-        """Count an attempt that has its result."""
+    def finished(self, capability: str, status: str, reason: str, seconds: Sequence[float]) -> None:
+        """Count attempts that have their results."""
         key = (capability, status, reason)
         child = self._ends.get(key)
         if child is None:
             name = self._capability(capability)
             child = self._ends[key] = self._finished.labels(*self._labels, name, status, reason)
-        child.inc()
-        self._seconds.observe((*self._labels, self._capability(capability)), (seconds,))
+        child.inc(len(seconds))
+        self._seconds.observe((*self._labels, self._capability(capability)), seconds)
 
     def slots(self, used: int, total: int) -> None:
         """Show how many slots are in use."""

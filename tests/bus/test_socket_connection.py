@@ -81,3 +81,23 @@ def test_commands_are_packed_as_redis_py_packs_them(command: tuple[object, ...])
 def test_what_cannot_be_sent_is_refused_as_redis_py_refuses_it() -> None:
     with pytest.raises(DataError):
         connection_class("redis://localhost")().pack_command("SET", "a", {"no": "dict"})  # type: ignore[arg-type]
+
+
+async def test_callers_beyond_the_most_connections_wait_and_all_are_served(redis_url: str) -> None:
+    async with connect(redis_url, name="test", max_connections=2) as client:
+        replies = await asyncio.gather(*(client.execute_command("ECHO", str(n)) for n in range(50)))  # type: ignore[no-untyped-call]
+        assert replies == [str(n).encode() for n in range(50)]
+        pool: Any = client.connection_pool
+        assert len(pool._available_connections) <= 2
+        assert not pool._in_use_connections
+
+
+async def test_a_cancelled_command_leaves_no_reply_for_the_next(redis_url: str) -> None:
+    async with connect(redis_url, name="test", max_connections=1) as client:
+        for moment in range(6):
+            asked = asyncio.ensure_future(client.execute_command("ECHO", f"dropped {moment}"))  # type: ignore[no-untyped-call]
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+            assert await client.execute_command("ECHO", "kept") == b"kept"  # type: ignore[no-untyped-call]

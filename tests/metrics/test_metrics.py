@@ -103,15 +103,15 @@ DISPATCHER_MOVES: list[tuple[Callable[[DispatcherObserver], None], str, dict[str
 ]
 
 RUNTIME_MOVES: list[tuple[Callable[[RuntimeObserver], None], str, dict[str, str], float]] = [
-    (lambda o: o.started("c"), "callboard_runtime_attempts_started_total", {"capability": "c"}, 1),
+    (lambda o: o.started("c", 2), "callboard_runtime_attempts_started_total", {"capability": "c"}, 2),
     (
-        lambda o: o.finished("c", "FAILED", "error", 0.3),
+        lambda o: o.finished("c", "FAILED", "error", [0.3, 0.4]),
         "callboard_runtime_attempts_finished_total",
         {"capability": "c", "status": "FAILED", "reason": "error"},
-        1,
+        2,
     ),
     (
-        lambda o: o.finished("c", "COMPLETED", "", 0.3),
+        lambda o: o.finished("c", "COMPLETED", "", [0.3]),
         "callboard_runtime_attempt_seconds_sum",
         {"capability": "c"},
         0.3,
