@@ -12,6 +12,7 @@ from agent_runtime import Agent, capability
 from agent_runtime.testing import AgentKit
 from agent_runtime.turns import SPELL_S, Turns
 from bus.errors import TaskFailedError, TaskTimeoutError
+from tests.support.waiting import eventually
 
 WORD: ContextVar[str] = ContextVar("word", default="none")
 
@@ -74,11 +75,12 @@ async def test_a_method_that_waits_has_one_task_of_its_own_from_its_first_line_t
 
 async def test_a_method_that_cancels_its_own_task_harms_no_other() -> None:
     async with AgentKit(Stage()) as kit:
-        work = [kit.run(name, given) for name, given in (("cancel-me", None), ("raise-cancelled", None), ("group", 3))]
-        own, raised, other = await asyncio.gather(*work, return_exceptions=True)
+        names = [("cancel-me", None), ("group", 3), ("raise-cancelled", None), ("group", 2)]
+        work = [kit.run(name, given) for name, given in names]
+        own, after_own, raised, after_raised = await asyncio.gather(*work, return_exceptions=True)
         assert own is None
         assert isinstance(raised, TaskFailedError)
-        assert other == 3
+        assert (after_own, after_raised) == (3, 1)
 
 
 async def test_code_that_waits_is_stopped_by_its_run_timeout_and_nothing_else_is() -> None:
@@ -94,7 +96,8 @@ async def test_a_turn_ends_after_a_while_so_that_the_event_loop_goes_on() -> Non
     loop = asyncio.get_running_loop()
 
     async def blocks(_: object) -> None:
-        until = loop.time() + SPELL_S
+        loop.call_soon(seen.append, "other")
+        until = loop.time() + 2 * SPELL_S
         while loop.time() <= until:
             pass
         seen.append("attempt")
@@ -104,8 +107,5 @@ async def test_a_turn_ends_after_a_while_so_that_the_event_loop_goes_on() -> Non
         ready=lambda: bool(attempts), following=lambda: attempts.popleft() if attempts else None, waits=lambda _: None
     )
     turns.wake()
-    while len(seen) < 4:
-        await asyncio.sleep(0)
-        if seen and seen[-1] == "attempt":
-            seen.append("other")
+    await eventually(lambda: len(seen) == 4)
     assert seen == ["attempt", "other", "attempt", "other"]
