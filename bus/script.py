@@ -36,7 +36,3 @@ class Script:
             return await redis.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)  # type: ignore[no-untyped-call]
         except NoScriptError:
             return await redis.execute_command("EVAL", self.source, len(keys), *keys, *args)  # type: ignore[no-untyped-call]
-
-    async def load(self, redis: Redis) -> None:
-        """Let the server have the script, for whoever calls it by its `sha`."""
-        await redis.script_load(self.source.decode())

@@ -4,8 +4,8 @@ Reading goes on while a pass is committed, but not without bound: a topic whose 
 waiting. Since each topic has a queue of its own, an URGENT submission never stands behind LOW ones read earlier.
 
 A pass takes at most about `pass_size` items, however they were put into messages, so that it is over long before the
-leader's lease is. Half of it is shared out equally, so that no topic waits for the end of another's backlog; the other
-half goes to the first topics that have something.
+leader's lease is, and what is urgent never waits for a long one. Half of it is shared out equally among the topics that
+have something, so that none waits for the end of another's backlog; the other half goes to the first of them.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from dispatcher.core.events import Event
 
-PASS_SIZE: Final = 500
+PASS_SIZE: Final = 200
 
 
 class Piece(NamedTuple):
@@ -83,7 +83,6 @@ class Inbox:
     def __init__(self, streams: tuple[str, ...], *, pass_size: int = PASS_SIZE) -> None:
         self._queues = {stream: _Queue() for stream in streams}
         self._pass_size = pass_size
-        self._share = max(1, pass_size // (2 * max(1, len(streams))))
         self._arrived = asyncio.Event()
 
     async def put(self, arrival: Arrival) -> None:
@@ -98,12 +97,11 @@ class Inbox:
 
     def take(self) -> list[Portion]:
         """Take what one pass shall work on, in the order of the topics; empty if nothing has arrived."""
-        portions: dict[str, Portion] = {}
+        portions = {stream: Portion(stream) for stream, queue in self._queues.items() if queue.pieces}
         left = self._pass_size
-        for stream, queue in self._queues.items():
-            if queue.pieces:
-                portion = portions[stream] = Portion(stream)
-                left -= _move(queue, portion, self._share)
+        share = max(1, left // (2 * max(1, len(portions))))
+        for stream, portion in portions.items():
+            left -= _move(self._queues[stream], portion, share)
         for stream, portion in portions.items():
             if left <= 0:
                 break

@@ -20,7 +20,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from faststream import AckPolicy
 from faststream.redis import RedisBroker, StreamSub
@@ -41,6 +41,14 @@ CLAIM_IDLE_MS: Final = 1_000
 CLAIM_PAGE: Final = 500
 
 
+class _Stream(StreamSub):
+    """A stream as FastStream reads it, which makes a deep copy of it several times for each read: see `add_prefix`."""
+
+    def add_prefix(self, prefix: str) -> Self:
+        """Return the same stream with `prefix` before its name; without one, itself."""
+        return super().add_prefix(prefix) if prefix else self
+
+
 class _Ear:
     """The subscriber of one topic, and the entries that were delivered and are not done."""
 
@@ -52,7 +60,7 @@ class _Ear:
         self.problem: str | None = None
         self._sink = sink
         self.subscriber = broker.subscriber(
-            stream=StreamSub(
+            stream=_Stream(
                 topic.stream,
                 group=group,
                 consumer=consumer,

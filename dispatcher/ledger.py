@@ -127,6 +127,8 @@ class Ledger:
         self._lead: Lead | None = None
         self._chain = ""
         self._latest = _Commit(Decisions(), 0, [])
+        self._in_server = False
+        """The server knows the script, unless it has lost it again."""
 
     async def commit(self, lead: Lead, decisions: Decisions, inputs: Inputs, now: int) -> list[str]:
         """Store `decisions` and consume `inputs`; return the ids of tasks that were to be new but exist.
@@ -157,13 +159,15 @@ class Ledger:
                 if n == 0:  # starts without their rate would let others start in their place
                     call.add_notes(note for note in decisions.notes if note.kind is NoteKind.RATE)
                 arguments = call.arguments(lead, now, self._chain, work.first + n)
-                await flight.send("EVALSHA", COMMIT.sha, len(call.keys), *call.keys, *arguments)
+                script = ("EVALSHA", COMMIT.sha) if self._in_server else ("EVAL", COMMIT.source)
+                await flight.send(*script, len(call.keys), *call.keys, *arguments)
+                self._in_server = True
             return [await flight.reply() for _ in range(flight.pending)]
 
     async def _settle(self, work: _Commit, reply: Any) -> bool:  # noqa: ANN401 - what the script answers, or an error
         """Note what came of the part at which `work` is; return whether the next one is worth looking at."""
         if isinstance(reply, NoScriptError):
-            await COMMIT.load(self._redis)
+            self._in_server = False
             return False
         if isinstance(reply, Exception):
             raise reply

@@ -56,7 +56,7 @@ class SchedulerConfig:
     """The same of single capabilities; where agents state less, that counts."""
     forget_agent_ms: int = 3_600_000
     """How long a stopped or lost agent stays listed."""
-    placements_per_pass: int = 2_000
+    placements_per_pass: int = 300
     """Most tasks placed in one pass, for the same reason as below."""
     timers_per_pass: int = 500
     """Most timers of single tasks that ring in one pass, and fewer of those that make more work each: a pass must be

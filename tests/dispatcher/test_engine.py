@@ -19,7 +19,7 @@ from dispatcher.core.decisions import Decisions
 from dispatcher.core.events import Commanded, Event, Reported, SignedIn, Submitted
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.engine import DefectError, Engine, LeadLostError, gravest
-from dispatcher.inbox import Arrival, Inbox, Portion
+from dispatcher.inbox import PASS_SIZE, Arrival, Inbox, Portion
 from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import Ledger
 from dispatcher.observer import SILENT
@@ -78,15 +78,15 @@ async def test_a_command_that_takes_several_passes_is_consumed_by_the_last_of_th
     await redis.xgroup_create(names.commands, DISPATCHERS_GROUP, id="0", mkstream=True)
     entry: Any = await redis.xadd(names.commands, {DATA_FIELD: "{}"})
     await redis.xreadgroup(DISPATCHERS_GROUP, "one", {names.commands: ">"})
-    ids = tuple(f"{pool}.t{n}" for n in range(1000))
+    ids = tuple(f"{pool}.t{n}" for n in range(2 * PASS_SIZE))
     arrival = Arrival(names.commands)
-    parts = [ids[n : n + 50] for n in range(0, 1000, 50)]
+    parts = [ids[n : n + 50] for n in range(0, len(ids), 50)]
     arrival.add(entry.decode(), [(Commanded(CancelTasks(task_ids=part), 0), 50) for part in parts])
     await running.inbox.put(arrival)
     serving = asyncio.create_task(engine.run())
     await eventually(lambda: running.consumed == [entry.decode()])
     serving.cancel()
-    assert running.ledger.sizes[:2] == [500, 500]
+    assert running.ledger.sizes[:2] == [PASS_SIZE, PASS_SIZE]
     assert [acks.get(names.commands) for acks in running.ledger.acks[:2]] == [[], [entry.decode()]]
     assert await redis.xlen(names.commands) == 0
 

@@ -29,10 +29,6 @@ class Tapped:
         self.after(args)
         return reply
 
-    async def script_load(self, source: str) -> Any:
-        """Load a script; no tap sees it."""
-        return await self._redis.script_load(source)
-
     @property
     def connection_pool(self) -> "Tapped":
         """Stand in for the pool, too."""

@@ -130,7 +130,6 @@ LIFE: tuple[tuple[str, str, Place, dict[str, Any]], ...] = (
 async def test_a_commit_whose_reply_was_lost_may_be_sent_again_and_changes_nothing(
     redis: Redis, names: PoolNames, lead: Lead, dump: Dump, steps: int
 ) -> None:
-    await ledger_module.COMMIT.load(redis)
     tapped: Any = Tapped(redis)
     ledger = Ledger(tapped, names)
     for before, after, place, how in LIFE[:steps]:
@@ -197,7 +196,6 @@ async def test_what_most_changes_are_is_stored_as_any_change_would_be(
         )
         return stages
 
-    await ledger_module.COMMIT.load(redis)
     short = await life()
     assert set(seen) == {"w", "a", "f", "g"}
     monkeypatch.setattr(CommitCall, "_add_task", CommitCall._add_general)
@@ -367,7 +365,6 @@ async def test_each_call_of_a_pass_says_what_it_stores_and_the_last_stores_the_a
     redis: Redis, names: PoolNames, lead: Lead, monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
     monkeypatch.setattr(ledger_module, "BATCH", 2)
-    await ledger_module.COMMIT.load(redis)
     dying: Any = Tapped(redis, before=Life(calls))
     whole = eventful(names, 5)
     if calls < 3:
@@ -393,7 +390,6 @@ async def test_a_pass_of_several_calls_goes_on_where_the_reply_was_lost(
     redis: Redis, names: PoolNames, lead: Lead, monkeypatch: pytest.MonkeyPatch, lost: int
 ) -> None:
     monkeypatch.setattr(ledger_module, "BATCH", 2)
-    await ledger_module.COMMIT.load(redis)
     calls = 0
 
     def losing(_args: tuple[Any, ...]) -> None:
@@ -430,7 +426,6 @@ async def test_a_pass_is_cut_by_bytes_as_well(redis: Redis, names: PoolNames, le
     tapped: Any = Tapped(
         redis, before=lambda args: sizes.append(sum(len(arg) for arg in args if isinstance(arg, bytes | str)))
     )
-    await ledger_module.COMMIT.load(redis)
     spec = b'{"capability":"c","payload":"%b"}' % (b"x" * 500_000)
     large = decisions(*(change(names, f"t{n}", spec=spec) for n in range(12)), change(names, "u", spec=spec * 6))
     await Ledger(tapped, names).commit(lead, large, NOTHING, NOW)
@@ -603,7 +598,6 @@ async def test_the_events_and_the_rejected_are_capped(redis: Redis, names: PoolN
 async def test_every_key_that_is_touched_is_declared(redis: Redis, names: PoolNames, lead: Lead) -> None:
     """A slot that migrates in a cluster kills a script at its first undeclared key, maybe after its first write."""
     declared: set[str] = set()
-    await ledger_module.COMMIT.load(redis)
     tapped: Any = Tapped(redis, before=lambda args: declared.update(args[3 : 3 + args[2]]))
     ledger = Ledger(tapped, names)
     await redis.xgroup_create(names.results, DISPATCHERS_GROUP, id="0", mkstream=True)
@@ -629,7 +623,6 @@ async def test_an_emptied_script_cache_is_filled_again(
 
 
 async def test_rates_are_stored_with_the_first_tasks_that_used_them(redis: Redis, names: PoolNames, lead: Lead) -> None:
-    await ledger_module.COMMIT.load(redis)
     tapped: Any = Tapped(redis, before=Life(1))
     made = decisions(*(change(names, f"t{n}") for n in range(150)))
     made.notes += [Note(NoteKind.RATE, "openai", b"42.0"), Note(NoteKind.BREAKER, "a do", b"{}")]
