@@ -41,11 +41,14 @@ def measured(peer: str, url: str, tasks: int) -> dict[str, Any]:
     """Run the producer in the peer's environment; return all that it has found."""
     command = [python_of(peer), "-m", "benchmarks.compare.producer", peer, "--tasks", str(tasks)]
     env = os.environ | {URL_VARIABLE: url, "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(  # noqa: S603 - our own
-        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=False, timeout=LIMIT_S
-    )
+    producer = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
+    try:
+        printed, _ = producer.communicate(timeout=LIMIT_S)
+    finally:
+        producer.terminate()  # it ends its workers
+        producer.wait()
     found: dict[str, Any] = {}
-    for line in ran.stdout.splitlines():
+    for line in printed.splitlines():
         if line.startswith("{"):
             found |= json.loads(line)
     return found

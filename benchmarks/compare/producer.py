@@ -211,7 +211,10 @@ async def _all(commands: list[list[str]]) -> AsyncIterator[None]:
 
 
 async def measure(peer: Peer, watch: Stopwatch, count: int, parts: list[str]) -> None:
-    """Measure part by part."""
+    """Measure part by part; SIGTERM ends it, and the workers with it."""
+    me = asyncio.current_task()
+    assert me is not None  # noqa: S101 - we are in one
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     producer = Producer(peer, watch, count)
     chosen: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
         "throughput": producer.throughput,

@@ -10,6 +10,7 @@ from saq import Job, Queue
 from benchmarks.compare.peer import SLOTS, URL, at_once, mark, payload, program
 
 HEARTBEAT_S = 5
+POLL_S = 0.005
 
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # the worker makes its loop by the policy
 
@@ -36,7 +37,7 @@ settings = {"queue": queue, "functions": [noop, held], "concurrency": SLOTS}
 class Saq:
     """See `Peer`."""
 
-    settings = f"uvloop, hiredis, concurrency={SLOTS}, max_concurrent_ops={SLOTS}"
+    settings = f"uvloop, hiredis, concurrency={SLOTS}, max_concurrent_ops={SLOTS}, results asked for every {POLL_S} s"
     bulk = False
     priorities = False
     blocking = False
@@ -76,7 +77,11 @@ class Saq:
 
     async def result(self, handle: Job) -> None:
         """Wait for a result."""
-        await handle.refresh(until_complete=60)
+        # `refresh(until_complete=...)` waits for ever when the end comes before it has subscribed.
+        await handle.refresh()
+        while not handle.completed:
+            await asyncio.sleep(POLL_S)
+            await handle.refresh()
 
 
 peer = Saq()

@@ -11,7 +11,11 @@ from benchmarks.compare.peer import HELD_S, SLOTS, URL, mark, payload, program
 CHUNK = 1000
 
 worker: Worker[None] = Worker(
-    redis_url=URL, concurrency=SLOTS, priorities=["normal", "urgent"], anyio_kwargs={"use_uvloop": True}
+    redis_url=URL,
+    redis_kwargs={"max_connections": 10 * SLOTS},  # each result that is waited for takes one
+    concurrency=SLOTS,
+    priorities=["normal", "urgent"],
+    anyio_kwargs={"use_uvloop": True},
 )
 
 
@@ -32,7 +36,7 @@ async def held(task: dict[str, Any]) -> None:
 class Streaq:
     """See `Peer`."""
 
-    settings = f"uvloop, concurrency={SLOTS} (prefetch the same), two priorities"
+    settings = f"uvloop, concurrency={SLOTS} (prefetch the same), max_connections={10 * SLOTS}, tasks are silent, two priorities"
     bulk = True
     priorities = True
     blocking = False
