@@ -1,4 +1,4 @@
-"""How many Python functions the scheduling core calls for one task: the same number at every run of one version of Python.
+"""How many Python functions the scheduling core calls for one task: of one version of Python always the same number.
 
     python -m benchmarks.core_calls
 

@@ -10,8 +10,8 @@ Per task it counts
 - of a task that is submitted and awaited alone: requests and bytes that each process sends to the server, and commands
   that the server executes, those inside of scripts too;
 - of 2,000 tasks that are submitted at once, with no agent: bytes that each process sends, and commands;
-- of 2,000 tasks that are submitted at once and run: bytes that each process sends. Requests and commands are not counted
-  there: how many tasks share a request, and a start a report with its end, depends on the machine.
+- of 2,000 tasks that are submitted at once and run: bytes that each process sends. How many requests and commands that
+  takes depends on the machine: on how many tasks share a request, and whether a start shares a report with its end.
 
 Commands that do not come with every other task at least, such as heartbeats, belong to no task and are left out. A cost
 fails that has grown by more than a tenth, and one that has fallen by more than a quarter: then record anew, or what was
@@ -56,7 +56,7 @@ def version() -> str:
 
 def core() -> Costs:
     """Count calls in the scheduling core, in a process of its own that nothing else has imported into."""
-    ran = subprocess.run(  # noqa: S603 - ourselves
+    ran = subprocess.run(
         [sys.executable, "-m", "benchmarks.core_calls"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -159,7 +159,7 @@ def difference(cost: float, recorded: float | None) -> str | None:
 def compare(costs: Costs, recorded: Costs) -> dict[str, str]:
     """Return what is wrong, by the name of the cost."""
     wrong = {name: difference(cost, recorded.get(name)) for name, cost in costs.items()}
-    wrong |= {name: f"is not counted any more: {RECORD}" for name in recorded.keys() - costs.keys()}
+    wrong |= dict.fromkeys(recorded.keys() - costs.keys(), f"is not counted any more: {RECORD}")
     return {name: problem for name, problem in wrong.items() if problem}
 
 

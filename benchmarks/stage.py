@@ -1,4 +1,4 @@
-"""What measurements of the whole run on: a server, dispatchers and agents as processes of their own, as a user has them.
+"""What measurements of the whole run on: a server, dispatchers and agents as processes of their own, as users have.
 
 Each process may be killed, with all that it has started. The program that measures is the client.
 """

@@ -152,7 +152,7 @@ async def singles(bus: Client, count: int, coroutines: int) -> int | None:
 
 async def forget_singles(bus: Client) -> None:
     """Take them out of the queue, once the leader has read all of them."""
-    while (await bus.queue_status()).unread:
+    while (await bus.queue_status()).unread:  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(0.05)
     await bus.cancel_matching("capability=bench.single", timeout=60)
 
@@ -166,7 +166,7 @@ async def measure(count: int, persistence: Persistence) -> dict[str, Any]:
             Client(url=server.url) as bus,
         ):
             redis = connect(server.url, name="benchmark")
-            found = {"tasks": count, "persistence": persistence, "server": server.kind}
+            found: dict[str, Any] = {"tasks": count, "persistence": persistence, "server": server.kind}
             found["submit_one_per_s"] = await singles(bus, SINGLES, 1)
             found["submit_each_per_s"] = await singles(bus, max(COROUTINES, count // 2), COROUTINES)
             await forget_singles(bus)

@@ -39,8 +39,8 @@ class CeleryPeer:
     """See `Peer`."""
 
     settings = (
-        f"hiredis, --pool threads --concurrency {SLOTS}, plain functions, task_acks_late, worker_prefetch_multiplier=1, "
-        "without gossip, mingle and heartbeat, two priorities"
+        f"hiredis, --pool threads --concurrency {SLOTS}, plain functions, task_acks_late, "
+        "worker_prefetch_multiplier=1, without gossip, mingle and heartbeat, two priorities"
     )
     bulk = False
     priorities = True

@@ -1,4 +1,4 @@
-"""Dramatiq: threads; coroutines by its middleware AsyncIO; an urgent kind of task has a queue and a priority of its own."""
+"""Dramatiq: threads; coroutines by its middleware AsyncIO; urgent tasks have a queue and a priority of their own."""
 
 import asyncio
 from collections.abc import Sequence

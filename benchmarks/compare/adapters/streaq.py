@@ -36,7 +36,7 @@ async def held(task: dict[str, Any]) -> None:
 class Streaq:
     """See `Peer`."""
 
-    settings = f"uvloop, concurrency={SLOTS} (prefetch the same), max_connections={10 * SLOTS}, tasks are silent, two priorities"
+    settings = f"uvloop, concurrency={SLOTS}, max_connections={10 * SLOTS}, tasks are silent, two priorities"
     bulk = True
     priorities = True
     blocking = False

@@ -11,9 +11,7 @@ from benchmarks.compare.peer import HELD_S, SLOTS, URL, at_once, mark, payload, 
 
 POLL_S = 0.005
 
-broker = RedisStreamBroker(URL, xread_count=SLOTS).with_result_backend(
-    RedisAsyncResultBackend(URL, result_ex_time=600)
-)
+broker = RedisStreamBroker(URL, xread_count=SLOTS).with_result_backend(RedisAsyncResultBackend(URL, result_ex_time=600))
 
 
 @broker.task
