@@ -2,8 +2,8 @@
 
     python -m benchmarks.compare [--peers callboard arq ...] [--tasks 10000] [--runs 1] [--persistence none]
 
-Makes an environment for each of them with pip, which takes some minutes the first time. A run of all takes about ten
-minutes. Prints a table with ratios to Callboard, and writes `benchmarks/results/compare.json`.
+Makes an environment for each of them with pip, which takes some minutes the first time. A run of all takes a quarter
+of an hour. Prints a table with ratios to Callboard, and writes `benchmarks/results/compare.json`.
 """
 
 import argparse
@@ -30,6 +30,7 @@ COLUMNS: Final = (
     ("end to end/s", "end_to_end_per_s"),
     ("submit many/s", "submit_many_per_s"),
     ("submit one/s", "submit_one_per_s"),
+    ("awaited/s", "rate"),
     ("result p50 ms", "result_ms.p50"),
     ("result p99 ms", "result_ms.p99"),
     ("50 urgent ms", "urgent_ms"),
@@ -67,19 +68,25 @@ def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for name in dict.fromkeys(name for run in runs for name in run):
         values = [run.get(name) for run in runs]
-        numbers = [value for value in values if isinstance(value, int | float)]
-        words = [value for value in values if isinstance(value, str)]
+        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+        words = [value for value in values if isinstance(value, str | bool)]
         merged[name] = words[0] if words else round(median(numbers), 2) if numbers else None
     return merged
 
 
 def table(figures: dict[str, dict[str, Any]]) -> str:
-    """Return a table; in brackets the ratio to Callboard."""
+    """Return a table, and below it what its figures depend on; in brackets the ratio to Callboard."""
     own = figures.get("callboard", {})
     rows = [["", *(title for title, _ in COLUMNS)]]
     for peer, found in figures.items():
         rows.append([peer, *(_cell(found, own if peer != "callboard" else {}, name) for _, name in COLUMNS)])
-    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
+    lines = ["| " + " | ".join(row) + " |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]]
+    notes = [
+        f"- {peer}: {found['settings']}; rerun after {found['lease']}"
+        for peer, found in figures.items()
+        if "lease" in found
+    ]
+    return "\n".join([*lines, "", "† has no way to submit many in one step", "", *notes])
 
 
 def _cell(found: dict[str, Any], own: dict[str, Any], name: str) -> str:
@@ -89,6 +96,10 @@ def _cell(found: dict[str, Any], own: dict[str, Any], name: str) -> str:
     if not isinstance(value, int | float):
         return "failed" if value is None else str(value)
     shown = f"{value:,}"
+    if name == "submit_many_per_s" and found.get("bulk") is False:
+        shown += " †"
+    if name == "rate":
+        return shown
     return f"{shown} ({value / ours:.2f})" if isinstance(ours, int | float) and ours else shown
 
 
@@ -97,7 +108,7 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     runs: dict[str, list[dict[str, Any]]] = {peer: [] for peer in options.peers}
     for peer in options.peers:
         python_of(peer)
-    kind = ""
+    kind, machine = "", about()
     for turn in range(options.runs):
         for peer in options.peers:
             with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +119,7 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
             print(f"{turn + 1}. {peer}: {json.dumps(found)}", file=sys.stderr, flush=True)
             runs[peer].append(found)
     return {
-        **about(),
+        **machine,
         "server": kind,
         "persistence": options.persistence,
         "tasks": options.tasks,

@@ -215,6 +215,7 @@ async def measure(peer: Peer, watch: Stopwatch, count: int, parts: list[str]) ->
     assert me is not None  # noqa: S101 - we are in one
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     producer = Producer(peer, watch, count)
+    print(json.dumps({"settings": peer.settings, "lease": peer.lease, "bulk": peer.bulk}), flush=True)
     chosen: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
         "throughput": producer.throughput,
         "urgent": producer.urgent,
