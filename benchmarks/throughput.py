@@ -1,13 +1,18 @@
 """How many no-op tasks a second pass through one dispatcher and one agent of 100 slots.
 
-    python -m benchmarks.throughput --tasks 20000 [--persistence none|everysec|always]
+    python -m benchmarks.throughput --tasks 20000 [--persistence none|everysec|always] [--runs 1]
 
-Starts a server, a dispatcher and an agent as processes of their own, as a user would, and prints one JSON line:
+Starts a server, a dispatcher and an agent as processes of their own, as a user would, and prints one JSON line, of
+several runs the median of each figure:
 
+- ``submit_one_per_s``: one coroutine submits, and awaits each receipt; ``submit_each_per_s``: two hundred do so;
 - ``enqueue_per_s``: submission by `submit_many` with no agent there;
 - ``drain_per_s``: the agent is started on the full queue; first to last completion;
 - ``end_to_end_per_s``: first submission to last stored result, with the agent warm;
-- ``cpu_us_per_task``: CPU (user + system) of each process from the first to the last completion of the drain.
+- ``cpu_us_per_task``: CPU (user + system) of each process from the first to the last completion of the drain, and of
+  the submitter per task of `submit_many`, by the processes' own accounting;
+- ``commands_per_task``: what the server executes, those inside of scripts too, to accept a task (``submitted``) and
+  from there to its end (``drained``).
 
 Completions are read from the pool's events, which the leader writes in the same step as the results. A rate whose tasks
 all ended in one batch is null: there is nothing to divide by. From about 10,000 tasks on the figures mean something.
@@ -23,18 +28,21 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from time import perf_counter
+from statistics import median
+from time import perf_counter, process_time
 from typing import Any
 
 from bus import Client, TaskCreate
 from bus.connection import Redis, connect
 from bus.embedded import EmbeddedServer, Persistence
 from bus.ids import DEFAULT_POOL
+from bus.long_process import new_loop
 from bus.messages import EventBatch
 from bus.names import DATA_FIELD, PoolNames
 
 PAYLOAD = "x" * 180
 NAMES = PoolNames(DEFAULT_POOL)
+SINGLES, COROUTINES = 1000, 200
 
 
 def tasks(count: int) -> Iterator[TaskCreate]:
@@ -123,8 +131,34 @@ def rate(count: int, seconds: float) -> int | None:
     return round(count / seconds) if seconds else None
 
 
+async def executed(redis: Redis) -> int:
+    """Return how many commands the server has executed so far, those inside of scripts too."""
+    return sum(told["calls"] for told in (await redis.info("commandstats")).values())
+
+
+async def singles(bus: Client, count: int, coroutines: int) -> int | None:
+    """Let so many coroutines submit one task after the other; return how many a second are receipted."""
+
+    async def submitter() -> None:
+        for task in tasks(count // coroutines):
+            await bus.submit("bench.single", task.payload)
+
+    began = perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(coroutines):
+            group.create_task(submitter())
+    return rate(count, perf_counter() - began)
+
+
+async def forget_singles(bus: Client) -> None:
+    """Take them out of the queue, once the leader has read all of them."""
+    while (await bus.queue_status()).unread:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.05)
+    await bus.cancel_matching("capability=bench.single", timeout=60)
+
+
 async def measure(count: int, persistence: Persistence) -> dict[str, Any]:
-    """Run the three measurements on fresh processes."""
+    """Take all figures on fresh processes."""
     with tempfile.TemporaryDirectory() as folder:
         async with (
             EmbeddedServer(data_dir=Path(folder), port=0, persistence=persistence) as server,
@@ -132,34 +166,62 @@ async def measure(count: int, persistence: Persistence) -> dict[str, Any]:
             Client(url=server.url) as bus,
         ):
             redis = connect(server.url, name="benchmark")
-            began = perf_counter()
-            await bus.submit_many(tasks(count))
-            enqueued = perf_counter() - began
-            await accepted(bus, count)
-            cursor = await last_event(redis)
-            async with process("callboard", "agent", "benchmarks.agents:Noop", url=server.url) as agent:
-                pids = {"dispatcher": dispatcher.pid, "server": server.pid, "agent": agent.pid}
-                before: dict[str, float] = {}
-                first, last, failed = await count_ended(
-                    redis, cursor, count, lambda: before.update({name: cpu_of(pid) for name, pid in pids.items()})
-                )
-                cpu = {name: cpu_of(pid) - before[name] for name, pid in pids.items()}
-                cursor = await last_event(redis)
-                began = perf_counter()
-                following = asyncio.create_task(count_ended(redis, cursor, count))
-                await bus.submit_many(tasks(count))
-                _, end, failed_too = await following
+            found: dict[str, Any] = {"tasks": count, "persistence": persistence, "server": server.kind}
+            found["submit_one_per_s"] = await singles(bus, SINGLES, 1)
+            found["submit_each_per_s"] = await singles(bus, max(COROUTINES, count // 2), COROUTINES)
+            await forget_singles(bus)
+            found |= await flow(count, bus, redis, {"dispatcher": dispatcher.pid, "server": server.pid})
             await redis.aclose()
+    return found
+
+
+async def flow(count: int, bus: Client, redis: Redis, pids: dict[str, int]) -> dict[str, Any]:
+    """Submit `count` tasks, drain them, and send as many through a warm agent."""
+    commands, cpu = [await executed(redis)], process_time()
+    began = perf_counter()
+    await bus.submit_many(tasks(count))
+    enqueued, cpu = perf_counter() - began, process_time() - cpu
+    await accepted(bus, count)
+    cursor = await last_event(redis)
+    commands.append(await executed(redis))
+    async with process("callboard", "agent", "benchmarks.agents:Noop", url=bus.url) as agent:
+        pids |= {"agent": agent.pid}
+        before: dict[str, float] = {}
+        first, last, failed = await count_ended(
+            redis, cursor, count, lambda: before.update({name: cpu_of(pid) for name, pid in pids.items()})
+        )
+        used = {name: cpu_of(pid) - before[name] for name, pid in pids.items()} | {"submitter": cpu}
+        commands.append(await executed(redis))
+        cursor = await last_event(redis)
+        began = perf_counter()
+        following = asyncio.create_task(count_ended(redis, cursor, count))
+        await bus.submit_many(tasks(count))
+        _, end, failed_too = await following
     return {
-        "tasks": count,
-        "persistence": persistence,
-        "server": server.kind,
         "enqueue_per_s": rate(count, enqueued),
         "drain_per_s": rate(count, last - first),
         "end_to_end_per_s": rate(count, end - began),
         "failed": failed + failed_too,
-        "cpu_us_per_task": {name: round(seconds / count * 1e6, 1) for name, seconds in cpu.items()},
+        "cpu_us_per_task": {name: round(seconds / count * 1e6, 1) for name, seconds in used.items()},
+        "commands_per_task": {
+            "submitted": round((commands[1] - commands[0]) / count, 1),
+            "drained": round((commands[2] - commands[1]) / count, 1),
+        },
     }
+
+
+def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the median of each figure of several runs; of what is no figure, the first run's."""
+    merged: dict[str, Any] = {}
+    for name, value in runs[0].items():
+        values = [run[name] for run in runs]
+        if isinstance(value, dict):
+            merged[name] = medians(values)
+        elif all(isinstance(one, int | float) for one in values):
+            merged[name] = median(values)
+        else:
+            merged[name] = value
+    return merged
 
 
 def positive(text: str) -> int:
@@ -170,7 +232,7 @@ def positive(text: str) -> int:
     return number
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Parse the arguments, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -180,8 +242,15 @@ def main() -> None:
         help="in each measurement; 20000 by default, and less than about 10000 says little",
     )
     parser.add_argument("--persistence", choices=("none", "everysec", "always"), default="none")
-    arguments = parser.parse_args()
-    print(json.dumps(asyncio.run(measure(arguments.tasks, arguments.persistence))))
+    parser.add_argument("--runs", type=positive, default=1, help="of which the median is told")
+    given = parser.parse_args(argv)
+    runs = []
+    for _ in range(given.runs):
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runs.append(runner.run(measure(given.tasks, given.persistence)))
+    found = medians(runs)
+    print(json.dumps(found))
+    return found
 
 
 if __name__ == "__main__":
