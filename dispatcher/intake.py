@@ -24,7 +24,7 @@ from typing import Any, Final, Self
 
 from faststream import AckPolicy
 from faststream.redis import RedisBroker, StreamSub
-from faststream.redis.message import FAKE_CONSUMER, BatchStreamMessage, RedisBatchStreamMessage
+from faststream.redis.message import BatchStreamMessage
 from redis.exceptions import ResponseError
 
 from bus.connection import BLOCK_MS, CONNECTION_ERRORS, Redis
@@ -68,32 +68,37 @@ class _Ear:
                 max_records=topic.max_records,
                 polling_interval=BLOCK_MS,
             ),
-            parser=self._parse,
-            decoder=self._decode,
             ack_policy=AckPolicy.MANUAL,
             no_reply=True,
             title=topic.name,
             description=(topic.documented or topic.model).__doc__,
         )
         self.subscriber(self._handler())
+        self.subscriber.consume_one = self._consume_one  # type: ignore[assignment, method-assign]
 
-    async def _parse(self, raw: BatchStreamMessage) -> RedisBatchStreamMessage:
-        return RedisBatchStreamMessage(raw_message=raw, body=b"", consumer=FAKE_CONSUMER, group=None)
+    async def _consume_one(self, raw: BatchStreamMessage) -> None:
+        """Take what FastStream has read, past what it does around a handler: scopes, middlewares, injection, records.
 
-    async def _decode(self, message: RedisBatchStreamMessage) -> Batch[Any]:
-        raw = message.raw_message
-        return decode(self.topic, raw["message_ids"], raw["data"])
+        None of these is used here, and they are a third of a millisecond for each read: a quarter of what a single task
+        costs. Reading, its retries and its end stay FastStream's, as does the document that is made of the handlers.
+        """
+        if self.subscriber.running:
+            await self.handle(decode(self.topic, raw["message_ids"], raw["data"]))
 
     def _handler(self) -> Callable[[Batch[Any]], Awaitable[None]]:
         """Return the handler, annotated with what the topic's messages are: the AsyncAPI document is made from that."""
 
         async def handle(batch: Batch[Any]) -> None:
-            await self.take(batch)
-            if self.topic.rest_s and 2 * len(batch.entry_ids) < self.topic.max_records:
-                await asyncio.sleep(self.topic.rest_s)
+            await self.handle(batch)
 
         handle.__annotations__ = {"batch": self.topic.documented or self.topic.model, "return": None}
         return handle
+
+    async def handle(self, batch: Batch[Any]) -> None:
+        """Take a batch, and rest before the next read where that is no hurry."""
+        await self.take(batch)
+        if self.topic.rest_s and 2 * len(batch.entry_ids) < self.topic.max_records:
+            await asyncio.sleep(self.topic.rest_s)
 
     async def take(self, batch: Batch[Any]) -> None:
         """Give a batch to the sink. Its entries are in hand until `Intake.done`; parked ones until the stop.
