@@ -98,15 +98,13 @@ end
 local index = { w = KEYS[2], d = KEYS[3], a = KEYS[4] }
 local given = {}
 
-local function stop_waiting(id)
-  if call('ZREM', KEYS[2], id) == 0 then
-    call('ZREM', KEYS[3], id)
-  end
-end
+-- What the common kinds do to indexes and streams is done for all tasks together: ids, or scores and ids.
+local waiting, taken, leased, over, finished, released = {}, {}, {}, {}, {}, {}
 
 local function wait(at, record)
   call('HSET', record, 'state', ARGV[at + 3], 'run', ARGV[at + 5], 'spec', ARGV[at + 6])
-  call('ZADD', KEYS[2], ARGV[at + 4], ARGV[at + 1])
+  local n = #waiting
+  waiting[n + 1], waiting[n + 2] = ARGV[at + 4], ARGV[at + 1]
 end
 
 local function assign(at, record, i)
@@ -120,20 +118,25 @@ local function assign(at, record, i)
     call('HSET', record, 'state', ARGV[at + 3], 'run', ARGV[at + 5], 'spec', spec, 'entry', entry)
   end
   if ARGV[at + 2] ~= '' then
-    stop_waiting(id)
+    taken[#taken + 1] = id
   end
-  call('ZADD', KEYS[4], ARGV[at + 4], id)
+  local n = #leased
+  leased[n + 1], leased[n + 2] = ARGV[at + 4], id
 end
 
 local function complete(at, record, i)
   local id = ARGV[at + 1]
   if entries[i] then
-    call('XDEL', KEYS[tonumber(ARGV[at + 7])], entries[i])
+    local stream = KEYS[tonumber(ARGV[at + 7])]
+    local ids = released[stream] or {}
+    ids[#ids + 1] = entries[i]
+    released[stream] = ids
   end
   call('HSET', record, 'state', ARGV[at + 3], 'run', ARGV[at + 5], 'result', ARGV[at + 6])
   call('PEXPIRE', record, ARGV[4])
-  call('ZREM', KEYS[4], id)
-  call('ZADD', KEYS[5], ARGV[at + 4], id)
+  local n = #finished
+  over[#over + 1] = id
+  finished[n + 1], finished[n + 2] = ARGV[at + 4], id
 end
 
 local function change(at, key, i)
@@ -212,6 +215,20 @@ for i = 1, tasks do
   local kind = ARGV[at]
   CHANGES[kind](at, KEYS[RECORDS + i], i)
   at = at + LENGTHS[kind]
+end
+
+local function together(command, key, list)
+  return #list > 0 and call(command, key, unpack(list)) or 0
+end
+together('ZADD', KEYS[2], waiting)
+if together('ZREM', KEYS[2], taken) < #taken then
+  together('ZREM', KEYS[3], taken) -- some were delayed
+end
+together('ZREM', KEYS[4], over)
+together('ZADD', KEYS[4], leased)
+together('ZADD', KEYS[5], finished)
+for stream, ids in pairs(released) do
+  together('XDEL', stream, ids)
 end
 for stream in pairs(given) do
   call('PEXPIRE', stream, ARGV[8])
