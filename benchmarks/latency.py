@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any
 
 from benchmarks.stage import Stage, paced, run, spread
-from benchmarks.throughput import PAYLOAD, positive
+from benchmarks.throughput import PAYLOAD, accepted, positive
 from bus import TaskCreate, TaskPriority
 
 RATE = 200
@@ -66,8 +66,7 @@ async def urgent() -> float:
         await stage.dispatcher()
         waiting, urgent = stage.numbers(WAITING), stage.numbers(URGENT)
         await stage.bus.submit_many(_tasks(waiting))
-        while (await stage.bus.queue_status()).waiting < WAITING:
-            pass
+        await accepted(stage.bus, WAITING)
         await stage.agent()
         await stage.began(waiting[:BEGUN])
         at = monotonic()

@@ -24,6 +24,7 @@ def _printed(*command: str, **env: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
+@pytest.mark.timeout(180)
 def test_latency_prints_the_figures_that_it_tells_of() -> None:
     (found,) = _printed("benchmarks.latency", "--seconds", "1", "--tasks", "500")
     told = {name for line in re.findall(r"``\w+``.*", latency.__doc__ or "") for name in re.findall(r"``(\w+)``", line)}
@@ -31,6 +32,7 @@ def test_latency_prints_the_figures_that_it_tells_of() -> None:
     assert found["start"]["p50"] <= found["result"]["p50"] <= found["result"]["p99"]
 
 
+@pytest.mark.timeout(180)
 async def test_callboard_is_measured_as_other_programs_are(tmp_path: Path) -> None:
     async with EmbeddedServer(data_dir=tmp_path, port=0, persistence="none") as server:
         about, through, urgent = _printed(
