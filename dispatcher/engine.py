@@ -173,10 +173,11 @@ class Engine:
     async def _decide(self) -> None:
         while True:
             self.pulse.idle("decide")
-            await self._inbox.wait(self._idle_for())
+            waited = await self._inbox.wait(self._idle_for())
             self.pulse.beat("decide")
-            # However much there is to do: the lease is renewed, and the server read, between two passes.
-            await asyncio.sleep(LOADING_REST_S if self._scheduler.loading else 0)
+            if not waited or self._scheduler.loading:
+                # However much there is to do: the lease is renewed, and the server read, between two passes.
+                await asyncio.sleep(LOADING_REST_S if self._scheduler.loading else 0)
             portions = self._inbox.take()
             if self._suspects and not self._suspects.isdisjoint(_refs(portions)):
                 await self._pass([])

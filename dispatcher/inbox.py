@@ -11,6 +11,7 @@ have something, so that none waits for the end of another's backlog; the other h
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -114,15 +115,14 @@ class Inbox:
         """Let `wait` return though nothing arrived."""
         self._arrived.set()
 
-    async def wait(self, timeout_s: float | None) -> None:
-        """Wait until something has arrived or `timeout_s` seconds have passed."""
-        if timeout_s is not None and timeout_s <= 0:
-            return
-        try:
+    async def wait(self, timeout_s: float | None) -> bool:
+        """Wait until something has arrived or `timeout_s` seconds have passed; return False if that was at once."""
+        if self._arrived.is_set() or (timeout_s is not None and timeout_s <= 0):
+            return False
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._arrived.wait()
-        except TimeoutError:
-            return
+        return True
 
 
 def _move(queue: _Queue, portion: Portion, budget: int) -> int:

@@ -39,6 +39,8 @@ CLAIM_EVERY_S: Final = 2.0
 CLAIM_IDLE_MS: Final = 1_000
 """How long an entry must have been pending before its delivery counts as lost; younger ones may be on the wire."""
 CLAIM_PAGE: Final = 500
+TURNS: Final = 3
+"""Turns of the event loop before the next read is asked for: in them what was read is decided, and its commit sent."""
 
 
 class _Stream(StreamSub):
@@ -97,6 +99,8 @@ class _Ear:
     async def handle(self, batch: Batch[Any]) -> None:
         """Take a batch, and rest before the next read where that is no hurry."""
         await self.take(batch)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         if self.topic.rest_s and 2 * len(batch.entry_ids) < self.topic.max_records:
             await asyncio.sleep(self.topic.rest_s)
 
