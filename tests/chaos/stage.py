@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from bus.connection import CONNECTION_ERRORS, Redis, connect
+from bus.embedded import Persistence
 from bus.ids import check_pool
 from bus.names import PoolNames
 from tests.chaos import agent as chaos_agent
@@ -23,11 +24,19 @@ AGENT_FILE: Final = f"{Path(chaos_agent.__file__)}:Worker"
 class Stage:
     """Server, proxies, dispatchers and agents, while the block runs. What ended unbidden is in `unexpected`."""
 
-    def __init__(self, folder: Path, *, dispatchers: int = 2, agents: int = 4, producers: int = 3) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dispatchers: int = 2,
+        agents: int = 4,
+        producers: int = 3,
+        persistence: Persistence = "always",
+    ) -> None:
         self.folder = folder
         self.journals = folder / "journals"
         self.names = PoolNames(check_pool(POOL))
-        self.server = Server(folder / "server")
+        self.server = Server(folder / "server", persistence=persistence)
         self.dispatchers = [f"d{n}" for n in range(1, dispatchers + 1)]
         self.agents = [f"a{n}" for n in range(1, agents + 1)]
         self.producers = [f"p{n}" for n in range(1, producers + 1)]
