@@ -3,7 +3,7 @@
 Three things are compared: what was receipted, what agents began and ended, and the outcomes that submitters were told.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -26,6 +26,11 @@ TAKES_THE_LEASE: Final = {
 """After these an agent may go on with what was given to others."""
 KEEPS_FROM_CANCELLING: Final = {"agent stopped beyond its lease", "two agents with one id"}
 """Who is stopped cannot cancel what is exclusive; who is replaced does it when it hears of that."""
+DEEDS: Final = {
+    "dies": "task that calls os._exit",
+    "killed": "task that is killed with its agent",
+    "grows": "task that takes all memory",
+}
 AFTERMATH_S: Final = 8.0
 """How long the consequences of a fault may last that takes an agent's lease."""
 
@@ -61,6 +66,8 @@ class Evidence:
     def __init__(self, folder: Path) -> None:
         self.executions: dict[str, Execution] = {}
         self.of_task: dict[str, list[Execution]] = defaultdict(list)
+        self.deeds: Counter[str] = Counter()
+        """How often tasks did to their agents what is in `DEEDS`."""
         for line in read(folder, "agent-*.jsonl"):
             if line["what"] == "begin":
                 execution = Execution(
@@ -70,6 +77,8 @@ class Evidence:
                 self.of_task[execution.task].append(execution)
             else:
                 execution = self.executions[line["token"]]
+                if line["what"] in DEEDS:
+                    self.deeds[DEEDS[line["what"]]] += 1
                 execution.end, execution.ended = line["what"], line["at"]
         self.orders: dict[tuple[str, int], Order] = {}
         for path in sorted(folder.glob("producer-*.jsonl")):

@@ -1,7 +1,8 @@
 """What is done to a stage: each fault is a coroutine that strikes, and returns when things are as before.
 
-They are drawn in lanes that do not get into one another's way: two of agents, one of dispatchers, one of the server and
-the network. A lane shuffles its faults and goes through them again and again, all by the seed.
+They are drawn in lanes that do not get into one another's way: two of agents, one of dispatchers, one of the server, one
+of the network. A lane shuffles its faults and goes through them again and again, all by the seed, so that each kind has
+its turn as often as any other.
 """
 
 import asyncio
@@ -13,16 +14,20 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from bus.connection import CONNECTION_ERRORS, connect
 from tests.chaos.journal import Journal
 from tests.chaos.stage import Stage
+from tests.support.disk import fill, give_back
 from tests.support.processes import paused
 from tests.support.waiting import eventually
 
 LEASE_S: Final = 5.0
 LEADER_LEASE_S: Final = 3.0
+LONG_S: Final = 30.0
+WRITABLE: Final = "callboard-chaos"
+INSIST_S: Final = 60.0
 TAKE_OVERS: Final = 10
 GAP_S: Final = 2.0
 WORK_S: Final = 4.0
@@ -60,6 +65,16 @@ class Strikes:
             self.journal.write("over", fault=fault, victim=victim)
 
 
+async def insisted(command: Callable[..., Awaitable[Any]], *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+    """Return what the server answers to a command, when it does: another fault may be at work."""
+    async with asyncio.timeout(INSIST_S):
+        while True:
+            try:
+                return await command(*arguments, **options)
+            except CONNECTION_ERRORS:
+                await asyncio.sleep(0.05)
+
+
 # --- agents
 
 
@@ -85,7 +100,8 @@ async def agent_zombie(strikes: Strikes, stage: Stage, random: Random, victim: s
     """SIGSTOP beyond its lease; then it goes on with what it believes to have."""
     async with strikes.note("agent stopped beyond its lease", victim):
         pids = stage.worker_pids(victim)
-        await asyncio.gather(*(paused(pid, LEASE_S + 1.5 + 2 * random.random()) for pid in pids))
+        seconds = random.choice((LEASE_S + 1.5, LEASE_S + 2.5, LEASE_S + 3.5, LONG_S))
+        await asyncio.gather(*(paused(pid, seconds) for pid in pids))
 
 
 async def agent_twin(strikes: Strikes, stage: Stage, _: Random, victim: str) -> None:
@@ -202,22 +218,54 @@ async def server_killed(strikes: Strikes, stage: Stage, random: Random, _victim:
 async def server_silent(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
     """No answer, with open sockets."""
     async with strikes.note("server silent", "server"):
-        await paused(stage.server.pid, random.choice((1.5, 4.0, 8.0)))
+        await paused(stage.server.pid, random.choice((1.5, 4.0, 8.0, LONG_S)))
+
+
+async def server_without_memory(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
+    """`maxmemory` is reached, with what is there or by what comes; then there is memory again."""
+    async with strikes.note("server without memory", "server"):
+        used = int((await insisted(stage.redis.info, "memory"))["used_memory"])
+        await insisted(stage.redis.config_set, "maxmemory", random.choice((1, used, used + 200_000)))
+        await asyncio.sleep(random.choice((1.5, 4.0, 8.0)))
+        await insisted(stage.redis.config_set, "maxmemory", 0)
+
+
+async def server_without_disk(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
+    """Nothing more can be written to its disk, which with `everysec` it says to everybody; then there is room again."""
+    async with strikes.note("server without disk", "server"):
+        await insisted(stage.redis.config_set, "appendfsync", "everysec")
+        await asyncio.to_thread(fill, stage.server.data_dir)
+        await asyncio.sleep(random.choice((1.5, 4.0, 8.0)))
+        give_back(stage.server.data_dir)
+        await insisted(stage.redis.set, WRITABLE, "", px=1)
+        await insisted(stage.redis.config_set, "appendfsync", "always")
+
+
+async def server_ended_by_its_disk(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
+    """The same with `always`: it ends itself, since it could not keep its word; it is started when there is room."""
+    async with strikes.note("server ended by its disk", "server"):
+        await asyncio.to_thread(fill, stage.server.data_dir)
+        with suppress(AssertionError):
+            await eventually(lambda: not stage.server.running, timeout=5)
+        await asyncio.sleep(2 * random.random())
+        give_back(stage.server.data_dir)
+        if not stage.server.running:
+            await stage.server.kill()
+            await stage.server.start()
 
 
 async def scripts_flushed(strikes: Strikes, stage: Stage, _: Random, _victim: str) -> None:
     """SCRIPT FLUSH."""
     async with strikes.note("scripts flushed", "server"):
-        with suppress(*CONNECTION_ERRORS):
-            await stage.redis.script_flush()
+        await insisted(stage.redis.script_flush)
 
 
 async def clients_killed(strikes: Strikes, stage: Stage, _: Random, _victim: str) -> None:
     """CLIENT KILL of all."""
     async with strikes.note("clients killed", "server"):
-        with suppress(*CONNECTION_ERRORS):
-            async with connect(stage.server.url, name="chaos-killer", max_connections=1) as killer:
-                await killer.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]
+        async with connect(stage.server.url, name="chaos-killer", max_connections=1) as killer:
+            kill: Any = killer.execute_command
+            await insisted(kill, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
 
 async def cut_before_the_reply(strikes: Strikes, stage: Stage, _: Random, _victim: str) -> None:
@@ -238,6 +286,25 @@ async def reply_dropped(strikes: Strikes, stage: Stage, _: Random, _victim: str)
         await asyncio.sleep(6.0)
         for proxy in stage.proxies.values():
             proxy.drops_replies = 0
+
+
+async def all_mute(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
+    """What anybody writes to the server is lost, in open connections."""
+    await _one_way(strikes, stage, random, "network lost towards the server", down=False)
+
+
+async def all_deaf(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
+    """What the server answers to anybody is lost, in open connections."""
+    await _one_way(strikes, stage, random, "network lost from the server", up=False)
+
+
+async def _one_way(strikes: Strikes, stage: Stage, random: Random, name: str, **way: bool) -> None:
+    async with strikes.note(name, "network"):
+        for proxy in stage.proxies.values():
+            proxy.black_hole(**way)
+        await asyncio.sleep(1.5 + 1.5 * random.random())
+        for proxy in stage.proxies.values():
+            proxy.mend()
 
 
 async def slow_network(strikes: Strikes, stage: Stage, _: Random, _victim: str) -> None:
@@ -264,10 +331,16 @@ OF_DISPATCHERS: Final[tuple[Fault, ...]] = (leader_killed, leader_stopped, leade
 OF_THE_SERVER: Final[tuple[Fault, ...]] = (
     server_killed,
     server_silent,
+    server_without_memory,
+)
+OF_ITS_DISK: Final[tuple[Fault, ...]] = (server_without_disk, server_ended_by_its_disk)
+OF_THE_NETWORK: Final[tuple[Fault, ...]] = (
     scripts_flushed,
     clients_killed,
     cut_before_the_reply,
     reply_dropped,
+    all_mute,
+    all_deaf,
     slow_network,
 )
 
