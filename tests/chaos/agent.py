@@ -11,7 +11,7 @@ import signal
 import time
 import uuid
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -105,15 +105,11 @@ def _limit_memory() -> None:
 def _take_all_memory(hungry_s: float) -> None:
     """Take memory until there is none, to the last small piece; hold it for so long, and raise MemoryError."""
     until = time.monotonic() + hungry_s
-    taken: list[bytearray] = []
+    taken: tuple[Any, ...] = ()  # a chain: a list would have to grow, in one large piece
     size = 1 << 20
-    while True:
+    while size > 1 or time.monotonic() < until:
         try:
-            taken.append(bytearray(size))
+            taken = (taken, bytearray(size))
         except MemoryError:
-            if size > 1 << 10:
-                size //= 2
-            elif time.monotonic() > until:
-                raise
-            else:
-                time.sleep(0.01)
+            size = max(1, size // 2)
+    raise MemoryError

@@ -1,8 +1,8 @@
 """What is done to a stage: each fault is a coroutine that strikes, and returns when things are as before.
 
-They are drawn in lanes that do not get into one another's way: two of agents, one of dispatchers, one of the server, one
-of the network. A lane shuffles its faults and goes through them again and again, all by the seed, so that each kind has
-its turn as often as any other.
+They are drawn in lanes that do not get into one another's way: two of agents, one of dispatchers, one of the server, and
+one of the network. A lane shuffles its faults and goes through them again and again, all by the seed, so that each kind
+has its turn as often as any other.
 """
 
 import asyncio
@@ -26,10 +26,14 @@ from tests.support.waiting import eventually
 LEASE_S: Final = 5.0
 LEADER_LEASE_S: Final = 3.0
 LONG_S: Final = 30.0
+RARELY: Final = 0.1
 WRITABLE: Final = "callboard-chaos"
 INSIST_S: Final = 60.0
 TAKE_OVERS: Final = 10
-GAP_S: Final = 2.0
+GAP_S: Final = 1.0
+STRIKES: Final = 11
+"""Of each kind in `PERIOD_S`."""
+PERIOD_S: Final = 600.0
 WORK_S: Final = 4.0
 
 Fault = Callable[["Strikes", Stage, Random, str], Awaitable[None]]
@@ -65,7 +69,7 @@ class Strikes:
             self.journal.write("over", fault=fault, victim=victim)
 
 
-async def insisted(command: Callable[..., Awaitable[Any]], *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+async def insisted(command: Callable[..., Awaitable[Any]], *arguments: Any, **options: Any) -> Any:
     """Return what the server answers to a command, when it does: another fault may be at work."""
     async with asyncio.timeout(INSIST_S):
         while True:
@@ -100,7 +104,7 @@ async def agent_zombie(strikes: Strikes, stage: Stage, random: Random, victim: s
     """SIGSTOP beyond its lease; then it goes on with what it believes to have."""
     async with strikes.note("agent stopped beyond its lease", victim):
         pids = stage.worker_pids(victim)
-        seconds = random.choice((LEASE_S + 1.5, LEASE_S + 2.5, LEASE_S + 3.5, LONG_S))
+        seconds = LONG_S if random.random() < RARELY else LEASE_S + 1.5 + 2 * random.random()
         await asyncio.gather(*(paused(pid, seconds) for pid in pids))
 
 
@@ -201,10 +205,15 @@ async def take_overs(strikes: Strikes, stage: Stage, random: Random, _victim: st
         for _ in range(TAKE_OVERS):
             with suppress(*CONNECTION_ERRORS):
                 await stage.redis.delete(stage.names.leader)
-            await asyncio.sleep(0.3 + random.random())
+            await asyncio.sleep(0.2 + 0.3 * random.random())
 
 
 # --- the server and the network
+
+
+def _away_s(random: Random) -> float:
+    """Return for how many seconds the server is away: now and then longer than the lease of leaders, or all leases."""
+    return random.choice((0.3, 0.6, 1.0, 2.0, LEADER_LEASE_S + 1)) if random.random() > RARELY else LEASE_S + 1.5
 
 
 async def server_killed(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
@@ -218,7 +227,7 @@ async def server_killed(strikes: Strikes, stage: Stage, random: Random, _victim:
 async def server_silent(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
     """No answer, with open sockets."""
     async with strikes.note("server silent", "server"):
-        await paused(stage.server.pid, random.choice((1.5, 4.0, 8.0, LONG_S)))
+        await paused(stage.server.pid, LONG_S if random.random() < RARELY else _away_s(random))
 
 
 async def server_without_memory(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
@@ -226,7 +235,7 @@ async def server_without_memory(strikes: Strikes, stage: Stage, random: Random, 
     async with strikes.note("server without memory", "server"):
         used = int((await insisted(stage.redis.info, "memory"))["used_memory"])
         await insisted(stage.redis.config_set, "maxmemory", random.choice((1, used, used + 200_000)))
-        await asyncio.sleep(random.choice((1.5, 4.0, 8.0)))
+        await asyncio.sleep(_away_s(random))
         await insisted(stage.redis.config_set, "maxmemory", 0)
 
 
@@ -235,14 +244,14 @@ async def server_without_disk(strikes: Strikes, stage: Stage, random: Random, _v
     async with strikes.note("server without disk", "server"):
         await insisted(stage.redis.config_set, "appendfsync", "everysec")
         await asyncio.to_thread(fill, stage.server.data_dir)
-        await asyncio.sleep(random.choice((1.5, 4.0, 8.0)))
+        await asyncio.sleep(_away_s(random))
         give_back(stage.server.data_dir)
         await insisted(stage.redis.set, WRITABLE, "", px=1)
         await insisted(stage.redis.config_set, "appendfsync", "always")
 
 
 async def server_ended_by_its_disk(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
-    """The same with `always`: it ends itself, since it could not keep its word; it is started when there is room."""
+    """Fill its disk with `always`: it ends itself, since it could not keep its word; it is started when there is room."""
     async with strikes.note("server ended by its disk", "server"):
         await asyncio.to_thread(fill, stage.server.data_dir)
         with suppress(AssertionError):
@@ -262,10 +271,12 @@ async def scripts_flushed(strikes: Strikes, stage: Stage, _: Random, _victim: st
 
 async def clients_killed(strikes: Strikes, stage: Stage, _: Random, _victim: str) -> None:
     """CLIENT KILL of all."""
-    async with strikes.note("clients killed", "server"):
-        async with connect(stage.server.url, name="chaos-killer", max_connections=1) as killer:
-            kill: Any = killer.execute_command
-            await insisted(kill, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    async with (
+        strikes.note("clients killed", "server"),
+        connect(stage.server.url, name="chaos-killer", max_connections=1) as killer,
+    ):
+        kill: Any = killer.execute_command
+        await insisted(kill, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
 
 async def cut_before_the_reply(strikes: Strikes, stage: Stage, _: Random, _victim: str) -> None:
@@ -289,12 +300,12 @@ async def reply_dropped(strikes: Strikes, stage: Stage, _: Random, _victim: str)
 
 
 async def all_mute(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
-    """What anybody writes to the server is lost, in open connections."""
+    """Lose what anybody writes to the server, in open connections."""
     await _one_way(strikes, stage, random, "network lost towards the server", down=False)
 
 
 async def all_deaf(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
-    """What the server answers to anybody is lost, in open connections."""
+    """Lose what the server answers to anybody, in open connections."""
     await _one_way(strikes, stage, random, "network lost from the server", up=False)
 
 
@@ -302,7 +313,7 @@ async def _one_way(strikes: Strikes, stage: Stage, random: Random, name: str, **
     async with strikes.note(name, "network"):
         for proxy in stage.proxies.values():
             proxy.black_hole(**way)
-        await asyncio.sleep(1.5 + 1.5 * random.random())
+        await asyncio.sleep(1.0 + random.random())
         for proxy in stage.proxies.values():
             proxy.mend()
 
@@ -346,12 +357,27 @@ OF_THE_NETWORK: Final[tuple[Fault, ...]] = (
 
 
 async def lane(
-    faults: tuple[Fault, ...], victims: list[str], strikes: Strikes, stage: Stage, random: Random, over: asyncio.Event
+    faults: tuple[Fault, ...],
+    victims: list[str],
+    strikes: Strikes,
+    stage: Stage,
+    random: Random,
+    over: asyncio.Event,
+    *,
+    of: int = 1,
 ) -> None:
-    """Strike again and again until it is `over`, with about `GAP_S` seconds between two; the faults in turns."""
+    """Strike again and again until it is `over`; the faults in turns.
+
+    Together `of` such lanes strike `STRIKES` times of each kind in `PERIOD_S`, as long as that leaves `GAP_S` between
+    two of a lane: more would leave no time in which work flows.
+    """
+    pace = PERIOD_S * of / STRIKES / len(faults)
+    due = time.monotonic()
     while True:
         for fault in random.sample(faults, len(faults)):
-            gap, victim = GAP_S * (0.5 + random.random()), random.choice(victims)
+            due += pace
+            gap = max(GAP_S, due - time.monotonic()) * (0.5 + 0.5 * random.random())
+            victim = random.choice(victims)
             with suppress(TimeoutError):
                 async with asyncio.timeout(gap):
                     await over.wait()

@@ -57,7 +57,7 @@ class Order:
 def draw(random: Random, n: int, name: str) -> Order:
     """Draw the next job of the submitter `name`."""
     kind = random.random()
-    ms = random.choice((5, 20, 80, 200, 400)) if random.random() < 0.98 else random.randint(1_500, 5_000)
+    ms = random.choice((5, 20, 80, 200)) if random.random() < 0.99 else random.randint(1_500, 5_000)
     job = Job(
         n=n,
         ms=ms,

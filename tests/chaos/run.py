@@ -30,7 +30,7 @@ from tests.chaos.producers import Producer
 from tests.chaos.residue import residue
 from tests.chaos.stage import POOL, Stage
 
-AHEAD: Final = 600
+AHEAD: Final = 1500
 """Tasks whose outcomes one producer awaits at a time."""
 DRAIN_S: Final = 120.0
 """How long the last outcomes may take once there is peace."""
@@ -118,16 +118,16 @@ async def _strike(
     """Let the faults loose, for so long; return when the last of them is over and everything runs."""
     over = asyncio.Event()
     half = len(stage.agents) // 2
-    lanes: list[tuple[tuple[Fault, ...], list[str]]] = [
-        (OF_AGENTS, stage.agents[:half]),
-        (OF_AGENTS, stage.agents[half:]),
-        (OF_DISPATCHERS, [""]),
-        (OF_THE_SERVER if stage.no_disk else OF_THE_SERVER + OF_ITS_DISK, [""]),
-        (OF_THE_NETWORK, [""]),
+    lanes: list[tuple[tuple[Fault, ...], list[str], int]] = [
+        (OF_AGENTS, stage.agents[:half], 2),
+        (OF_AGENTS, stage.agents[half:], 2),
+        (OF_DISPATCHERS, [""], 1),
+        (OF_THE_SERVER if stage.no_disk else OF_THE_SERVER + OF_ITS_DISK, [""], 1),
+        (OF_THE_NETWORK, [""], 1),
     ]
     loops = [
-        asyncio.create_task(lane(faults, victims, strikes, stage, Random(random.random()), over))
-        for faults, victims in lanes
+        asyncio.create_task(lane(faults, victims, strikes, stage, Random(random.random()), over, of=of))
+        for faults, victims, of in lanes
     ]
     until = time.monotonic() + seconds
     told = 0.0

@@ -44,9 +44,7 @@ def of(stage: Stage, *handles: TaskHandle[Any]) -> list[Execution]:
 
 async def in_flight(stage: Stage, bus: Client, ms: int, number: int = BESIDE) -> list[TaskHandle[Any]]:
     """Have tasks begun on both agents which take so long."""
-    handles = await bus.submit_many(
-        TaskCreate(capability="chaos.work", payload=Job(n=n, ms=ms)) for n in range(number)
-    )
+    handles = await bus.submit_many(TaskCreate(capability="chaos.work", payload=Job(n=n, ms=ms)) for n in range(number))
     await eventually(lambda: len(of(stage, *handles)) == number, timeout=30)
     assert {one.agent for one in of(stage, *handles)} == set(stage.agents)
     return handles
