@@ -10,8 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.faults import Strike
 from tests.chaos.journal import Line, read
+from tests.chaos.strikes import Strike
 
 POISON_BEGUN: Final = 2
 TAKES_THE_LEASE: Final = {

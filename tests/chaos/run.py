@@ -14,21 +14,13 @@ from bus.connection import CONNECTION_ERRORS
 from dispatcher.audit.auditor import Auditor
 from dispatcher.audit.findings import Finding
 from tests.chaos.auditor import Evidence, judge
-from tests.chaos.faults import (
-    OF_AGENTS,
-    OF_DISPATCHERS,
-    OF_ITS_DISK,
-    OF_THE_NETWORK,
-    OF_THE_SERVER,
-    Fault,
-    Strikes,
-    insisted,
-    lane,
-)
+from tests.chaos.faults import OF_AGENTS, OF_DISPATCHERS
 from tests.chaos.journal import Journal
 from tests.chaos.producers import Producer
 from tests.chaos.residue import residue
+from tests.chaos.server_faults import OF_ITS_DISK, OF_THE_NETWORK, OF_THE_SERVER
 from tests.chaos.stage import POOL, Stage
+from tests.chaos.strikes import Fault, Strikes, insisted, lane
 
 AHEAD: Final = 1500
 """Tasks whose outcomes one producer awaits at a time."""

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.chaos.auditor import Evidence, judge
-from tests.chaos.faults import Strike
 from tests.chaos.journal import Journal
+from tests.chaos.strikes import Strike
 
 ASKED = {"n": 1, "key": None, "once": False, "fails": 0, "dies": 0, "exclusive": False, "cancel": False}
 OUTCOME = {"n": 1, "task_id": "chaos.x", "status": "COMPLETED", "attempt": 1, "reason": None}
