@@ -60,7 +60,13 @@ class Report:
 
 
 async def run(
-    folder: Path, *, seed: int, minutes: float, agents: int = 4, say: Callable[[str], None] = print
+    folder: Path,
+    *,
+    seed: int,
+    minutes: float,
+    agents: int = 4,
+    ahead: int = AHEAD,
+    say: Callable[[str], None] = print,
 ) -> Report:
     """Run; the folder keeps all evidence."""
     random = Random(seed)
@@ -71,7 +77,7 @@ async def run(
             say(f"no disk is filled, since none may be mounted: {stage.no_disk}")
         give_up = asyncio.Event()
         producers = [
-            Producer(name, stage.proxies[name].url, POOL, stage.journals, Random(random.random()), ahead=AHEAD)
+            Producer(name, stage.proxies[name].url, POOL, stage.journals, Random(random.random()), ahead=ahead)
             for name in stage.producers
         ]
         producing = [asyncio.create_task(producer.run(give_up)) for producer in producers]
