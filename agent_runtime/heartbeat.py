@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
@@ -110,14 +111,22 @@ class Heartbeat:
         try:
             while not self._stopping:
                 self._due.clear()
-                self._measure()
-                self._beat()
-                if self._lag > STUCK_S:
-                    self._restart_if_told()
+                try:
+                    self._turn()
+                except Exception:
+                    # A task may have taken all memory, for a moment. An agent whose thread has ended is dead for good.
+                    with suppress(MemoryError):
+                        LOG.exception("a heartbeat has failed, the next one is due as ever")
                 self._due.wait(self._interval)
         finally:
             self._redis.close()
             self._tell_loop(self._ended.set)
+
+    def _turn(self) -> None:
+        self._measure()
+        self._beat()
+        if self._lag > STUCK_S:
+            self._restart_if_told()
 
     def _beat(self) -> None:
         self._seq += 1

@@ -30,7 +30,7 @@ _OTHER_READS: Final = (
 _READS: Final = (*_HASH_READS, *_STREAM_READS, *_OTHER_READS)
 _SCRIPTS: Final = ("eval", "evalsha")
 _LEADER_ONLY: Final = (
-    *("hset", "hdel", "zadd", "zrem", "zremrangebyscore", "sadd", "srem", "set", "del", "unlink"),
+    *("hset", "hdel", "zadd", "zrem", "zremrangebyscore", "sadd", "srem", "set", "setrange", "del", "unlink"),
     *("expire", "pexpire", "persist", "scan", "xadd", "xack", "xdel", "xtrim", "xreadgroup", "xautoclaim"),
     *("xpending", "xgroup|create", "xgroup|destroy", "xgroup|delconsumer"),
     *("xinfo|groups", "xinfo|consumers", "xinfo|stream"),

@@ -325,13 +325,17 @@ class Engine:
         The oldest entry that is still in a stream is the first that is not consumed, since the commit that stores an
         entry's effect deletes it. Without entries the instant is just before now: the next entry may still get the
         present millisecond as its id.
+
+        Raises redis-py's connection errors also when the server answers and takes no writes (its disk is full, say):
+        then silence is nobody's fault.
         """
         names = self._names
         async with self._redis.pipeline(transaction=True) as pipe:
             for stream in (names.results, names.heartbeats, names.registrations):
                 pipe.xrange(stream, count=1 + len(self.parked))
+            pipe.setrange(names.leader, 0, "")  # a write that changes nothing, and is refused as any other would be
             pipe.time()
-            *oldest, (seconds, micros) = await pipe.execute()
+            *oldest, _, (seconds, micros) = await pipe.execute()
         now = int(seconds) * 1000 + int(micros) // 1000
         horizon = now - 1
         for entries in oldest:

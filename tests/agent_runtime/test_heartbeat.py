@@ -73,6 +73,26 @@ async def test_beats_tell_what_is_held_and_count_up(redis: Redis, kit: Kit, pool
     assert beats[-1].lag < 1
 
 
+async def test_a_beat_that_fails_for_want_of_memory_is_not_the_last(redis: Redis, kit: Kit) -> None:
+    """A task that takes all memory fails by itself; its agent must not fall silent for ever by that."""
+    failures = 0
+
+    def holding() -> list[tuple[str, int]]:
+        nonlocal failures
+        failures += 1
+        if failures <= 2:
+            raise MemoryError
+        return []
+
+    kit.heart._holding = holding
+    kit.heart.start()
+
+    async def beats() -> bool:
+        return bool(await _beats(redis, kit))
+
+    await eventually(beats)
+
+
 async def test_a_stuck_loop_is_reported_as_lag_by_beats_that_go_on(redis: Redis, kit: Kit) -> None:
     kit.heart.start()
     await eventually(lambda: kit.heart._asked is None)

@@ -1,15 +1,17 @@
 """The agent of chaos runs: it notes each execution's beginning and end before anybody else hears of them.
 
 Its journal's folder is in the environment. A job says what shall go wrong in it: how many of its first attempts raise,
-or end the whole process, and for how long it holds the event loop.
+take all memory, or end the whole process, and for how long it holds the event loop.
 """
 
 import asyncio
 import os
+import resource
+import signal
 import time
 import uuid
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -18,15 +20,24 @@ from tests.chaos.journal import Journal
 
 FOLDER: Final = "CHAOS_JOURNAL"
 NAME: Final = "CHAOS_AGENT"
+MEMORY: Final = 256 << 20
+"""Bytes of address space that an agent may take beyond what it has when it begins."""
 
 
 class Job(BaseModel):
-    """What is submitted. `n` is the submitter's own number of it; durations are milliseconds."""
+    """What is submitted. `n` is the submitter's own number of it; durations are milliseconds.
+
+    So many attempts raise (`fails`), call `os._exit` (`dies`), are ended by SIGKILL as by the kernel when there is no
+    memory (`killed`), or take all memory that the process may have (`grows`), to the last byte for `hungry_ms`.
+    """
 
     n: int
     ms: int = 0
     fails: int = 0
     dies: int = 0
+    killed: int = 0
+    grows: int = 0
+    hungry_ms: int = 0
     blocks: int = 0
 
 
@@ -43,6 +54,7 @@ class Worker(Agent):
     slots = 32
 
     def __init__(self) -> None:
+        _limit_memory()
         self._name = os.environ[NAME]
         self._journal = Journal(Path(os.environ[FOLDER]) / f"agent-{self._name}-{os.getpid()}.jsonl")
 
@@ -70,8 +82,34 @@ class Worker(Agent):
         if ctx.attempt <= job.dies:
             self._journal.write("dies", **about)
             os._exit(1)
+        if ctx.attempt <= job.killed:
+            self._journal.write("killed", **about)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if ctx.attempt <= job.grows:
+            self._journal.write("grows", **about)
+            _take_all_memory(job.hungry_ms / 1000)
         if ctx.attempt <= job.fails:
             self._journal.write("fails", **about)
             raise RuntimeError(f"attempt {ctx.attempt} of {job.n}")
         self._journal.write("end", **about)
         return Done(n=job.n, token=token)
+
+
+def _limit_memory() -> None:
+    """Let this process have `MEMORY` more than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
+    if pages:
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, resource.RLIM_INFINITY))
+
+
+def _take_all_memory(hungry_s: float) -> None:
+    """Take memory until there is none, to the last small piece; hold it for so long, and raise MemoryError."""
+    until = time.monotonic() + hungry_s
+    taken: tuple[Any, ...] = ()  # a chain: a list would have to grow, in one large piece
+    size = 1 << 20
+    while size > 1 or time.monotonic() < until:
+        try:
+            taken = (taken, bytearray(size))
+        except MemoryError:
+            size = max(1, size // 2)
+    raise MemoryError

@@ -3,29 +3,35 @@
 Three things are compared: what was receipted, what agents began and ended, and the outcomes that submitters were told.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.faults import Strike
 from tests.chaos.journal import Line, read
+from tests.chaos.strikes import Strike
 
 POISON_BEGUN: Final = 2
+TWINS: Final = "two agents with one id"
 TAKES_THE_LEASE: Final = {
     "agent gone",
     "agent stopped beyond its lease",
-    "two agents with one id",
+    TWINS,
     "agent without network",
     "agent in a black hole",
     "agent mute",
     "agent deaf",
 }
 """After these an agent may go on with what was given to others."""
-KEEPS_FROM_CANCELLING: Final = {"agent stopped beyond its lease", "two agents with one id"}
+KEEPS_FROM_CANCELLING: Final = {"agent stopped beyond its lease", TWINS}
 """Who is stopped cannot cancel what is exclusive; who is replaced does it when it hears of that."""
+DEEDS: Final = {
+    "dies": "task that calls os._exit",
+    "killed": "task that is killed with its agent",
+    "grows": "task that takes all memory",
+}
 AFTERMATH_S: Final = 8.0
 """How long the consequences of a fault may last that takes an agent's lease."""
 
@@ -61,6 +67,8 @@ class Evidence:
     def __init__(self, folder: Path) -> None:
         self.executions: dict[str, Execution] = {}
         self.of_task: dict[str, list[Execution]] = defaultdict(list)
+        self.deeds: Counter[str] = Counter()
+        """How often tasks did to their agents what is in `DEEDS`."""
         for line in read(folder, "agent-*.jsonl"):
             if line["what"] == "begin":
                 execution = Execution(
@@ -70,6 +78,8 @@ class Evidence:
                 self.of_task[execution.task].append(execution)
             else:
                 execution = self.executions[line["token"]]
+                if line["what"] in DEEDS:
+                    self.deeds[DEEDS[line["what"]]] += 1
                 execution.end, execution.ended = line["what"], line["at"]
         self.orders: dict[tuple[str, int], Order] = {}
         for path in sorted(folder.glob("producer-*.jsonl")):
@@ -100,6 +110,7 @@ class Evidence:
 def judge(evidence: Evidence, strikes: Iterable[Strike]) -> Iterator[str]:
     """Yield every promise that was broken, with the evidence."""
     seen: dict[str, str] = {}
+    all_strikes = list(strikes)
     for (producer, n), order in evidence.orders.items():
         name = f"{producer} {n}"
         ids = {line["task"] for line in order.receipts}
@@ -109,12 +120,12 @@ def judge(evidence: Evidence, strikes: Iterable[Strike]) -> Iterator[str]:
             if seen.setdefault(task, name) != name:
                 yield f"{name}: task {task} is that of {seen[task]}, too"
         if order.receipts:
-            yield from (f"{name}: {problem}" for problem in _of_order(order, evidence))
+            yield from (f"{name}: {problem}" for problem in _of_order(order, evidence, all_strikes))
     for task, executions in evidence.of_task.items():
-        yield from (f"task {task}: {problem}" for problem in _of_task(executions, list(strikes)))
+        yield from (f"task {task}: {problem}" for problem in _of_task(executions, all_strikes))
 
 
-def _of_order(order: Order, evidence: Evidence) -> Iterator[str]:
+def _of_order(order: Order, evidence: Evidence, strikes: list[Strike]) -> Iterator[str]:
     task = order.receipts[0]["task"]
     for line in order.errors:
         yield f"task {task} was receipted, and its submitter was told {line['error']}"
@@ -127,8 +138,20 @@ def _of_order(order: Order, evidence: Evidence) -> Iterator[str]:
     if outcome["task_id"] != task:
         yield f"it has the outcome of another task: {outcome}"
     yield from _of_outcome(outcome, asked, executions, evidence)
-    if asked["once"] and len(executions) > 1:
+    if asked["once"] and len(executions) > 1 and not _of_twins(executions, strikes):
         yield f"task {task} may be tried only once and was begun {len(executions)} times: {executions}"
+
+
+def _of_twins(executions: list[Execution], strikes: list[Strike]) -> bool:
+    """Tell whether all executions are of processes with one id while there were two of them: docs/guarantees.md."""
+    first, last = executions[0], executions[-1]
+    return any(
+        strike.fault == TWINS
+        and {one.agent for one in executions} == {strike.victim}
+        and strike.began <= first.began
+        and last.began <= strike.ended + AFTERMATH_S
+        for strike in strikes
+    )
 
 
 def _of_outcome(outcome: Line, asked: Line, executions: list[Execution], evidence: Evidence) -> Iterator[str]:

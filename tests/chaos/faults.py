@@ -1,63 +1,19 @@
-"""What is done to a stage: each fault is a coroutine that strikes, and returns when things are as before.
-
-They are drawn in lanes that do not get into one another's way: two of agents, one of dispatchers, one of the server and
-the network. A lane shuffles its faults and goes through them again and again, all by the seed.
-"""
+"""What is done to agents and dispatchers: each fault is a coroutine that returns when things are as before."""
 
 import asyncio
 import os
 import signal
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import suppress
 from random import Random
 from typing import Final
 
-from bus.connection import CONNECTION_ERRORS, connect
-from tests.chaos.journal import Journal
+from bus.connection import CONNECTION_ERRORS
 from tests.chaos.stage import Stage
+from tests.chaos.strikes import LEADER_LEASE_S, LEASE_S, LONG_S, RARELY, Fault, Strikes
 from tests.support.processes import paused
 from tests.support.waiting import eventually
 
-LEASE_S: Final = 5.0
-LEADER_LEASE_S: Final = 3.0
 TAKE_OVERS: Final = 10
-GAP_S: Final = 2.0
-WORK_S: Final = 4.0
-
-Fault = Callable[["Strikes", Stage, Random, str], Awaitable[None]]
-
-
-@dataclass
-class Strike:
-    """A fault at work: what, whom, from when to when by the monotonic clock."""
-
-    fault: str
-    victim: str
-    began: float
-    ended: float = float("inf")
-
-
-@dataclass
-class Strikes:
-    """All that was done."""
-
-    journal: Journal
-    done: list[Strike] = field(default_factory=list)
-
-    @asynccontextmanager
-    async def note(self, fault: str, victim: str) -> AsyncIterator[Strike]:
-        """Note a strike while the block runs."""
-        strike = Strike(fault, victim, time.monotonic())
-        self.done.append(strike)
-        self.journal.write("strike", fault=fault, victim=victim)
-        try:
-            yield strike
-        finally:
-            strike.ended = time.monotonic()
-            self.journal.write("over", fault=fault, victim=victim)
 
 
 # --- agents
@@ -85,7 +41,8 @@ async def agent_zombie(strikes: Strikes, stage: Stage, random: Random, victim: s
     """SIGSTOP beyond its lease; then it goes on with what it believes to have."""
     async with strikes.note("agent stopped beyond its lease", victim):
         pids = stage.worker_pids(victim)
-        await asyncio.gather(*(paused(pid, LEASE_S + 1.5 + 2 * random.random()) for pid in pids))
+        seconds = LONG_S if random.random() < RARELY else LEASE_S + 1.5 + 2 * random.random()
+        await asyncio.gather(*(paused(pid, seconds) for pid in pids))
 
 
 async def agent_twin(strikes: Strikes, stage: Stage, _: Random, victim: str) -> None:
@@ -185,69 +142,7 @@ async def take_overs(strikes: Strikes, stage: Stage, random: Random, _victim: st
         for _ in range(TAKE_OVERS):
             with suppress(*CONNECTION_ERRORS):
                 await stage.redis.delete(stage.names.leader)
-            await asyncio.sleep(0.3 + random.random())
-
-
-# --- the server and the network
-
-
-async def server_killed(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
-    """SIGKILL; it comes back with its file."""
-    async with strikes.note("server killed", "server"):
-        await stage.server.kill()
-        await asyncio.sleep(random.choice((0.0, 0.5, 3.0)))
-        await stage.server.start()
-
-
-async def server_silent(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
-    """No answer, with open sockets."""
-    async with strikes.note("server silent", "server"):
-        await paused(stage.server.pid, random.choice((1.5, 4.0, 8.0)))
-
-
-async def scripts_flushed(strikes: Strikes, stage: Stage, _: Random, _victim: str) -> None:
-    """SCRIPT FLUSH."""
-    async with strikes.note("scripts flushed", "server"):
-        with suppress(*CONNECTION_ERRORS):
-            await stage.redis.script_flush()
-
-
-async def clients_killed(strikes: Strikes, stage: Stage, _: Random, _victim: str) -> None:
-    """CLIENT KILL of all."""
-    async with strikes.note("clients killed", "server"):
-        with suppress(*CONNECTION_ERRORS):
-            async with connect(stage.server.url, name="chaos-killer", max_connections=1) as killer:
-                await killer.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]
-
-
-async def cut_before_the_reply(strikes: Strikes, stage: Stage, _: Random, _victim: str) -> None:
-    """Cut connections when their command is done and its answer is on the way."""
-    async with strikes.note("cut before the reply", "network"):
-        for proxy in stage.proxies.values():
-            proxy.cuts_at_reply += 5
-        await asyncio.sleep(1.0)
-        for proxy in stage.proxies.values():
-            proxy.cuts_at_reply = 0
-
-
-async def reply_dropped(strikes: Strikes, stage: Stage, _: Random, _victim: str) -> None:
-    """Answers are lost, in open connections."""
-    async with strikes.note("reply dropped", "network"):
-        for proxy in stage.proxies.values():
-            proxy.drops_replies += 1
-        await asyncio.sleep(6.0)
-        for proxy in stage.proxies.values():
-            proxy.drops_replies = 0
-
-
-async def slow_network(strikes: Strikes, stage: Stage, _: Random, _victim: str) -> None:
-    """200 ms more, each way is half of it."""
-    async with strikes.note("200 ms of latency", "network"):
-        for proxy in stage.proxies.values():
-            proxy.delay = 0.1
-        await asyncio.sleep(4.0)
-        for proxy in stage.proxies.values():
-            proxy.delay = 0.0
+            await asyncio.sleep(0.2 + 0.3 * random.random())
 
 
 OF_AGENTS: Final[tuple[Fault, ...]] = (
@@ -261,30 +156,3 @@ OF_AGENTS: Final[tuple[Fault, ...]] = (
     agent_deaf,
 )
 OF_DISPATCHERS: Final[tuple[Fault, ...]] = (leader_killed, leader_stopped, leader_zombie, leader_cut, take_overs)
-OF_THE_SERVER: Final[tuple[Fault, ...]] = (
-    server_killed,
-    server_silent,
-    scripts_flushed,
-    clients_killed,
-    cut_before_the_reply,
-    reply_dropped,
-    slow_network,
-)
-
-
-async def lane(
-    faults: tuple[Fault, ...], victims: list[str], strikes: Strikes, stage: Stage, random: Random, over: asyncio.Event
-) -> None:
-    """Strike again and again until it is `over`, with about `GAP_S` seconds between two; the faults in turns."""
-    while True:
-        for fault in random.sample(faults, len(faults)):
-            gap, victim = GAP_S * (0.5 + random.random()), random.choice(victims)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(gap):
-                    await over.wait()
-                    return
-            if victim:
-                # Nobody can lose what he has not: wait for work, though not for ever, since it may be all that is hurt.
-                with suppress(AssertionError):
-                    await eventually(partial(stage.at_work, victim), timeout=WORK_S)
-            await fault(strikes, stage, random, victim)

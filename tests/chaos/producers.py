@@ -48,8 +48,7 @@ class Order:
             "n": self.job.n,
             "key": self.key,
             "once": self.once,
-            "fails": self.job.fails,
-            "dies": self.job.dies,
+            "fails": self.job.fails + self.job.grows,
             "exclusive": self.capability == "chaos.alone",
             "cancel": self.cancel_after is not None,
         }
@@ -58,13 +57,15 @@ class Order:
 def draw(random: Random, n: int, name: str) -> Order:
     """Draw the next job of the submitter `name`."""
     kind = random.random()
-    ms = random.choice((5, 20, 80, 200, 400)) if random.random() < 0.98 else random.randint(1_500, 5_000)
+    ms = random.choice((5, 20, 80, 200)) if random.random() < 0.99 else random.randint(1_500, 5_000)
     job = Job(
         n=n,
         ms=ms,
         fails=random.choice((1, 2)) if kind < 0.05 else 0,
-        dies=1 if 0.05 <= kind < 0.0505 else 0,
-        blocks=random.randint(200, 4_500) if 0.06 <= kind < 0.064 else 0,
+        dies=1 if 0.05 <= kind < 0.0504 else 0,
+        killed=1 if 0.051 <= kind < 0.0514 else 0,
+        grows=1 if 0.052 <= kind < 0.053 else 0,
+        blocks=random.randint(200, 4_500) if 0.06 <= kind < 0.0615 else 0,
     )
     return Order(
         job=job,

@@ -11,18 +11,24 @@ from random import Random
 from typing import Final
 
 from bus.connection import CONNECTION_ERRORS
+from dispatcher.audit.auditor import Auditor
+from dispatcher.audit.findings import Finding
 from tests.chaos.auditor import Evidence, judge
-from tests.chaos.faults import OF_AGENTS, OF_DISPATCHERS, OF_THE_SERVER, Fault, Strikes, lane
+from tests.chaos.faults import OF_AGENTS, OF_DISPATCHERS
 from tests.chaos.journal import Journal
 from tests.chaos.producers import Producer
 from tests.chaos.residue import residue
+from tests.chaos.server_faults import OF_ITS_DISK, OF_THE_NETWORK, OF_THE_SERVER
 from tests.chaos.stage import POOL, Stage
+from tests.chaos.strikes import Fault, Strikes, insisted, lane
 
-AHEAD: Final = 400
+AHEAD: Final = 1500
 """Tasks whose outcomes one producer awaits at a time."""
 DRAIN_S: Final = 120.0
 """How long the last outcomes may take once there is peace."""
 SETTLE_S: Final = 30.0
+DISK_MB: Final = 256
+DISK_MB_PER_MINUTE: Final = 100
 """How long the server may take then to be tidy."""
 
 
@@ -46,7 +52,7 @@ class Report:
             f"{self.minutes * 60:.0f} s of faults; all outcomes were known {self.drained_s:.1f} s later",
         ]
         told += [
-            f"  {fault:<32} struck {number:>3} times, {at_work:>3} with work in flight"
+            f"  {fault:<34} struck {number:>3} times, {at_work:>3} with work in flight"
             for fault, (number, at_work) in sorted(self.strikes.items())
         ]
         told.append(f"findings: {len(self.findings)}")
@@ -54,16 +60,24 @@ class Report:
 
 
 async def run(
-    folder: Path, *, seed: int, minutes: float, agents: int = 4, say: Callable[[str], None] = print
+    folder: Path,
+    *,
+    seed: int,
+    minutes: float,
+    agents: int = 4,
+    ahead: int = AHEAD,
+    say: Callable[[str], None] = print,
 ) -> Report:
     """Run; the folder keeps all evidence."""
     random = Random(seed)
-    async with Stage(folder, agents=agents) as stage:
+    async with Stage(folder, agents=agents, disk_mb=round(DISK_MB + DISK_MB_PER_MINUTE * minutes)) as stage:
         strikes = Strikes(Journal(stage.journals / "faults.jsonl"))
         say(f"seed {seed}, {stage.server.kind}, evidence in {folder}")
+        if stage.no_disk:
+            say(f"no disk is filled, since none may be mounted: {stage.no_disk}")
         give_up = asyncio.Event()
         producers = [
-            Producer(name, stage.proxies[name].url, POOL, stage.journals, Random(random.random()), ahead=AHEAD)
+            Producer(name, stage.proxies[name].url, POOL, stage.journals, Random(random.random()), ahead=ahead)
             for name in stage.producers
         ]
         producing = [asyncio.create_task(producer.run(give_up)) for producer in producers]
@@ -76,6 +90,8 @@ async def run(
         await asyncio.gather(*producing)
         drained = time.monotonic() - peace
         left = await _settled(stage)
+        left += [f"the doctor: {found.kind} {found.subject} {found.detail}" for found in await _examined(stage)]
+        left += [f"a leader's audit: {line}" for line in stage.audits()]
         evidence = Evidence(stage.journals)
         report = Report(seed, minutes, sum(p.submitted for p in producers), len(evidence.executions), drained)
         report.findings = [*stage.unexpected, *judge(evidence, strikes.done), *left]
@@ -83,6 +99,8 @@ async def run(
     for strike in strikes.done:
         counts[strike.fault][0] += 1
         counts[strike.fault][1] += evidence.in_flight(strike) > 0
+    for deed, number in evidence.deeds.items():
+        counts[deed] = [number, number]
     report.strikes = {fault: (number, at_work) for fault, (number, at_work) in counts.items()}
     return report
 
@@ -98,15 +116,16 @@ async def _strike(
     """Let the faults loose, for so long; return when the last of them is over and everything runs."""
     over = asyncio.Event()
     half = len(stage.agents) // 2
-    lanes: list[tuple[tuple[Fault, ...], list[str]]] = [
-        (OF_AGENTS, stage.agents[:half]),
-        (OF_AGENTS, stage.agents[half:]),
-        (OF_DISPATCHERS, [""]),
-        (OF_THE_SERVER, [""]),
+    lanes: list[tuple[tuple[Fault, ...], list[str], int]] = [
+        (OF_AGENTS, stage.agents[:half], 2),
+        (OF_AGENTS, stage.agents[half:], 2),
+        (OF_DISPATCHERS, [""], 1),
+        (OF_THE_SERVER if stage.no_disk else OF_THE_SERVER + OF_ITS_DISK, [""], 1),
+        (OF_THE_NETWORK, [""], 1),
     ]
     loops = [
-        asyncio.create_task(lane(faults, victims, strikes, stage, Random(random.random()), over))
-        for faults, victims in lanes
+        asyncio.create_task(lane(faults, victims, strikes, stage, Random(random.random()), over, of=of))
+        for faults, victims, of in lanes
     ]
     until = time.monotonic() + seconds
     told = 0.0
@@ -123,6 +142,12 @@ async def _strike(
     over.set()
     await asyncio.gather(*loops)
     stage.heal()
+
+
+async def _examined(stage: Stage) -> list[Finding]:
+    """Return what `callboard doctor` finds in a pool at peace."""
+    findings: list[Finding] = await insisted(Auditor(stage.redis, stage.names).run)
+    return findings
 
 
 async def _settled(stage: Stage) -> list[str]:

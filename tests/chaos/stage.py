@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from contextlib import AsyncExitStack, suppress
@@ -9,36 +10,58 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from bus.connection import CONNECTION_ERRORS, Redis, connect
+from bus.embedded import Persistence
 from bus.ids import check_pool
 from bus.names import PoolNames
 from tests.chaos import agent as chaos_agent
+from tests.support.disk import NoDiskError, disk, give_back
 from tests.support.processes import Process, Server, callboard
 from tests.support.proxy import Proxy
 
 POOL: Final = "chaos"
 AT_WORK_S: Final = 0.3
+AUDIT_EVERY: Final = "10s"
 AGENT_FILE: Final = f"{Path(chaos_agent.__file__)}:Worker"
 
 
 class Stage:
     """Server, proxies, dispatchers and agents, while the block runs. What ended unbidden is in `unexpected`."""
 
-    def __init__(self, folder: Path, *, dispatchers: int = 2, agents: int = 4, producers: int = 3) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dispatchers: int = 2,
+        agents: int = 4,
+        producers: int = 3,
+        persistence: Persistence = "always",
+        disk_mb: int = 0,
+    ) -> None:
         self.folder = folder
         self.journals = folder / "journals"
         self.names = PoolNames(check_pool(POOL))
-        self.server = Server(folder / "server")
+        self.server = Server(folder / "server", persistence=persistence)
         self.dispatchers = [f"d{n}" for n in range(1, dispatchers + 1)]
         self.agents = [f"a{n}" for n in range(1, agents + 1)]
         self.producers = [f"p{n}" for n in range(1, producers + 1)]
         self.proxies: dict[str, Proxy] = {}
         self.processes: dict[str, Process] = {}
         self.unexpected: list[str] = []
+        self.no_disk: str | None = "none was asked for"
+        """Why the server has no disk of its own, which may be filled; None if it has one."""
+        self._disk_mb = disk_mb
         self.redis: Redis
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         self.journals.mkdir(parents=True)
+        if self._disk_mb:
+            try:
+                self._stack.enter_context(disk(self.server.data_dir, self._disk_mb))
+                self._stack.callback(self._keep_data)
+                self.no_disk = None
+            except NoDiskError as error:
+                self.no_disk = str(error)
         await self._stack.enter_async_context(self.server)
         for name in (*self.dispatchers, *self.agents, *self.producers):
             self.proxies[name] = await self._stack.enter_async_context(Proxy(self.server.url))
@@ -59,7 +82,8 @@ class Stage:
         if name in self.agents:
             env = {chaos_agent.FOLDER: str(self.journals), chaos_agent.NAME: name}
             return callboard("agent", AGENT_FILE, name=name, url=url, pool=POOL, log=log, **env)
-        return callboard("dispatcher", "--events-retention", "2h", name=name, url=url, pool=POOL, log=log)
+        options = ("--events-retention", "2h", "--audit-every", AUDIT_EVERY)
+        return callboard("dispatcher", *options, name=name, url=url, pool=POOL, log=log)
 
     def start(self, name: str) -> None:
         """Start a process anew, whether or not its predecessor has ended."""
@@ -88,6 +112,11 @@ class Stage:
         written = (path.stat().st_mtime for path in self.journals.glob(f"agent-{name}-*.jsonl"))
         return time.time() - max(written, default=0.0) < AT_WORK_S
 
+    def audits(self) -> list[str]:
+        """Return what the audits of all leaders have found, by their logs."""
+        logs = [self.folder / f"{name}.log" for name in self.dispatchers]
+        return [line for log in logs if log.exists() for line in log.read_text().splitlines() if ": audit: " in line]
+
     def heal(self) -> None:
         """End all that is done to networks and stopped processes."""
         for proxy in self.proxies.values():
@@ -96,6 +125,11 @@ class Stage:
             for pid in (process.pid, *process.children):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
+
+    def _keep_data(self) -> None:
+        """Copy the server's files from its disk, which is about to go, to the evidence."""
+        give_back(self.server.data_dir)
+        shutil.copytree(self.server.data_dir, self.folder / "server-kept")
 
     def _close(self) -> None:
         for process in self.processes.values():

@@ -1,15 +1,16 @@
 """The auditor finds what it is there for: it is shown journals in which one thing is wrong."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.chaos.auditor import Evidence, judge
-from tests.chaos.faults import Strike
 from tests.chaos.journal import Journal
+from tests.chaos.strikes import Strike
 
-ASKED = {"n": 1, "key": None, "once": False, "fails": 0, "dies": 0, "exclusive": False, "cancel": False}
+ASKED = {"n": 1, "key": None, "once": False, "fails": 0, "exclusive": False, "cancel": False}
 OUTCOME = {"n": 1, "task_id": "chaos.x", "status": "COMPLETED", "attempt": 1, "reason": None}
 RESULT = {"n": 1, "token": "one"}
 
@@ -140,3 +141,17 @@ def test_two_attempts_at_once_unless_a_fault_explains_it(
     scene.outcome(attempt=2, output=RESULT | {"token": "two"})
     strikes = [] if fault is None else [Strike(fault, "a1", 0.0)]
     assert ("its agent was well" not in scene.findings(*strikes)) is well
+
+
+def test_what_may_be_tried_once_is_begun_twice_by_two_processes_with_one_id_only(scene: Scene) -> None:
+    now = time.monotonic()
+    scene.asked(once=True)
+    scene.begin()
+    scene.begin("two", attempt=2)
+    scene.end("one", "cancelled")
+    scene.end("two")
+    scene.outcome(attempt=2, output={"n": 1, "token": "two"})
+    assert "may be tried only once" in scene.findings()
+    assert "may be tried only once" in scene.findings(Strike("two agents with one id", "a2", now - 1, now + 1))
+    assert "may be tried only once" in scene.findings(Strike("agent killed", "a1", now - 1, now + 1))
+    assert scene.findings(Strike("two agents with one id", "a1", now - 1, now + 1)) == ""

@@ -3,12 +3,15 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from bus.connection import CONNECTION_ERRORS, connect
+from bus.embedded import EmbeddedServer
 from bus.ids import TaskId, check_pool
 from bus.messages import CancelTasks, CapabilitySpec, Register, Report, TaskHeader, TaskResult
 from bus.names import DATA_FIELD, DISPATCHERS_GROUP, PoolNames
@@ -135,6 +138,21 @@ async def test_the_horizon_of_empty_streams_is_before_the_present_millisecond(re
     engine = await Running(redis, pool).make()
     horizon, now = await engine.read_horizon()
     assert horizon == now - 1
+
+
+async def test_there_is_no_horizon_while_agents_cannot_write(tmp_path: Path) -> None:
+    """Nobody's silence means anything while the server takes no word of anybody, though it answers the leader."""
+    async with EmbeddedServer(data_dir=tmp_path, persistence="none") as server, connect(server.url, name="t") as own:
+        engine = await Running(own, "own").make()
+        key = PoolNames(check_pool("own")).leader
+        lease = await own.get(key)
+        for name in ("min-replicas-to-write", "maxmemory"):
+            await own.config_set(name, 1)
+            with pytest.raises(CONNECTION_ERRORS):
+                await engine.read_horizon()
+            await own.config_set(name, 0)
+            assert await engine.read_horizon()
+        assert await own.get(key) == lease
 
 
 async def test_of_several_errors_in_one_tick_one_is_raised_and_it_is_the_gravest(redis: Redis, pool: str) -> None:

@@ -308,6 +308,20 @@ MUTANTS: Final = (
         "test_a_task_that_may_be_tried_once_is_not_begun_when_it_was_given_to_another_meanwhile",
     ),
     Mutant(
+        "who cannot be heard because the server takes no writes is taken for dead",
+        "dispatcher/engine.py",
+        'pipe.setrange(names.leader, 0, "")',
+        "pipe.get(names.leader)",
+        "tests/dispatcher/test_engine.py::test_there_is_no_horizon_while_agents_cannot_write",
+    ),
+    Mutant(
+        "a heartbeat that fails is the last",
+        "agent_runtime/heartbeat.py",
+        "                except Exception:\n                    # A task may",
+        "                except ZeroDivisionError:\n                    # A task may",
+        "tests/agent_runtime/test_heartbeat.py::test_a_beat_that_fails_for_want_of_memory_is_not_the_last",
+    ),
+    Mutant(
         "the older of two processes with one id goes on",
         "agent_runtime/worker.py",
         "                self._end(ExitCode.SUPERSEDED, hurry=True)",

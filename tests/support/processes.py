@@ -150,6 +150,11 @@ class Server:
         return self._server.pid
 
     @property
+    def running(self) -> bool:
+        """True until it has ended, by whomever."""
+        return self._server is not None and psutil.Process(self._server.pid).status() != psutil.STATUS_ZOMBIE
+
+    @property
     def kind(self) -> str:
         """Name and version."""
         assert self._server is not None

@@ -6,6 +6,7 @@ knows nothing of what passes through it, but that an answer follows a question.
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Final, Self
 from urllib.parse import urlsplit
 
@@ -96,6 +97,10 @@ class Proxy:
         return len(self._links)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.CancelledError):  # the proxy closes: asyncio would log it as an error
+            await self._join(reader, writer)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
