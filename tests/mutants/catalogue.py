@@ -21,6 +21,10 @@ class Mutant(NamedTuple):
 COMMIT: Final = "dispatcher/scripts/commit.lua"
 OF_COMMIT: Final = "tests/dispatcher/ledger/test_commit.py"
 AGENTS: Final = "dispatcher/core/agents.py"
+OF_CHILDREN: Final = "tests/dispatcher/core/test_children.py"
+READ_AGAIN: Final = (
+    f"{OF_CHILDREN}::test_a_parent_that_has_ended_and_whose_submission_is_read_again_does_not_end_its_children"
+)
 
 MUTANTS: Final = (
     # --- the ledger
@@ -313,5 +317,20 @@ MUTANTS: Final = (
         "                self._end(ExitCode.SUPERSEDED, hurry=True)",
         "                pass",
         "tests/agent_runtime/test_worker.py::test_a_superseded_agent_stops_without_a_word",
+    ),
+    # --- children
+    Mutant(
+        "a child of a parent that is read again is taken for a zombie's",
+        "dispatcher/core/children.py",
+        "parent.attempt < (header.parent_attempt or 1)",
+        "False",
+        READ_AGAIN,
+    ),
+    Mutant(
+        "how a parent ended that is read again is not asked",
+        "dispatcher/core/children.py",
+        "    if task.id in board.family:\n",
+        "    if False:\n",
+        READ_AGAIN,
     ),
 )
