@@ -236,14 +236,14 @@ class Slots:
             self._used += attempt.slots
             self._empty.clear()
             self._observer.started(attempt.task["capability"])
-            if attempt.key[1] == 1 and attempt.task.get("max_attempts") != 1:
+            if attempt.key[1] == 1 and attempt.task.get("max_attempts") != 1 and not execution.exclusive:
                 self._reporter.started(attempt.key)
                 execution.start()
             else:
                 # Earlier attempts may have killed their agent before it could say that they had begun, and the leader
                 # counts only what it was told of. So from the second on it is told first: poison comes to an end. The
-                # same for a task that may be tried only once: it is never begun twice, so it is also asked whether it
-                # is still this agent's.
+                # same for a task that may be tried only once, or never runs twice at once: so it is also asked whether
+                # it is still this agent's.
                 self._reporter.started(attempt.key, partial(_begin, execution))
         self._filling = False
 

@@ -24,8 +24,8 @@ TAKES_THE_LEASE: Final = {
     "agent deaf",
 }
 """After these an agent may go on with what was given to others."""
-KEEPS_FROM_CANCELLING: Final = {"agent stopped beyond its lease", "two agents with one id"}
-"""Who is stopped cannot cancel what is exclusive; who is replaced does it when it hears of that."""
+KEEPS_FROM_CANCELLING: Final = {"agent stopped beyond its lease"}
+"""Who is stopped cannot cancel what is exclusive."""
 AFTERMATH_S: Final = 8.0
 """How long the consequences of a fault may last that takes an agent's lease."""
 

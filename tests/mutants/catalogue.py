@@ -21,6 +21,7 @@ class Mutant(NamedTuple):
 COMMIT: Final = "dispatcher/scripts/commit.lua"
 OF_COMMIT: Final = "tests/dispatcher/ledger/test_commit.py"
 AGENTS: Final = "dispatcher/core/agents.py"
+OF_PREDECESSORS: Final = "tests/dispatcher/core/test_predecessors.py"
 OF_CHILDREN: Final = "tests/dispatcher/core/test_children.py"
 READ_AGAIN: Final = (
     f"{OF_CHILDREN}::test_a_parent_that_has_ended_and_whose_submission_is_read_again_does_not_end_its_children"
@@ -298,7 +299,7 @@ MUTANTS: Final = (
     Mutant(
         "a task that may be tried only once is begun before that is known",
         "agent_runtime/slots.py",
-        'if attempt.key[1] == 1 and attempt.task.get("max_attempts") != 1:',
+        'if attempt.key[1] == 1 and attempt.task.get("max_attempts") != 1 and not execution.exclusive:',
         "if True:",
         "tests/agent_runtime/test_process.py::"
         "test_a_task_that_kills_its_agent_again_or_may_be_tried_once_only_is_known_to_have_begun",
@@ -332,5 +333,34 @@ MUTANTS: Final = (
         "    if task.id in board.family:\n",
         "    if False:\n",
         READ_AGAIN,
+    ),
+    # --- exclusive work
+    Mutant(
+        "exclusive work of a replaced process is given away at once",
+        "dispatcher/core/predecessors.py",
+        "and predecessor.until > at",
+        "and False",
+        f"{OF_PREDECESSORS}::test_exclusive_work_stays_with_a_replaced_session_until_its_lease_is_over",
+    ),
+    Mutant(
+        "a replaced process that goes on beating is not waited for",
+        "dispatcher/core/predecessors.py",
+        "predecessor.last_beat = max(predecessor.last_beat, at)",
+        "pass",
+        f"{OF_PREDECESSORS}::test_each_heartbeat_of_the_replaced_session_prolongs_its_lease",
+    ),
+    Mutant(
+        "the next leader does not wait for a replaced process",
+        "dispatcher/core/record.py",
+        "predecessors.stored(agent) if agent.predecessors else ()",
+        "()",
+        f"{OF_PREDECESSORS}::test_the_next_leader_waits_for_it_a_whole_lease",
+    ),
+    Mutant(
+        "exclusive work is begun whoever has it now",
+        "agent_runtime/slots.py",
+        " and not execution.exclusive:",
+        ":",
+        "tests/agent_runtime/test_worker.py::test_exclusive_work_is_not_begun_when_it_was_given_to_another_meanwhile",
     ),
 )
