@@ -363,4 +363,13 @@ MUTANTS: Final = (
         ":",
         "tests/agent_runtime/test_worker.py::test_exclusive_work_is_not_begun_when_it_was_given_to_another_meanwhile",
     ),
+    # --- killed between two steps
+    Mutant(
+        "input is consumed with the first call of a pass",
+        "dispatcher/ledger.py",
+        "inputs if n == last else None",
+        "inputs if n == 0 else None",
+        "tests/integration/test_killed_at_every_step.py::"
+        "test_a_leader_killed_between_any_two_steps_loses_and_doubles_nothing",
+    ),
 )
