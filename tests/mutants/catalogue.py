@@ -21,6 +21,10 @@ class Mutant(NamedTuple):
 COMMIT: Final = "dispatcher/scripts/commit.lua"
 OF_COMMIT: Final = "tests/dispatcher/ledger/test_commit.py"
 AGENTS: Final = "dispatcher/core/agents.py"
+OF_UPGRADE: Final = (
+    "tests/integration/test_rolling_upgrade.py::"
+    "test_what_a_newer_major_version_writes_is_parked_and_read_by_the_first_leader_that_knows_it"
+)
 OF_PREDECESSORS: Final = "tests/dispatcher/core/test_predecessors.py"
 OF_CHILDREN: Final = "tests/dispatcher/core/test_children.py"
 READ_AGAIN: Final = (
@@ -371,5 +375,27 @@ MUTANTS: Final = (
         "inputs if n == 0 else None",
         "tests/integration/test_killed_at_every_step.py::"
         "test_a_leader_killed_between_any_two_steps_loses_and_doubles_nothing",
+    ),
+    # --- versions side by side
+    Mutant(
+        "what a newer version wrote is read as if it were known",
+        "dispatcher/decoding.py",
+        "            if _version_of(message) > VERSION:",
+        "            if False:",
+        OF_UPGRADE,
+    ),
+    Mutant(
+        "what a newer version wrote holds up the horizon",
+        "dispatcher/parked.py",
+        "            if entry_id not in parked:",
+        "            if True:",
+        OF_UPGRADE,
+    ),
+    Mutant(
+        "what is parked is looked at again and again",
+        "dispatcher/parked.py",
+        "            self._passed[stream] = entry_id",
+        "            pass",
+        "tests/dispatcher/test_parked.py::test_however_many_are_parked_a_page_is_looked_at",
     ),
 )
