@@ -305,6 +305,16 @@ class AgentWorkload(BaseModel):
         return self.running + self.assigned if self.used is None else self.used
 
 
+class Replaced(BaseModel):
+    """A session that another process has replaced, and which holds tasks that must never run twice at once."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    session: str
+    lease: float = 5.0
+    exclusive: tuple[str, ...] = ()
+
+
 class AgentRecord(BaseModel):
     """What the ledger keeps of an agent."""
 
@@ -325,6 +335,9 @@ class AgentRecord(BaseModel):
     lease: float = 5.0
     registered_at: int = 0
     retired: tuple[str, ...] = Field((), description="Past sessions, which may not come back.")
+    replaced: tuple[Replaced, ...] = Field(
+        (), description="Past sessions whose `exclusive` tasks are not given to others until their leases are over."
+    )
     reason: str | None = None
     pause: Pause | None = Field(None, description="It gets nothing new, whatever its status.")
     request: AgentRequest | None = Field(None, description="The last one to pause, resume, drain or restart it.")

@@ -38,6 +38,7 @@ from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import ConflictError, FencedError, Ledger
 from dispatcher.loading import load_guards
 from dispatcher.observer import DispatcherObserver
+from dispatcher.parked import PAGE, Parked
 from dispatcher.pulse import Pulse
 from dispatcher.reporting import report_pass
 from dispatcher.revival import speaks_of_the_dead, with_records
@@ -143,7 +144,7 @@ class Engine:
         self._phantoms: set[str] = set()
         """Such tasks that passes may still speak of which were decided before the scheduler had heard of it."""
         self._last_contact = leadership.clock.now_ms()
-        self.parked: set[str] = set()
+        self.parked = Parked()
         """Entries of an unknown version: left where they are, and no reason to wait for the horizon."""
 
     @property
@@ -329,20 +330,20 @@ class Engine:
         Raises redis-py's connection errors also when the server answers and takes no writes (its disk is full, say):
         then silence is nobody's fault.
         """
-        names = self._names
+        names, parked = self._names, self.parked
+        streams = (names.results, names.heartbeats, names.registrations)
         async with self._redis.pipeline(transaction=True) as pipe:
-            for stream in (names.results, names.heartbeats, names.registrations):
-                pipe.xrange(stream, count=1 + len(self.parked))
+            for stream in streams:
+                pipe.xrange(stream, min=parked.start(stream), count=PAGE if parked.count(stream) else 1)
             pipe.setrange(names.leader, 0, "")  # a write that changes nothing, and is refused as any other would be
             pipe.time()
             *oldest, _, (seconds, micros) = await pipe.execute()
         now = int(seconds) * 1000 + int(micros) // 1000
         horizon = now - 1
-        for entries in oldest:
-            ids = [raw.decode() for raw, _ in entries]
-            waiting = [entry_id for entry_id in ids if entry_id not in self.parked]
-            if waiting:
-                horizon = min(horizon, entry_ms(waiting[0]) - 1)
+        for stream, entries in zip(streams, oldest, strict=True):
+            waiting = parked.first_other(stream, [raw.decode() for raw, _ in entries])
+            if waiting is not None:
+                horizon = min(horizon, entry_ms(waiting) - 1)
         return horizon, now
 
 

@@ -82,6 +82,9 @@ class DispatcherObserver(Protocol):
     def backlog(self, topic: str, entries: int) -> None:
         """Entries of an inbound stream that are not yet consumed, about once a second."""
 
+    def parked(self, topic: str, entries: int) -> None:
+        """Those of them of a version that this leader does not know, about once a second."""
+
     def dead_letters(self, count: int) -> None:
         """FAILED tasks that are kept, about once a second."""
 
@@ -143,6 +146,9 @@ class Silent:
         """Ignore it."""
 
     def backlog(self, topic: str, entries: int) -> None:
+        """Ignore it."""
+
+    def parked(self, topic: str, entries: int) -> None:
         """Ignore it."""
 
     def dead_letters(self, count: int) -> None:

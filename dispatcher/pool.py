@@ -305,7 +305,7 @@ class PoolDispatcher:
         if bad:
             self._observer.unreadable(topic.name, bad)
         if batch.parked and self._engine is not None:
-            self._engine.parked.update(batch.parked)
+            self._engine.parked.add(topic.stream, batch.parked)
         await self._inbox.put(arrival)
 
     def _consumed(self, portion: Portion) -> None:
@@ -354,6 +354,7 @@ class PoolDispatcher:
         await self._ledger.publish(self._names.waiting, await reasons(scheduler))
         for topic in self._topics:
             self._observer.backlog(topic.name, await self._redis.xlen(topic.stream))
+            self._observer.parked(topic.name, engine.parked.count(topic.stream))
         self._observer.dead_letters(await self._redis.zcard(self._names.dead))
         if prune:
             await self._ledger.prune(self._leadership.clock.now_ms())

@@ -130,13 +130,16 @@ COMMIT_SECONDS: Final = _histogram(
 LEADER: Final = _gauge("leader", "1 if this process leads the pool.", "pool")
 LEADER_EPOCH: Final = _gauge("leader_epoch", "The epoch this process leads the pool with, 0 without the lead.", "pool")
 BACKLOG: Final = _gauge("stream_backlog", "Entries of an inbound stream that are not consumed yet.", "pool", "topic")
+PARKED: Final = _gauge(
+    "stream_parked", "Entries of an inbound stream that wait for a dispatcher of a newer version.", "pool", "topic"
+)
 
 DISPATCHER: Final = (
     *(TASKS_ACCEPTED, TASKS_FINISHED, TASK_RETRIES, CANCELS, DEAD_REQUEUED, DEAD_PURGED, DEAD_LETTERS),
     *(ATTEMPTS_PLACED, QUEUE_WAIT, TASK_RUN, END_TO_END, TASKS_WAITING),
     *(AGENTS, AGENTS_PAUSED, AGENT_REQUESTS, AGENT_SLOTS, AGENT_SLOTS_USED),
     *(HEARTBEAT_AGE, STALE_REPORTS, UNREADABLE, DECISIONS, PASS_SECONDS),
-    *(FIRINGS, DEFECTS, AUDIT_FINDINGS, COMMIT_SECONDS, LEADER, LEADER_EPOCH, BACKLOG),
+    *(FIRINGS, DEFECTS, AUDIT_FINDINGS, COMMIT_SECONDS, LEADER, LEADER_EPOCH, BACKLOG, PARKED),
 )
 """What a dispatcher exposes."""
 

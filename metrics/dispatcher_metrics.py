@@ -104,6 +104,7 @@ class DispatcherMetrics:
         self.leader = gauge(catalogue.LEADER, registry)
         self.epoch = gauge(catalogue.LEADER_EPOCH, registry)
         self.backlog = gauge(catalogue.BACKLOG, registry)
+        self.parked = gauge(catalogue.PARKED, registry)
         self.capability = Bounded(CAPABILITIES_TOLD_APART)
         self.schedule = Bounded(SCHEDULES_TOLD_APART)
         self.agent = Bounded(AGENTS_TOLD_APART)
@@ -229,3 +230,7 @@ class PoolMetrics:
     def backlog(self, topic: str, entries: int) -> None:
         """Show how much of an inbound stream is not consumed."""
         self._m.backlog.labels(self._pool, topic).set(entries)
+
+    def parked(self, topic: str, entries: int) -> None:
+        """Show how much of it waits for a dispatcher of a newer version."""
+        self._m.parked.labels(self._pool, topic).set(entries)

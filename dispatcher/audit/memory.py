@@ -51,11 +51,11 @@ class LeaderMemory:
 
 
 def _taken(agent: AgentState) -> int:
-    """Return the slots of those tasks of an agent that do not wait for their children."""
+    """Return the slots of those tasks of an agent's session that do not wait for their children."""
     return sum(
         task.terms.requirement.slots
         for task in agent.tasks.values()
-        if task.current is None or not task.current.waiting
+        if task.current is None or (task.current.session == agent.session and not task.current.waiting)
     )
 
 

@@ -16,7 +16,7 @@ from bus.messages import (
 )
 from bus.requirements import AGENT_ID
 from bus.states import AgentHealth, AgentStatus, FailureReason, TaskStatus
-from dispatcher.core import breaker, cancellation, fail_fast, lifecycle, steering
+from dispatcher.core import breaker, cancellation, fail_fast, lifecycle, predecessors, steering
 from dispatcher.core.board import Board
 from dispatcher.core.model import AgentState, TaskState, session_of
 from dispatcher.core.record import thousandths
@@ -43,7 +43,9 @@ def sign_in(board: Board, message: Register, at: int) -> None:
         return  # its registration is read a second time, after its farewell
     tasks: list[TaskState] = []
     retired: tuple[str, ...] = ()
+    inherited: dict[str, predecessors.Predecessor] = {}
     if agent is not None:
+        inherited = predecessors.inherit(agent, message.session, message.capabilities)
         tasks, retired = _replace(board, agent, message.session)
     fresh = AgentState(
         id=message.agent_id,
@@ -59,6 +61,7 @@ def sign_in(board: Board, message: Register, at: int) -> None:
         metadata=dict(message.metadata),
         heartbeat_interval=message.heartbeat_interval,
         retired=retired,
+        predecessors=inherited,
         last_beat=at,
         life=board.new_life(),
     )
@@ -131,6 +134,7 @@ def beat(board: Board, message: Heartbeat, at: int) -> None:
         board.instruct(message.agent_id, Control(Reregister(session=message.session)))
         return
     if agent.session != message.session:
+        predecessors.heard(agent, message.session, at)
         note = (
             Superseded(session=message.session, by=agent.session)
             if message.session in agent.retired
@@ -254,17 +258,29 @@ def session_ended(board: Board, agent_id: str, at: int) -> None:
     if agent is not None:
         keep = agent.session if agent.status is not AgentStatus.STOPPED else None
         release_all(board, agent, at, keep=keep)
+        if agent.predecessors:
+            _wait_for_predecessors(board, agent)
         if agent.deleted or steering.deleted(agent):
             forget(board, agent_id, at)
 
 
+def _wait_for_predecessors(board: Board, agent: AgentState) -> None:
+    """Look again when the next session that was replaced will have stopped what is exclusive."""
+    before = len(agent.predecessors)
+    until = predecessors.tidy(agent)
+    if len(agent.predecessors) != before:
+        board.touch_agent(agent)
+    if until is not None:
+        board.horizon_timers.set(until, TimerKind.SESSION, agent.id)
+
+
 def release_all(board: Board, agent: AgentState, at: int, *, keep: str | None = None) -> None:
-    """Take the agent's tasks away, those of session `keep` apart.
+    """Take the agent's tasks away, those of session `keep` apart, and those that an earlier session may still run.
 
     A task that had started loses an attempt; one that had not goes back as if nothing had happened.
     """
     for task in list(agent.tasks.values()):
-        if session_of(task) == keep:
+        if session_of(task) == keep or (agent.predecessors and predecessors.keeps(agent, task, at)):
             continue
         if task.status is TaskStatus.RUNNING:
             lifecycle.attempt_failed(board, task, FailureReason.AGENT_LOST, None, at)

@@ -9,6 +9,10 @@ taken meanwhile, and the answer (`events.Found`) decides. The same question is a
 live when the ledger is loaded, so a leader that dies between a parent's end and its children's loses none of them. The
 answer is read after the asking pass is stored, hence never before an end that this leader has decided.
 
+A submission that is read again after its task has ended is a live task for a moment, in memory only: one that ends, or
+is withdrawn, before it was ever given out. How it really ended is asked of the ledger as well, and a child of an
+attempt that memory has not come to is taken meanwhile.
+
 A tree may have any number of tasks: each pass cuts off `children_per_pass` of them, and the next goes on.
 """
 
@@ -40,6 +44,8 @@ def join(board: Board, task: TaskState, header: TaskHeader) -> bool:
     task.kin = Kin(header.parent, header.depth)
     if parent is None:
         board.family.doubtful[header.parent] = None
+    elif parent.attempt < (header.parent_attempt or 1):
+        pass  # the parent's submission was read again after its end: `withdrawn` asks how that was
     elif parent.cancellation is not None:
         lifecycle.cancel(board, task, f"its parent {parent.id} was cancelled", board.now)
         return False
@@ -54,6 +60,13 @@ def join(board: Board, task: TaskState, header: TaskHeader) -> bool:
         board.touch(parent)
     board.family.add(header.parent, task.id)
     return True
+
+
+def withdrawn(board: Board, task: TaskState) -> None:
+    """Let the ledger tell how a task ended that was in memory again; it is nobody's live child."""
+    if task.id in board.family:
+        board.family.doubtful[task.id] = None
+    board.family.leave(task)
 
 
 def _problem(task: TaskState, header: TaskHeader, parent: TaskState | None) -> str | None:

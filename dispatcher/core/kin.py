@@ -56,6 +56,9 @@ class Family:
         self.leave(task)
         if task.status is TaskStatus.COMPLETED:
             self._children.pop(task.id, None)
+        elif not task.attempt:
+            if task.id in self._children:  # who was never given out has none: it ended before, and was read again
+                self.doubtful[task.id] = None
         else:
             self.bereave(task.id, task.status)
 

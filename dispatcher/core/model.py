@@ -19,6 +19,7 @@ from bus.requirements import Clause, Value
 from bus.states import AgentHealth, AgentStatus, TaskPriority, TaskStatus
 from dispatcher.core.kin import Kin
 from dispatcher.core.limits import Gate, rate_gate
+from dispatcher.core.predecessors import Predecessor
 from dispatcher.core.tally import Tally
 from dispatcher.core.terms import Requirement, Terms
 
@@ -163,6 +164,8 @@ class AgentState:
     metadata: dict[str, JsonValue] = field(default_factory=dict)
     heartbeat_interval: float = 1.0
     retired: tuple[str, ...] = ()
+    predecessors: dict[str, Predecessor] = field(default_factory=dict)
+    """Sessions that it has replaced and whose exclusive work may still run."""
 
     status: AgentStatus = AgentStatus.IDLE
     health: AgentHealth = AgentHealth.HEALTHY

@@ -12,7 +12,7 @@ from bus.messages import CancelAttempt, Control, RecallAttempt
 from bus.states import AgentHealth, TaskStatus
 from dispatcher.core import lifecycle
 from dispatcher.core.board import Board
-from dispatcher.core.model import AgentState, TaskState
+from dispatcher.core.model import AgentState, TaskState, session_of
 
 
 def look(board: Board, agent_id: str) -> None:
@@ -49,8 +49,12 @@ def look(board: Board, agent_id: str) -> None:
 
 
 def _unbegun(agent: AgentState) -> list[TaskState]:
-    """Return what the agent has and has not begun, what it would begin last first."""
-    unbegun = [task for task in agent.tasks.values() if task.status is TaskStatus.ASSIGNED]
+    """Return what the agent's session has and has not begun, what it would begin last first."""
+    unbegun = [
+        task
+        for task in agent.tasks.values()
+        if task.status is TaskStatus.ASSIGNED and session_of(task) == agent.session
+    ]
     return sorted(unbegun, key=lambda task: task.score, reverse=True)
 
 

@@ -10,6 +10,7 @@ from pydantic_core import to_json
 from bus.messages import TaskHeader
 from bus.records import AgentRecord, Guard, Run
 from bus.states import TaskStatus
+from dispatcher.core import predecessors
 from dispatcher.core.decisions import Place
 from dispatcher.core.model import AgentState, Attempt, TaskState
 from dispatcher.core.terms import MILLI, Terms
@@ -170,6 +171,7 @@ def agent_record(agent: AgentState) -> AgentRecord:
         lease=agent.lease_ms / 1000,
         registered_at=agent.registered_at,
         retired=agent.retired,
+        replaced=predecessors.stored(agent) if agent.predecessors else (),
         reason=agent.reason,
         pause=agent.pause,
         request=agent.request,
@@ -196,6 +198,7 @@ def restore_agent(record: AgentRecord, now: int) -> AgentState:
         metadata=dict(record.metadata),
         heartbeat_interval=record.heartbeat_interval,
         retired=record.retired,
+        predecessors=predecessors.restored(record.replaced, now),
         status=record.status,
         health=record.health,
         reason=record.reason,

@@ -3,6 +3,7 @@
 An attempt that waits for its children may give its room up: slots, resources, its share in fairness, and its place in
 limits of concurrency, for a child that shares a limit with its waiting parent would wait for ever. It takes all of that
 again when it goes on, without asking: for a moment its agent may have more than its slots, as with work ahead of them.
+What an earlier session of the agent has takes none of the present one's room: that is another process, or none at all.
 """
 
 from dispatcher.core.board import Board
@@ -11,13 +12,14 @@ from dispatcher.core.model import AgentState, Attempt, TaskState
 
 
 def take(board: Board, task: TaskState, current: Attempt, agent: AgentState, cls: RequirementClass) -> None:
-    """Let an attempt take its room in `agent`, unless it waits without it."""
+    """Let an attempt take its room in `agent`, unless it waits without it or is an earlier session's."""
     if not current.waiting:
-        requirement = task.terms.requirement
-        agent.used += requirement.slots
-        agent.load_ms += current.load_ms
-        for name, much in requirement.resources:
-            agent.granted[name] = agent.granted.get(name, 0) + much
+        if current.session == agent.session:
+            requirement = task.terms.requirement
+            agent.used += requirement.slots
+            agent.load_ms += current.load_ms
+            for name, much in requirement.resources:
+                agent.granted[name] = agent.granted.get(name, 0) + much
         share(board, task, current, cls)
     board.fleet.refresh(agent)
 
@@ -42,10 +44,11 @@ def give(board: Board, task: TaskState, current: Attempt, agent: AgentState) -> 
     """Return what an attempt has of `agent`; nothing if it waits without it."""
     requirement = task.terms.requirement
     if not current.waiting:
-        agent.used -= requirement.slots
-        agent.load_ms = agent.load_ms - current.load_ms if agent.tasks else 0.0
-        for name, much in requirement.resources:
-            agent.granted[name] -= much
+        if current.session == agent.session:
+            agent.used -= requirement.slots
+            agent.load_ms = agent.load_ms - current.load_ms if agent.tasks else 0.0
+            for name, much in requirement.resources:
+                agent.granted[name] -= much
         unshare(board, task, current)
     board.fleet.ease(agent)
     if requirement.resources:

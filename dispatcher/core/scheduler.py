@@ -275,6 +275,7 @@ class Scheduler:
         task = self.board.live(task_id)
         if task is not None:
             lifecycle.withdraw(self.board, task)
+            children.withdrawn(self.board, task)
 
     # --- placement
 

@@ -523,6 +523,21 @@ async def test_a_task_that_may_be_tried_once_is_not_begun_when_it_was_given_to_a
     await leader.redis.delete(leader.names.task(task_id))
 
 
+async def test_exclusive_work_is_not_begun_when_it_was_given_to_another_meanwhile(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    agent = Stage()
+    start_worker(agent)
+    signed = await leader.welcome()
+    task_id = f"{leader.names.pool}.a"
+    await leader.redis.hset(leader.names.task(task_id), "state", "RUNNING/2/a2/other")
+    await leader.assign(signed, "a", {"text": "a"}, capability="alone")
+    result = await leader.result(task_id)
+    assert (result.status, result.reason) == (TaskStatus.FAILED, FailureReason.AGENT_LOST)
+    assert agent.entered == []
+    await leader.redis.delete(leader.names.task(task_id))
+
+
 async def test_a_recalled_attempt_goes_back_once_if_it_has_not_begun_and_only_then(
     leader: HandLeader, start_worker: StartWorker
 ) -> None:

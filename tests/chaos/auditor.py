@@ -25,8 +25,8 @@ TAKES_THE_LEASE: Final = {
     "agent deaf",
 }
 """After these an agent may go on with what was given to others."""
-KEEPS_FROM_CANCELLING: Final = {"agent stopped beyond its lease", TWINS}
-"""Who is stopped cannot cancel what is exclusive; who is replaced does it when it hears of that."""
+KEEPS_FROM_CANCELLING: Final = {"agent stopped beyond its lease"}
+"""Who is stopped cannot cancel what is exclusive."""
 DEEDS: Final = {
     "dies": "task that calls os._exit",
     "killed": "task that is killed with its agent",

@@ -126,7 +126,8 @@ def test_a_task_that_may_be_tried_once_and_is_begun_again(scene: Scene) -> None:
         ("agent deaf", False, True),
         ("agent deaf", True, False),
         ("agent stopped beyond its lease", True, True),
-        ("two agents with one id", True, True),
+        ("two agents with one id", False, True),
+        ("two agents with one id", True, False),
         ("server killed", False, False),
     ],
 )

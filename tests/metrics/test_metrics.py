@@ -63,6 +63,7 @@ DISPATCHER_MOVES: list[tuple[Callable[[DispatcherObserver], None], str, dict[str
     (lambda o: o.leading(7), "callboard_leader", {}, 1),
     (lambda o: o.leading(7), "callboard_leader_epoch", {}, 7),
     (lambda o: o.backlog("results", 9), "callboard_stream_backlog", {"topic": "results"}, 9),
+    (lambda o: o.parked("results", 4), "callboard_stream_parked", {"topic": "results"}, 4),
     (
         lambda o: o.queues([QueueGauge("c", "HIGH", 4)]),
         "callboard_tasks_waiting",

@@ -21,6 +21,15 @@ class Mutant(NamedTuple):
 COMMIT: Final = "dispatcher/scripts/commit.lua"
 OF_COMMIT: Final = "tests/dispatcher/ledger/test_commit.py"
 AGENTS: Final = "dispatcher/core/agents.py"
+OF_UPGRADE: Final = (
+    "tests/integration/test_rolling_upgrade.py::"
+    "test_what_a_newer_major_version_writes_is_parked_and_read_by_the_first_leader_that_knows_it"
+)
+OF_PREDECESSORS: Final = "tests/dispatcher/core/test_predecessors.py"
+OF_CHILDREN: Final = "tests/dispatcher/core/test_children.py"
+READ_AGAIN: Final = (
+    f"{OF_CHILDREN}::test_a_parent_that_has_ended_and_whose_submission_is_read_again_does_not_end_its_children"
+)
 
 MUTANTS: Final = (
     # --- the ledger
@@ -279,8 +288,8 @@ MUTANTS: Final = (
     Mutant(
         "an assignment of an earlier life is run",
         "agent_runtime/reader.py",
-        '                if body["session"] == self._session:',
-        "                if True:",
+        '            if message["session"] != self._session:',
+        "            if False:",
         "tests/agent_runtime/test_worker.py::test_entries_of_other_sessions_are_not_run",
     ),
     Mutant(
@@ -294,7 +303,7 @@ MUTANTS: Final = (
     Mutant(
         "a task that may be tried only once is begun before that is known",
         "agent_runtime/slots.py",
-        'if attempt.key[1] == 1 and attempt.task.get("max_attempts") != 1:',
+        'if attempt.key[1] == 1 and attempt.task.get("max_attempts") != 1 and not execution.exclusive:',
         "if True:",
         "tests/agent_runtime/test_process.py::"
         "test_a_task_that_kills_its_agent_again_or_may_be_tried_once_only_is_known_to_have_begun",
@@ -327,5 +336,80 @@ MUTANTS: Final = (
         "                self._end(ExitCode.SUPERSEDED, hurry=True)",
         "                pass",
         "tests/agent_runtime/test_worker.py::test_a_superseded_agent_stops_without_a_word",
+    ),
+    # --- children
+    Mutant(
+        "a child of a parent that is read again is taken for a zombie's",
+        "dispatcher/core/children.py",
+        "parent.attempt < (header.parent_attempt or 1)",
+        "False",
+        READ_AGAIN,
+    ),
+    Mutant(
+        "how a parent ended that is read again is not asked",
+        "dispatcher/core/children.py",
+        "    if task.id in board.family:\n",
+        "    if False:\n",
+        READ_AGAIN,
+    ),
+    # --- exclusive work
+    Mutant(
+        "exclusive work of a replaced process is given away at once",
+        "dispatcher/core/predecessors.py",
+        "and predecessor.until > at",
+        "and False",
+        f"{OF_PREDECESSORS}::test_exclusive_work_stays_with_a_replaced_session_until_its_lease_is_over",
+    ),
+    Mutant(
+        "a replaced process that goes on beating is not waited for",
+        "dispatcher/core/predecessors.py",
+        "predecessor.last_beat = max(predecessor.last_beat, at)",
+        "pass",
+        f"{OF_PREDECESSORS}::test_each_heartbeat_of_the_replaced_session_prolongs_its_lease",
+    ),
+    Mutant(
+        "the next leader does not wait for a replaced process",
+        "dispatcher/core/record.py",
+        "predecessors.stored(agent) if agent.predecessors else ()",
+        "()",
+        f"{OF_PREDECESSORS}::test_the_next_leader_waits_for_it_a_whole_lease",
+    ),
+    Mutant(
+        "exclusive work is begun whoever has it now",
+        "agent_runtime/slots.py",
+        " and not execution.exclusive:",
+        ":",
+        "tests/agent_runtime/test_worker.py::test_exclusive_work_is_not_begun_when_it_was_given_to_another_meanwhile",
+    ),
+    # --- killed between two steps
+    Mutant(
+        "input is consumed with the first call of a pass",
+        "dispatcher/ledger.py",
+        "inputs if n == last else None",
+        "inputs if n == 0 else None",
+        "tests/integration/test_killed_at_every_step.py::"
+        "test_a_leader_killed_between_any_two_steps_loses_and_doubles_nothing",
+    ),
+    # --- versions side by side
+    Mutant(
+        "what a newer version wrote is read as if it were known",
+        "dispatcher/decoding.py",
+        "            if _version_of(message) > VERSION:",
+        "            if False:",
+        OF_UPGRADE,
+    ),
+    Mutant(
+        "what a newer version wrote holds up the horizon",
+        "dispatcher/parked.py",
+        "            if entry_id not in parked:",
+        "            if True:",
+        OF_UPGRADE,
+    ),
+    Mutant(
+        "what is parked is looked at again and again",
+        "dispatcher/parked.py",
+        "            self._passed[stream] = entry_id",
+        "            pass",
+        "tests/dispatcher/test_parked.py::test_however_many_are_parked_a_page_is_looked_at",
     ),
 )

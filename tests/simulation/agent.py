@@ -2,7 +2,7 @@
 
 What it does with its tasks is in `attempts`. What befalls it: it is killed, freezes and wakes as a zombie, another
 process takes its id, its event loop is blocked while its heart beats, it leaves without having been asked; entries
-escape it, or come twice.
+escape it, or come twice. One that is awake keeps to its lease: it stops what is exclusive before that may be over.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 from bus.messages import Heartbeat, Register, Report, Unregister
 from bus.overrides import Overrides
 from dispatcher.core.events import Beat, Reported, SignedIn, SignedOut
-from tests.simulation.attempts import Attempts
+from tests.simulation.attempts import EXCLUSIVE, Attempts
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
 LEASE_MS: Final = 5_000
 BEAT_MS: Final = 1_000
+LEASE_MARGIN_MS: Final = 500
+WATCH_MS: Final = 100
 FAITHFUL: Final = "a0"
 """It always comes back, and could do every task."""
 PICKY: Final = "a1"
@@ -35,12 +37,14 @@ class Agent:
         self._slots = slots
         self.session = ""
         self._lives = 0
+        self._dead = False
         world.at(world.rng.randrange(2_000), self._begin)
 
     # --- a life
 
     def _begin(self) -> None:
         self._lives += 1
+        self._dead = False
         self.session = f"s{next(self.world.sessions)}"
         self.work = Attempts(self)
         self.leaving = False
@@ -50,10 +54,12 @@ class Agent:
         self._paused = False
         self._updated = 0
         self._overrides = Overrides()
-        self._frozen_until = self._blocked_until = 0
+        self._frozen_until = self._blocked_until = self._deaf_until = self._mute_until = 0
+        self._confirmed = self.world.now
         self._awake = False
         self._register()
         self.later(BEAT_MS // 2, self._beat, blocked=False)
+        self.later(WATCH_MS, self._watch_lease)
         self.wake()
         if not self.world.calm:
             self.later(self.world.rng.randrange(5_000, 40_000), self._misfortune)
@@ -80,6 +86,33 @@ class Agent:
 
         self.world.at(delay, then)
 
+    @property
+    def runs(self) -> bool:
+        """Whether its process lives and has not been told to end."""
+        return bool(self.session) and not self._stopped and not self._dead
+
+    @property
+    def doubts(self) -> bool:
+        """Whether its lease may be over soon."""
+        return self.world.now >= self._confirmed + LEASE_MS - LEASE_MARGIN_MS
+
+    def _watch_lease(self) -> None:
+        if self.doubts:
+            self.work.stop_exclusive()
+        self.later(WATCH_MS, self._watch_lease)
+
+    def _freeze(self, ms: int) -> None:
+        self._frozen_until = self.world.now + ms
+        self.work.sleep()
+
+    def double(self) -> None:
+        """Let another process have its id: it works on until it hears of that, or doubts its lease."""
+        world, rng = self.world, self.world.rng
+        world.counts["agents doubled"] += 1
+        self._deaf_until = world.now + rng.choice((0, 3_000, 9_000))
+        self._mute_until = rng.choice((0, self._deaf_until))
+        world.hire(self.id, self._slots)
+
     def _misfortune(self) -> None:
         world, rng = self.world, self.world.rng
         if world.calm:
@@ -90,9 +123,9 @@ class Agent:
             case "killed":
                 self._end_life()  # nothing more of this life happens
             case "frozen":
-                self._frozen_until = world.now + rng.choice((1_000, 9_000))
+                self._freeze(rng.choice((1_000, 9_000)))
             case "replaced":  # another process has its id, while it is frozen and holds its tasks
-                self._frozen_until = world.now + rng.choice((500, 3_000, 9_000))
+                self._freeze(rng.choice((500, 3_000, 9_000)))
                 world.hire(self.id, self._slots)
             case "blocked":
                 self._blocked_until = world.now + rng.choice((1_000, 15_000))
@@ -103,6 +136,7 @@ class Agent:
 
     def _end_life(self) -> None:
         self._lives += 1
+        self._dead = True
         if self.id == FAITHFUL or self.world.calm or self.world.rng.random() < 0.7:  # some never come back
             self.world.at(self.world.rng.choice((10, 200, 500, 8_000)), self._begin)
 
@@ -113,7 +147,7 @@ class Agent:
         rate = self.world.rates.of_capability.get("do")
         capabilities = [
             {"name": "do", "rate": rate, "concurrency": self._slots + 3 if self.id == PICKY else None},
-            {"name": "make", "max_pending": 3 if self.id == PICKY else None},
+            {"name": EXCLUSIVE, "max_pending": 3 if self.id == PICKY else None, "exclusive": True},
         ]
         attributes = {"zone": "eu" if self.id in GPUS else "us"} | self._overrides.attributes
         message = {
@@ -152,7 +186,8 @@ class Agent:
             updated=self._updated,
             lag=3.0 if self._blocked_until > self.world.now else 0.0,
         )
-        self.world.send(Beat(message, self.world.now))
+        if self._mute_until <= self.world.now and self.world.send(Beat(message, self.world.now)):
+            self._confirmed = self.world.now
 
     def report(self, **parts: Any) -> None:
         """Tell how tasks are coming along."""
@@ -177,8 +212,11 @@ class Agent:
             self.later(self.world.rng.choice((5, 20, 100, 300)), self._read)
 
     def _read(self) -> None:
-        self._awake = False
         world, ledger = self.world, self.world.ledger
+        if self._deaf_until > world.now:
+            self.later(self._deaf_until - world.now, self._read)
+            return
+        self._awake = False
         if world.rng.random() < 0.02:
             self._read_until = 0  # the connection was lost: it reads from the beginning, and drops what it knows
         if world.may(0.02):

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 Key = tuple[str, int]
 """A task and the number of its attempt."""
 DEEPEST: Final = 3
+EXCLUSIVE: Final = "make"
+"""A capability whose tasks must never run twice at once."""
+GIVEN_AWAY: Final = frozenset({"agent_lost", "undelivered", "returned", "taken_back"})
+"""How attempts end of which the leader says that nobody is at them any more."""
 FAILURES: Final[tuple[dict[str, Any], ...]] = (
     {},
     {},
@@ -42,6 +46,8 @@ class Attempts:
         """Those whose children have ended, and which go on when there is room."""
         self._stopping: set[Key] = set()
         self._past: set[Key] = set()
+        self._slept: set[Key] = set()
+        """What was under way when the process slept: it can keep to nothing."""
 
     # --- taking and giving back
 
@@ -86,6 +92,44 @@ class Attempts:
         for key in list(self._running):
             self._over(key, status="FAILED", reason="agent_lost")
 
+    # --- exclusive work
+
+    def sleep(self) -> None:
+        """Note that the process can do nothing for a while."""
+        self._slept |= self._running
+
+    def stop_exclusive(self) -> None:
+        """Stop what must never run twice at once: the lease may be over soon."""
+        for key in [key for key in self._running if self._exclusive(key)]:
+            self._over(key, status="FAILED", reason="agent_lost")
+
+    def _exclusive(self, key: Key) -> bool:
+        return bool(self.held[key]["header"].capability == EXCLUSIVE)
+
+    def _may_begin(self, key: Key) -> bool:
+        """Tell whether the ledger, which is asked before exclusive work begins, says that it is still this agent's."""
+        record = self.world.ledger.tasks.get(key[0])
+        agent = self.agent
+        return record is not None and record.guard.endswith(f"/{key[1]}/{agent.id}/{agent.session}")
+
+    def _check_alone(self, key: Key) -> None:
+        """Fail if another process that is awake is at exclusive work which the leader has given away."""
+        stored = self.world.ledger.read(key[0])
+        ended = {past.attempt: past.outcome for past in stored.run.attempts} if stored is not None else {}
+        for other in [one for agents in self.world.agents.values() for one in agents if one.runs]:
+            for task_id, attempt in other.work.awake:
+                given_away = ended.get(attempt) in GIVEN_AWAY
+                assert task_id != key[0] or attempt == key[1] or not given_away, (
+                    f"{key} is begun by {self.agent.id}, {self.agent.session}, and attempt {attempt} still runs in "
+                    f"{other.id}, {other.session}: {ended[attempt]}"
+                )
+        self.world.counts["exclusive work"] += 1
+
+    @property
+    def awake(self) -> set[Key]:
+        """What is under way, and was not when the process slept."""
+        return self._running - self._slept
+
     # --- running
 
     def begin_what_fits(self) -> None:
@@ -103,7 +147,15 @@ class Attempts:
         for _, key in sorted((message["score"], key) for key, message in self.held.items() if key not in self._running):
             if not self._fits(key):
                 break
-            self._begin(key)
+            if not self._exclusive(key):
+                self._begin(key)
+            elif self.agent.doubts or not self._may_begin(key):
+                self._drop(key)
+            else:
+                self._check_alone(key)
+                self._begin(key)
+                if self.world.may(0.3):
+                    self.agent.later(self.world.rng.choice((1, 500)), self.agent.double)
 
     def _fits(self, key: Key) -> bool:
         used: int = self.occupied + sum(self.held[k]["header"].slots for k in self._running - self._waiting)

@@ -48,7 +48,7 @@ def _check_agents(board: Board) -> None:
             assert current is not None, f"{agent.id} has {task.id}, which has no attempt"
             assert current.agent is agent, f"{task.id} is {agent.id}'s and another's"
             assert task.status in IN_HANDS, f"{agent.id} has {task.id}, which is {task.status}"
-            if not current.waiting:
+            if not current.waiting and current.session == agent.session:
                 used += task.terms.requirement.slots
                 for name, much in task.terms.requirement.resources:
                     granted[name] += much

@@ -56,7 +56,7 @@ class Simulation:
         self.executions: Counter[str] = Counter()
         self.over = False
         """Agents say and do nothing more."""
-        self._agenda: list[tuple[int, int, Callable[[], None]]] = []
+        self._agenda: list[tuple[int, int, Callable[[], object]]] = []
         self._order = count()
         self.leader = Leader(self)
         self.sessions = count(1)
@@ -81,7 +81,7 @@ class Simulation:
         """Draw whether a fault happens."""
         return not self.calm and self.rng.random() < probability
 
-    def at(self, delay: int, what: Callable[[], None]) -> None:
+    def at(self, delay: int, what: Callable[[], object]) -> None:
         """Do `what` in `delay` ms."""
         heappush(self._agenda, (self.now + delay, next(self._order), what))
 
@@ -106,8 +106,10 @@ class Simulation:
 
     # --- the network
 
-    def send(self, event: Inbound, *, again: bool = False) -> None:
+    def send(self, event: Inbound, *, again: bool = False) -> bool:
         """Write a message to its stream: it may be lost, or come twice, or long after its sender has gone.
+
+        Returns whether it is there, as the server would tell the sender.
 
         A submission is repeated by who made it. An agent's report goes with its process, and is never lost otherwise
         where nobody would ever notice: what heartbeats tell is made up for, that an attempt waits they do not tell.
@@ -117,13 +119,14 @@ class Simulation:
             self.counts["lost messages"] += 1
             if isinstance(event, Submitted):
                 self.at(self.rng.randrange(5_000), lambda: self.send(event))
-            return
+            return False
         self.leader.receive(event)
         if not again and self.may(0.02):
             self.counts["repeated messages"] += 1
             final = isinstance(event, Reported) and not event.message.updates
             late = self.rng.choice((0, 0, 9_000)) if final else 0
             self.at(late, lambda: self.send(event, again=True))
+        return True
 
     def _tell(self, agent_id: str) -> None:
         for agent in self.agents.get(agent_id, ()):

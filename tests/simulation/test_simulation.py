@@ -30,6 +30,7 @@ times (or, of 100 seeds, how many were red):
 | a run_timeout is not armed anew by a new leader              | every attempt ends by itself          | 8            |
 | what waits no longer counts for a bound                      | sets are what waits                   | 3            |
 | failures, or a cancel, are not stored                        | what a record restores                | 3            |
+| exclusive work of a session that was replaced is given away  | nobody else is at exclusive work      | 4            |
 """
 
 import os
@@ -63,6 +64,8 @@ ENOUGH = {
     "agents frozen": 40,
     "agents blocked": 20,
     "agents replaced": 20,
+    "agents doubled": 20,
+    "exclusive work": 100,
     "agents left": 20,
     "agents left for good": 20,
     "registrations of the same session": 200,

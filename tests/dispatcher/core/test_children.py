@@ -9,7 +9,7 @@ from bus.messages import MAX_DEPTH, CapabilitySpec, Explain
 from bus.records import Run
 from bus.states import TaskStatus
 from dispatcher.core.decisions import Decisions
-from dispatcher.core.events import Commanded, Event, Found, Submitted
+from dispatcher.core.events import Commanded, Duplicate, Event, Found, Submitted
 from dispatcher.core.record import StoredTask, restore_agent
 from tests.dispatcher.core.world import World, placed, stops, task_id
 from tests.simulation.ledger import MemoryLedger
@@ -143,6 +143,46 @@ def test_a_parent_whose_record_is_gone_leaves_its_children_alone(world: World) -
     decided = world.step(child(world, 77, number=2))
     world.step(*answer(world, decided))
     assert world.status(2) is TaskStatus.PENDING
+
+
+@pytest.mark.parametrize("attempt", [1, None])
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize(("end", "told"), [("ended", False), ("failed", True)])
+def test_a_parent_that_has_ended_and_whose_submission_is_read_again_does_not_end_its_children(
+    world: World, end: str, attempt: int | None, *, waits: bool, told: bool
+) -> None:
+    parent_with(world, 0, max_attempts=1)
+    world.step(getattr(world, end)(1))
+    if waits:
+        world.step(world.task(number=3))  # which has the slot now
+    world.scheduler.step([world.task(number=1)], world.now)
+    world.scheduler.step([child(world, 1, number=2, attempt=attempt)], world.now)
+    decided = world.scheduler.step([Duplicate(task_id(1))], world.now)
+    assert decided.inquiries == [task_id(1)], "the parent's end is the ledger's to tell"
+    world.scheduler.step(answer(world, decided), world.now)
+    for _ in range(3):
+        world.scheduler.step([], world.now)
+    found = world.scheduler.board.tasks.get(task_id(2))
+    assert (found is None or found.cancellation is not None) is told
+
+
+def test_an_end_that_only_memory_has_of_a_task_that_is_read_again_does_not_end_its_children(world: World) -> None:
+    parent_with(world, 0)
+    world.step(world.ended(1))
+    world.step(world.task(number=3))
+    decided = world.scheduler.step([world.task(number=1), child(world, 1, number=2), world.cancel(1)], world.now)
+    assert decided.inquiries == [task_id(1)]
+    world.scheduler.step([Duplicate(task_id(1)), Found(task_id(1), world.stored[task_id(1)])], world.now)
+    world.scheduler.step([], world.now)
+    assert world.scheduler.board.live(task_id(2)) is not None
+
+
+def test_a_child_that_is_read_again_after_its_end_is_nobodys_live_child(world: World) -> None:
+    parent_with(world, 1, slots=2)
+    world.step(world.ended(2))
+    world.scheduler.step([child(world, 1, number=2)], world.now)
+    world.scheduler.step([Duplicate(task_id(2))], world.now)
+    assert world.scheduler.board.family.live(task_id(1)) == 0
 
 
 @pytest.mark.parametrize(
