@@ -94,6 +94,43 @@ async def test_a_command_that_takes_several_passes_is_consumed_by_the_last_of_th
     assert await redis.xlen(names.commands) == 0
 
 
+class Deluded(Leadership):
+    """Believes in its lead for ever, as one whose clock stands still."""
+
+    @property
+    def trusted(self) -> bool:
+        return True
+
+    async def renew(self) -> bool:
+        return True
+
+
+async def test_of_two_engines_that_both_believe_to_lead_one_writes_and_the_other_ends(redis: Redis, pool: str) -> None:
+    first, second = Running(redis, pool), Running(redis, pool)
+    first.leadership = Deluded(redis, first.names, "one", lease_ms=60_000)
+    deluded = await first.make()
+    await redis.delete(first.names.leader)  # its lease is over
+    leads = await second.make()
+    names = first.names
+    await redis.xgroup_create(names.commands, DISPATCHERS_GROUP, id="0", mkstream=True)
+    entry: Any = await redis.xadd(names.commands, {DATA_FIELD: "{}"})
+    await redis.xreadgroup(DISPATCHERS_GROUP, "one", {names.commands: ">"})
+    serving = asyncio.create_task(leads.run())
+    event = Submitted(TaskId(f"{pool}.a"), TaskHeader(capability="c"), b'{"capability":"c"}', 0)
+    for running in (first, second):  # both have read the very same
+        arrival = Arrival(names.commands)
+        arrival.add(entry.decode(), [(event, 1)])
+        await running.inbox.put(arrival)
+    with pytest.raises(LeadLostError, match="another leader"):
+        await deluded.run()
+    await eventually(lambda: second.consumed == [entry.decode()])
+    serving.cancel()
+    assert first.consumed == []
+    assert await redis.hget(names.task(TaskId(f"{pool}.a")), "state") == b"PENDING/0//"
+    told: Any = await redis.xrange(names.events)
+    assert len(told) == 1
+
+
 class NeverDone:
     """A scheduler that leaves, after each long pass, something that is due for the next."""
 

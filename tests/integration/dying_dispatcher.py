@@ -1,4 +1,4 @@
-"""A dispatcher that kills its own process at a given step: the program of `test_killed_at_every_step`.
+"""A dispatcher that kills or stops its own process at a given step: the program of `test_killed_at_every_step`.
 
 No setting and no variable of the environment leads here: the functions of the dispatcher are wrapped, in this process
 only, before it runs.
@@ -28,7 +28,7 @@ OWNERS: dict[str, Any] = {
 
 
 class Step(NamedTuple):
-    """The `n`th call of a function of the dispatcher: it dies before it is made, or when it has returned."""
+    """The `n`th call of a function of the dispatcher: it stops before it is made, or when it has returned."""
 
     when: str
     what: str
@@ -37,7 +37,9 @@ class Step(NamedTuple):
     calls: int = 1
     """Count only while a pass of at least so many calls of the commit script is stored."""
     stopping: bool = False
-    """It is told to stop when it works: the step is on the way out."""
+    """It is told to end when it works: the step is on the way out."""
+    sleeps: bool = False
+    """It is not killed but stopped (SIGSTOP), and goes on from there when it is woken."""
 
     def __str__(self) -> str:
         number = f" {self.n}" if self.n > 1 else ""
@@ -45,13 +47,8 @@ class Step(NamedTuple):
         return f"{self.when} {self.what}{number}{large}"
 
 
-def die() -> None:
-    """End this process as a failing machine would: nothing is cleaned up."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def run(step: Step, url: str, pool: str) -> None:
-    """Run the dispatcher until it dies; the main function of its process."""
+    """Run the dispatcher, which comes to its step once; the main function of its process."""
     _arm(step)
     settings = DispatcherSettings(
         redis_url=url, pools=(pool,), dispatcher_id="dying", retry_base=timedelta(milliseconds=20)
@@ -79,7 +76,7 @@ def _arm(step: Step) -> None:
         if when == step.when and parts() >= step.calls:
             left -= 1
             if not left:
-                die()
+                os.kill(os.getpid(), signal.SIGSTOP if step.sleeps else signal.SIGKILL)
 
     setattr(owner, name, _wrapped(getattr(owner, name), comes))
 

@@ -1,17 +1,23 @@
 """SIGKILL of a leader between any two of its steps: another takes over, everything ends exactly once, nothing is left.
 
-The victim is a process of its own, which kills itself (`dying_dispatcher`). It is forked from one that has imported
-everything, so that a step costs no start of Python. The end of its lease is not waited for: its key is deleted.
+And SIGSTOP: it wakes when another leads, believes for a moment that it does itself, and goes on where it was.
+
+The victim is a process of its own, which does that to itself (`dying_dispatcher`). It is forked from one that has
+imported everything, so that a step costs no start of Python. The end of its lease is not waited for: the key of that is
+deleted.
 """
 
 import asyncio
+import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
 from typing import Any, Final
 
+import psutil
 import pytest
 from pydantic_core import to_json
 from redis.asyncio import Redis
@@ -67,6 +73,20 @@ STEPS: Final = (
     Step("before", "Intake.stop", stopping=True),
     Step("before", "Leadership.release", stopping=True),
     Step("after", "Leadership.release", stopping=True),
+)
+
+
+SLEEPS: Final = (
+    Step("after", "Leadership.acquire", sleeps=True),
+    Step("after", "dispatcher.pool.load_tasks", sleeps=True),
+    Step("before", "Intake._claim", 5, sleeps=True),
+    Step("before", "PoolDispatcher._arrived", sleeps=True),
+    Step("after", "Scheduler.step", sleeps=True),
+    Step("before", "Flight.send", 1, 3, sleeps=True),
+    Step("before", "Flight.send", 3, 3, sleeps=True),
+    Step("after", "Flight.reply", 1, 3, sleeps=True),
+    Step("before", "Leadership.renew", sleeps=True),
+    Step("before", "Leadership.release", stopping=True, sleeps=True),
 )
 
 
@@ -126,13 +146,18 @@ def nursery() -> None:
     first.join()
 
 
-async def kill_one(step: Step, url: str, pool: str) -> None:
-    """Run the victim; return when it has killed itself."""
+@asynccontextmanager
+async def victim_of(step: Step, url: str, pool: str) -> AsyncIterator[ForkServerProcess]:
+    """Run the victim, and have it while the block runs, once it has killed or stopped itself."""
     victim = get_context("forkserver").Process(target=dying_dispatcher.run, args=(step, url, pool), daemon=True)
     victim.start()
     try:
-        await eventually(lambda: victim.exitcode is not None, timeout=30)
-        assert victim.exitcode == -signal.SIGKILL, "it came to that step"
+        if step.sleeps:
+            await eventually(lambda: psutil.Process(victim.pid).status() == psutil.STATUS_STOPPED, timeout=30)
+        else:
+            await eventually(lambda: victim.exitcode is not None, timeout=30)
+            assert victim.exitcode == -signal.SIGKILL, "it came to that step"
+        yield victim
     finally:
         victim.kill()
         victim.join()
@@ -142,6 +167,18 @@ async def kill_one(step: Step, url: str, pool: str) -> None:
 async def test_a_leader_killed_between_any_two_steps_loses_and_doubles_nothing(
     redis: Redis, redis_url: str, pool: str, step: Step
 ) -> None:
+    await play(redis, redis_url, pool, step)
+
+
+@pytest.mark.parametrize("step", SLEEPS, ids=str)
+async def test_a_leader_that_slept_at_any_step_and_wakes_when_another_leads_does_no_harm(
+    redis: Redis, redis_url: str, pool: str, step: Step
+) -> None:
+    await play(redis, redis_url, pool, step)
+
+
+async def play(redis: Redis, redis_url: str, pool: str, step: Step) -> None:
+    """Let the victim lead a pool with work of every kind, and another take over."""
     names = PoolNames(check_pool(pool))
     first = running_dispatcher(redis_url, pool, dispatcher_id="first")
     await first.__aenter__()
@@ -163,14 +200,40 @@ async def test_a_leader_killed_between_any_two_steps_loses_and_doubles_nothing(
         handles, cancelled = await _work(redis, names, bus, parent, dead)
         hand.open.set()
         await eventually(lambda: not hand.agent.held)  # its results lie unread
-        await kill_one(step, redis_url, pool)
-        await redis.delete(names.leader)
-        async with running_dispatcher(redis_url, pool, dispatcher_id="second"):
+        async with (
+            victim_of(step, redis_url, pool) as victim,
+            the_next(redis, redis_url, pool, names),
+        ):
+            if step.sleeps:
+                handles += await _wake(redis, names, bus, victim)
             results = [await handle.result(timeout=30) for handle in (*handles, *held, late)]
             assert {result.split()[0] for result in results} == {"well", "again", "back", "long", "late"}
             await eventually(lambda: _all_over(redis, names, dead, cancelled), timeout=20)
             assert await Auditor(redis, names, pause_s=0.3).run() == []
             await _check_events(redis, names, [*held, *handles, late, parent, *cancelled])
+
+
+@asynccontextmanager
+async def the_next(redis: Redis, url: str, pool: str, names: PoolNames) -> AsyncIterator[None]:
+    """Have another lead while the block runs: the lease of the victim is over."""
+    await redis.delete(names.leader)
+    async with running_dispatcher(url, pool, dispatcher_id="second"):
+        yield
+
+
+async def _wake(redis: Redis, names: PoolNames, bus: Client, victim: ForkServerProcess) -> list[TaskHandle[Any]]:
+    """Wake the victim while new work comes in, some of which it reads; return that work."""
+    token: Any = await redis.get(names.leader)
+    assert b"|second|" in token
+    assert victim.pid is not None
+    os.kill(victim.pid, signal.SIGCONT)
+    more = [await bus.submit("t.x", "well") for _ in range(60)]  # it reads, and finds out, while these are written
+    for _ in range(3):
+        more.append(await bus.submit("t.x", "well"))
+        await more[-1].result(timeout=30)
+    assert victim.exitcode in (None, 0), "it stands by, or has ended as it was told"
+    assert await redis.get(names.leader) == token
+    return more
 
 
 async def _work(
@@ -212,7 +275,9 @@ async def _check_events(redis: Redis, names: PoolNames, handles: list[TaskHandle
     told: Counter[tuple[str, TaskStatus]] = Counter()
     given: Counter[tuple[str, int]] = Counter()
     entries: Any = await redis.xrange(names.events)
+    epochs = []
     for _, fields in entries:
+        epochs.append(EventBatch.model_validate_json(fields[DATA_FIELD.encode()]).epoch)
         for change in EventBatch.model_validate_json(fields[DATA_FIELD.encode()]).tasks:
             told[change.task_id, change.status] += change.status.terminal
             given[change.task_id, change.attempt] += change.status is TaskStatus.ASSIGNED
@@ -220,3 +285,4 @@ async def _check_events(redis: Redis, names: PoolNames, handles: list[TaskHandle
     assert {handle.id: ends[handle.id] for handle in handles} == dict.fromkeys((one.id for one in handles), 1)
     assert all(count == 1 for (_, status), count in told.items() if status.terminal and status is not TaskStatus.FAILED)
     assert set(given.values()) <= {0, 1}, "an attempt was given out twice"
+    assert epochs == sorted(epochs), "a former leader has written"

@@ -412,4 +412,12 @@ MUTANTS: Final = (
         "            pass",
         "tests/dispatcher/test_parked.py::test_however_many_are_parked_a_page_is_looked_at",
     ),
+    Mutant(
+        "who has slept gives back the lead of another",
+        "dispatcher/scripts/renew.lua",
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then",
+        "if false then",
+        "tests/integration/test_killed_at_every_step.py::"
+        "test_a_leader_that_slept_at_any_step_and_wakes_when_another_leads_does_no_harm",
+    ),
 )
