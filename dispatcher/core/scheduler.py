@@ -6,6 +6,7 @@ drops this scheduler and loads a new one from the ledger.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from pydantic_core import from_json
 
@@ -53,6 +54,12 @@ from dispatcher.core.terms import Requirement, Terms
 from dispatcher.core.timers import TimerKind
 from dispatcher.core.waiting import why_waiting
 
+Timed = Submitted | Refused | Commanded | OfDeadLetters | SignedIn | SignedOut | Beat | Reported | Horizon
+"""An event that is of an instant."""
+
+AHEAD_MS: Final = 60_000
+"""How far ahead of the clock a heartbeat is believed to be; one that claims more is of now."""
+
 
 class Scheduler:
     """Decides for one pool. The same events, times and seed give the same decisions."""
@@ -74,8 +81,9 @@ class Scheduler:
         board.began = board.began or board.now
         for event in events:
             if not isinstance(event, Duplicate | Blind | Found | Strays) and event.at > board.now:
-                event.at = board.now  # whoever may write to a stream may choose its ids, but not the time
-            self._take(event)
+                self._take_early(event, event.at)
+            else:
+                self._take(event)
         ringing.ring(self.board)
         if board.sweeps and not board.loading:
             sweeps.work(board, task_commands.apply)
@@ -216,6 +224,19 @@ class Scheduler:
             cancellation.resume(board, task)
 
     # --- events
+
+    def _take_early(self, event: Timed, claimed: int) -> None:
+        """Take an event that claims to be of a later time: who may write to a stream may choose its ids, not the time.
+
+        Or the clock here stands still. So a heartbeat counts from when it says that it was, if that is not far ahead:
+        else all agents would be lost at once when the clock goes on.
+        """
+        board = self.board
+        event.at = board.now
+        self._take(event)
+        agent = board.fleet.agents.get(event.message.agent_id) if isinstance(event, Beat) else None
+        if isinstance(event, Beat) and agent is not None and agent.session == event.message.session:
+            agent.last_beat = max(agent.last_beat, claimed if claimed - board.now <= AHEAD_MS else board.now)
 
     def _take(self, event: Event) -> None:
         board = self.board

@@ -295,6 +295,19 @@ def test_an_entry_that_claims_to_be_of_the_future_is_of_now() -> None:
     assert world.status(1) is TaskStatus.PENDING
 
 
+def test_nobody_is_lost_by_a_clock_that_stood_still() -> None:
+    world = World()
+    world.step(world.sign_in(), world.task())
+    world.step(world.started(1))
+    beat = world.beat()
+    beat.at = world.now + 8_000  # so much later it is for the server, and for the agent
+    world.step(beat)
+    world.horizon(after=8_100)
+    assert world.agent().health is AgentHealth.HEALTHY
+    world.horizon(after=6_000)
+    assert world.agent().health is AgentHealth.LOST
+
+
 def test_timers_that_make_much_work_each_are_few_in_a_pass() -> None:
     world = World(timers_per_pass=10)
     world.step(*(world.sign_in(name, slots=20) for name in ("a", "b", "c")))
