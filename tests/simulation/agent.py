@@ -129,6 +129,7 @@ class Agent:
                 world.hire(self.id, self._slots)
             case "blocked":
                 self._blocked_until = world.now + rng.choice((1_000, 15_000))
+                self.work.sleep()  # what is under way cannot be cancelled
                 self._beat_now()
             case _:
                 self._sign_out(forget=kind == "left for good")

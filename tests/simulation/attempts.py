@@ -95,7 +95,7 @@ class Attempts:
     # --- exclusive work
 
     def sleep(self) -> None:
-        """Note that the process can do nothing for a while."""
+        """Note that the process, or its event loop, can do nothing for a while."""
         self._slept |= self._running
 
     def stop_exclusive(self) -> None:
