@@ -444,9 +444,10 @@ class Pool(RuleBasedStateMachine):
         noted = {note.field for note in await load_notes(self.redis, self.names) if note.kind is NoteKind.TOMBSTONE}
         assert noted == set(board.tombstones)
         for agent in board.fleet.agents.values():
-            held = {task_id for task_id, guard in guards.items() if guard.agent_id == agent.id}
-            assert set(agent.tasks) == held, "a slot was leaked"
-            assert len(held) <= agent.slots, "more tasks than slots"
+            held = {task_id: guard.session for task_id, guard in guards.items() if guard.agent_id == agent.id}
+            assert set(agent.tasks) == held.keys(), "a slot was leaked"
+            own = list(held.values()).count(agent.session)  # what an earlier session has takes no room of this one
+            assert own <= agent.slots, "more tasks than slots"
             assert agent.load_ms >= -1e-6
 
     async def _check_indexes(self, guards: dict[TaskId, Guard]) -> None:
