@@ -12,7 +12,7 @@ header, tasks that nobody has share a guard, and those of the same millisecond t
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import lru_cache
 from typing import Any, Final
 
@@ -90,8 +90,8 @@ async def _tasks(redis: Redis, names: PoolNames, indexes: Sequence[str]) -> Page
             await fetching
         finally:
             fetching.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([fetching])
+            # Its end, whatever that is, and not ours: whoever is cancelled here must learn of it.
+            await asyncio.gather(fetching, return_exceptions=True)
 
 
 async def _fetch(

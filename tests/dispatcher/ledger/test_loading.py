@@ -1,6 +1,7 @@
 """Reading what a leader before has stored: in order, whole, and however it changes meanwhile."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -101,3 +102,25 @@ async def test_a_new_leader_places_what_it_has_loaded_before_it_has_loaded_all(
         assert given[-1].task_id == late.id
     await agent.fall_silent()
     await leader.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_whoever_is_cancelled_when_all_is_read_learns_of_it(redis: Redis, names: PoolNames, turns: int) -> None:
+    """A leader that has lost the lead just then would go on reading for ever, and take half of what is for the next."""
+
+    async def load() -> None:
+        async for _ in load_unheld(redis, names):
+            pass
+        await asyncio.Event().wait()
+
+    before = asyncio.all_tasks()
+    loading = asyncio.create_task(load())
+    fetches: set[asyncio.Task[Any]] = set()
+    while len(fetches) < 2 or not all(one.done() for one in fetches):  # of what waits, and of what is delayed
+        await asyncio.sleep(0)
+        fetches |= {one for one in asyncio.all_tasks() - before if one.get_name() == "ledger"}
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    loading.cancel()
+    await asyncio.wait([loading], timeout=1)
+    assert loading.cancelled()
