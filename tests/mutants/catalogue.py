@@ -420,4 +420,12 @@ MUTANTS: Final = (
         "tests/integration/test_killed_at_every_step.py::"
         "test_a_leader_that_slept_at_any_step_and_wakes_when_another_leads_does_no_harm",
     ),
+    Mutant(
+        "who loses the lead while it loads goes on reading",
+        "dispatcher/loading.py",
+        "            await asyncio.gather(fetching, return_exceptions=True)",
+        "            try:\n                await asyncio.wait([fetching])\n"
+        "            except asyncio.CancelledError:\n                pass",
+        "tests/dispatcher/ledger/test_loading.py::test_whoever_is_cancelled_when_all_is_read_learns_of_it",
+    ),
 )
