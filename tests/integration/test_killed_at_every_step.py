@@ -195,10 +195,11 @@ async def play(redis: Redis, redis_url: str, pool: str, step: Step) -> None:
         hand.open.clear()
         held += await bus.submit_many([TaskCreate(capability="t.x", payload="long")] * HELD)
         late = await bus.submit("t.x", "late", delay=0.3)
+        waiting = await bus.submit("t.none", "never")  # whatever `late` does meanwhile, the ledger has one that waits
         await eventually(lambda: len(hand.agent.held) == HELD)
         await first.__aexit__(None, None, None)
 
-        handles, cancelled = await _work(redis, names, bus, parent, dead)
+        handles, cancelled = await _work(redis, names, bus, parent, dead, waiting)
         hand.open.set()
         await eventually(lambda: not hand.agent.held)  # its results lie unread
         async with (
@@ -238,7 +239,12 @@ async def _wake(redis: Redis, names: PoolNames, bus: Client, victim: ForkServerP
 
 
 async def _work(
-    redis: Redis, names: PoolNames, bus: Client, parent: TaskHandle[Any], dead: TaskHandle[Any]
+    redis: Redis,
+    names: PoolNames,
+    bus: Client,
+    parent: TaskHandle[Any],
+    dead: TaskHandle[Any],
+    waiting: TaskHandle[Any],
 ) -> tuple[list[TaskHandle[Any]], list[TaskHandle[Any]]]:
     """Write work of every kind while nobody leads; return what will complete, and what is cancelled."""
     payloads = ["well", "again", "back", "long"] + ["well"] * MANY
@@ -247,7 +253,7 @@ async def _work(
         id=f"{names.pool}.child", capability="t.x", payload="well", parent=parent.id, parent_attempt=1, depth=1
     )
     await redis.xadd(names.submissions(TaskPriority.MEDIUM), {DATA_FIELD: child.model_dump_json()})
-    cancelled = await bus.submit_many([TaskCreate(capability="t.none", payload="never")] * 3)
+    cancelled = [waiting, *await bus.submit_many([TaskCreate(capability="t.none", payload="never")] * 3)]
     requeue = {"v": 1, "type": "requeue", "task_ids": [dead.id], "reason": "again", "reply_to": "client-q"}
     cancel = {"v": 1, "type": "cancel", "task_ids": [one.id for one in cancelled], "reason": "no need"}
     for command in (requeue, cancel):
