@@ -9,7 +9,7 @@ def test_a_figure_stands_beside_its_target_and_how_far_it_is_reached() -> None:
     table = suite.table({"latency": {"result": {"p50": 2.6, "p99": 1.5}}, "throughput": {"drain_per_s": 5000}})
     assert "| latency | result.p50 | 2.6 | 1.3 ms | 0.50 |" in table
     assert "| latency | result.p99 | 1.5 | 3 ms | 2.00 |" in table
-    assert "| throughput | drain_per_s | 5000 | 10000 /s | 0.50 |" in table
+    assert "| throughput | drain_per_s | 5000 | 20000 /s | 0.25 |" in table
 
 
 def test_a_part_that_is_not_there_or_fails_says_so_and_stops_nothing() -> None:
