@@ -72,5 +72,6 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say which server the tests ran on, for their results hold for that one."""
-    for said in sorted(config.stash[_USED]):
+    servers = config.stash[_USED]
+    for said in sorted(servers):
         terminalreporter.write_line(said)

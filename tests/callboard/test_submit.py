@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
@@ -85,7 +84,7 @@ def test_one_of_many_that_fails_is_told_among_them(working: CommandLine) -> None
 
 def test_lines_are_submitted_as_they_arrive(working: CommandLine) -> None:
     command = ("submit", "text.count", "-", "--wait", "--pool", working.pool)
-    with working.start(*command, stdin=subprocess.PIPE) as running:
+    with working.start(*command, stdin=None) as running:
         assert running.stdin is not None
         assert running.stdout is not None
         for words in (1, 2):
