@@ -5,11 +5,16 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
 from bus.connection import connect
 from tests.support import workers
 from tests.support.server import RunningServer, running_server
+
+# How long one example takes is the machine's affair, and what else it does just then.
+settings.register_profile("callboard", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("callboard")
 
 _USED = pytest.StashKey[set[str]]()
 

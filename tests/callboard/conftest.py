@@ -103,7 +103,7 @@ def working(redis_server: RunningServer, tmp_path_factory: pytest.TempPathFactor
 def fetch(url: str) -> tuple[int, str]:
     """Return status and body of a page."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - ours
+        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - ours
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

@@ -284,8 +284,8 @@ def test_ctrl_c_while_waiting_is_quiet(working: CommandLine) -> None:
     while "nobody.can" not in listed:
         listed = working("tasks", "list", "--status", "pending", "--pool", working.pool).out
     waiting.send_signal(signal.SIGINT)
-    out, err = waiting.communicate(timeout=20)
-    assert (waiting.returncode, out, err) == (130, "", "")
+    with waiting:
+        assert (*waiting.communicate(timeout=20), waiting.returncode) == ("", "", 130)
 
 
 def test_a_sticky_task_says_why_it_went_where_it_went(working: CommandLine) -> None:

@@ -178,9 +178,9 @@ async def play(redis: Redis, redis_url: str, pool: str, step: Step) -> None:
         hand.open.set()
         await eventually(lambda: not hand.agent.held)
         parent, dead = await bus.submit("t.x", "well"), await bus.submit("t.x", "bad")
-        assert await parent.result(timeout=10) == "well 1"
+        assert await parent.result(timeout=30) == "well 1"
         with pytest.raises(Exception, match="no"):
-            await dead.result(timeout=10)
+            await dead.result(timeout=30)
         hand.open.clear()
         held += await bus.submit_many([TaskCreate(capability="t.x", payload="long")] * HELD)
         late = await bus.submit("t.x", "late", delay=0.3)

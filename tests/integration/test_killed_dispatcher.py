@@ -71,7 +71,7 @@ async def test_the_work_in_agents_hands_goes_on_under_the_next_dispatcher(
         await first.wait()
         await agent.complete(given, "reported to nobody")
         async with dispatcher_process(redis_url, pool, "two"):
-            assert await handle.result(timeout=20) == "reported to nobody"
+            assert await handle.result(timeout=30) == "reported to nobody"
             assert (await handle.get()).attempt == 1
 
 

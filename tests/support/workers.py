@@ -15,6 +15,9 @@ import pytest
 from xdist.scheduler.loadgroup import LoadGroupScheduling
 from xdist.workermanage import WorkerController
 
+USUAL_PORTS: Final = pytest.mark.xdist_group("usual ports")
+"""For tests of programs that take the ports which a user would have: one at a time."""
+
 _ALONE: Final = "alone"
 
 
