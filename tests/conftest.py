@@ -54,9 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the tests in the order in which workers take them."""
-    workers.prepare(items)
+    workers.prepare(config, items)
 
 
 def pytest_xdist_auto_num_workers() -> int:

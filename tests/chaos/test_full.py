@@ -22,7 +22,7 @@ from tests.chaos.stage import POOL, Stage
 from tests.support.disk import NoDiskError, disk, fill, give_back
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120), pytest.mark.xdist_group(__name__)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120), pytest.mark.group(__name__)]
 
 DISK_MB: Final = 256
 FULL_S: Final = 6.0

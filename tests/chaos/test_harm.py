@@ -17,7 +17,7 @@ from tests.chaos.stage import POOL, Stage
 from tests.support.processes import paused
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120), pytest.mark.xdist_group(__name__)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120), pytest.mark.group(__name__)]
 
 BEYOND_S: Final = 6.5
 """Longer than the leases of agents and leaders."""

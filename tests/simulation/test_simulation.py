@@ -47,7 +47,7 @@ from tests.simulation.simulation import Simulation
 
 PARTS = 20
 """Tests among which the seeds are divided, so that the workers of a run share them."""
-FIRST = 300
+FIRST = 200
 """Seeds that are run always, and as many again of this day."""
 
 
