@@ -23,7 +23,7 @@ demo: $(VENV)/.setup ## Run the demonstration: server, dispatcher, agents and ta
 	@$(BIN)/callboard demo
 
 test: $(VENV)/.dev ## Run the tests (a redis-server on PATH is used, else the bundled Valkey)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
 
 mutants: $(VENV)/.dev ## Break the program in many ways and see that the tests notice (ARGS=lease chooses by name)
 	@$(BIN)/python -m tests.mutants $(ARGS)

@@ -89,7 +89,7 @@ async def test_an_agent_signs_in_with_its_capabilities_and_their_schemas(
 ) -> None:
     running = start_worker(Stage())
     signed = await leader.welcome()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await running.worker.ready.wait()
     assert signed.agent_id == "a1"
     assert signed.slots == 2

@@ -51,7 +51,7 @@ async def replicated(folder: Path) -> AsyncIterator[tuple[EmbeddedServer, Embedd
             async def connected() -> bool:
                 return bool((await leading.info("replication"))["connected_slaves"])
 
-            await eventually(connected, timeout=20)
+            await eventually(connected, timeout=30)
         yield master, replica
 
 

@@ -79,7 +79,7 @@ async def server_ended_by_its_disk(strikes: Strikes, stage: Stage, random: Rando
     async with strikes.note("server ended by its disk", "server"):
         await asyncio.to_thread(fill, stage.server.data_dir)
         with suppress(AssertionError):
-            await eventually(lambda: not stage.server.running, timeout=5)
+            await eventually(lambda: not stage.server.running, timeout=30)
         await asyncio.sleep(2 * random.random())
         give_back(stage.server.data_dir)
         if not stage.server.running:

@@ -120,8 +120,8 @@ async def test_what_a_newer_minor_version_adds_is_ignored(redis: Redis, redis_ur
         await agent.register("t.x")
         mine = await bus.submit("t.x", "mine")
         theirs = await submit(redis, names, "theirs", 1)
-        assert await mine.result(timeout=10) == "mine"
-        assert await bus.handle(theirs).result(timeout=10) == "theirs"
+        assert await mine.result(timeout=30) == "mine"
+        assert await bus.handle(theirs).result(timeout=30) == "theirs"
         assert await redis.xlen(names.rejected) == 0
 
 
@@ -141,7 +141,7 @@ async def test_what_a_newer_major_version_writes_is_parked_and_read_by_the_first
         for_new = await bus.submit("t.new", "new")
 
         # The old leader works on meanwhile, takes an agent that falls silent for lost, and rejects nothing.
-        assert await (await bus.submit("t.x", "mine")).result(timeout=10) == "mine"
+        assert await (await bus.submit("t.x", "mine")).result(timeout=30) == "mine"
         silent = WireAgent(redis, pool, "silent")
         await silent.register("t.silent", "t.y", lease=1.0)
         await silent.fall_silent()
@@ -158,8 +158,8 @@ async def test_what_a_newer_major_version_writes_is_parked_and_read_by_the_first
             await eventually(lambda: _leads(redis, names, "next"), timeout=30)
             await signs_in
             for task_id in theirs:
-                assert await bus.handle(task_id).result(timeout=20) == task_id.partition(".")[2]
-            assert await for_new.result(timeout=20) == "new"
+                assert await bus.handle(task_id).result(timeout=30) == task_id.partition(".")[2]
+            assert await for_new.result(timeout=30) == "new"
             await eventually(lambda: _is(waits, TaskStatus.CANCELLED))
             await eventually(lambda: _nothing_unread(redis, names))
             assert await Auditor(redis, names, pause_s=0.3).run() == []
@@ -175,18 +175,18 @@ async def test_after_a_step_back_to_the_older_version_nothing_is_lost_either(
             await eventually(lambda: _leads(redis, names, "next"), timeout=30)
             await agent.register("t.x")
             first = await submit(redis, names, "first")
-            assert await bus.handle(first).result(timeout=20) == "first", "an old agent works for a new leader"
+            assert await bus.handle(first).result(timeout=30) == "first", "an old agent works for a new leader"
             waits = await submit(redis, names, "waits", capability="t.late")
             await eventually(lambda: _nothing_unread(redis, names))
             process.kill()
         await redis.delete(names.leader)
         async with running_dispatcher(redis_url, pool, dispatcher_id="old"):
             second = await submit(redis, names, "second")
-            assert await (await bus.submit("t.x", "mine")).result(timeout=10) == "mine"
+            assert await (await bus.submit("t.x", "mine")).result(timeout=30) == "mine"
             late = WireAgent(redis, pool, "late")
             async with at_work(late):
                 await late.register("t.late")
-                assert await bus.handle(waits).result(timeout=10) == "waits", "its record is read, whoever accepted it"
+                assert await bus.handle(waits).result(timeout=30) == "waits", "its record is read, whoever accepted it"
             assert await redis.hget(names.task(second), "state") is None
         async with next_one(redis_url, pool):
             assert await bus.handle(second).result(timeout=30) == "second"

@@ -11,14 +11,14 @@ _POLL = 0.01
 
 
 @overload
-async def eventually(predicate: Callable[[], Coroutine[Any, Any, T]], timeout: float = 10.0) -> T: ...
+async def eventually(predicate: Callable[[], Coroutine[Any, Any, T]], timeout: float = 30.0) -> T: ...
 
 
 @overload
-async def eventually(predicate: Callable[[], T], timeout: float = 10.0) -> T: ...
+async def eventually(predicate: Callable[[], T], timeout: float = 30.0) -> T: ...
 
 
-async def eventually(predicate: Callable[[], Any], timeout: float = 10.0) -> Any:
+async def eventually(predicate: Callable[[], Any], timeout: float = 30.0) -> Any:
     """Return the first true value of `predicate`, a plain or an async function; fail after `timeout` seconds."""
     value: Any = None
     try:
