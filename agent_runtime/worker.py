@@ -31,6 +31,7 @@ from agent_runtime.settings import AgentSettings
 from agent_runtime.slots import Slots
 from bus.connection import connect
 from bus.ids import check_pool, new_nonce, new_session
+from bus.messages import READS
 from bus.names import PoolNames
 from bus.overrides import Overrides
 
@@ -162,6 +163,7 @@ class Worker:
             self.session,
             assigned=self._slots.receive,
             instructed=self._instructed,
+            outdated=self._outdated,
             link=link,
         )
         self._composed = True
@@ -263,6 +265,13 @@ class Worker:
                 self._end(ExitCode.SUPERSEDED, hurry=True)
             case other:
                 LOG.warning("left out an instruction of the unknown type %r", other)
+
+    def _outdated(self, version: int) -> None:
+        """Leave: an agent that goes on signing in, and understands nothing, would be given tasks and keep them."""
+        if self._code < ExitCode.TOO_OLD:
+            text = "the dispatcher writes messages of version %d, and agent %s reads %d: stopping, upgrade this agent"
+            LOG.error(text, version, self.agent_id, READS)
+        self._end(ExitCode.TOO_OLD, hurry=True)
 
     def _tell(self, standing: Standing) -> None:
         self._heartbeat.standing = standing._replace(updated=self._offer.update)
