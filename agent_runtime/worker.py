@@ -1,7 +1,8 @@
 """One session of an agent: it signs in, works, and takes its leave. Composes the parts; decides nothing about tasks.
 
 A session ends because it was told to stop (SIGTERM), to drain or to restart (an instruction), or because another
-process signed in with its agent id (superseded: nothing it could still say would count).
+process signed in with its agent id (superseded: all that it could still say and that would count is that exclusive work
+is over, or was never begun).
 """
 
 import asyncio
@@ -214,6 +215,8 @@ class Worker:
         self._slots.abandon()
         await _within(2 * PATIENCE_S, self._slots.wait_until_empty())
         if self._code is ExitCode.SUPERSEDED:
+            # What is exclusive is kept from others until this session says that it is over, or its lease is.
+            await _within(FAREWELL_S, self._reporter.wait_until_idle())
             return
         if not await _within(FAREWELL_S, self._say_farewell()):
             LOG.warning("the last reports could not be delivered: the dispatcher will take this agent for lost")
