@@ -328,7 +328,7 @@ async def test_a_superseded_agent_hands_back_what_has_not_begun_and_says_what_ha
     await leader.wait_started(runs)
     waits = await leader.assign(signed, "b", {"text": "b"}, capability="wait")
     await leader.wait_for(lambda: leader.heartbeats and len(leader.heartbeats[-1].holding) == 2)
-    await leader.supersede(signed)
+    await leader.supersede(signed, quiet_ms=300)
     assert await running.ended() is ExitCode.SUPERSEDED
     await leader.read()
     assert waits in leader.returned
