@@ -25,7 +25,7 @@ KEPT_ATTEMPTS: Final = 50
 """So many past attempts a task's record tells of, the latest."""
 
 
-class IllegalTransitionError(RuntimeError):
+class IllegalTransitionError(Exception):
     """A move that the table does not have: a defect of the scheduler. Says what is known of the task."""
 
     def __init__(self, task: TaskState, after: TaskStatus) -> None:
