@@ -319,6 +319,22 @@ async def test_a_superseded_agent_stops_without_a_word(leader: HandLeader, start
     assert agent.happened == ["start", "stop"]
 
 
+async def test_a_superseded_agent_hands_back_what_has_not_begun_and_says_what_has_ended(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    running = start_worker(Stage(), slots=1)
+    signed = await leader.welcome()
+    runs = await leader.assign(signed, "a", {"text": "a"}, capability="wait")
+    await leader.wait_started(runs)
+    waits = await leader.assign(signed, "b", {"text": "b"}, capability="wait")
+    await leader.wait_for(lambda: leader.heartbeats and len(leader.heartbeats[-1].holding) == 2)
+    await leader.supersede(signed, quiet_ms=300)
+    assert await running.ended() is ExitCode.SUPERSEDED
+    await leader.read()
+    assert waits in leader.returned
+    assert leader.results[runs].reason == "agent_lost"
+
+
 async def test_stop_hands_back_what_has_not_begun_and_finishes_the_rest(
     leader: HandLeader, start_worker: StartWorker
 ) -> None:

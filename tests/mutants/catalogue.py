@@ -23,7 +23,7 @@ OF_COMMIT: Final = "tests/dispatcher/ledger/test_commit.py"
 AGENTS: Final = "dispatcher/core/agents.py"
 OF_UPGRADE: Final = (
     "tests/integration/test_rolling_upgrade.py::"
-    "test_what_a_newer_major_version_writes_is_parked_and_read_by_the_first_leader_that_knows_it"
+    "test_what_is_of_a_newer_version_is_parked_and_read_by_the_first_leader_that_reads_it"
 )
 OF_PREDECESSORS: Final = "tests/dispatcher/core/test_predecessors.py"
 OF_CHILDREN: Final = "tests/dispatcher/core/test_children.py"
@@ -394,9 +394,46 @@ MUTANTS: Final = (
     Mutant(
         "what a newer version wrote is read as if it were known",
         "dispatcher/decoding.py",
-        "            if _version_of(message) > VERSION:",
+        "            if _version_of(message) > READS:",
         "            if False:",
         OF_UPGRADE,
+    ),
+    Mutant(
+        "what does not fit and is newer is rejected",
+        "dispatcher/decoding.py",
+        "            if _version(body) > READS:",
+        "            if False:",
+        "tests/dispatcher/test_decoding.py::test_a_newer_version_is_parked_whether_or_not_it_still_fits_the_model",
+    ),
+    Mutant(
+        "newer heartbeats are kept",
+        "dispatcher/decoding.py",
+        "batch.skipped if topic.fleeting else batch.parked",
+        "batch.parked",
+        "tests/dispatcher/test_decoding.py::test_of_what_only_the_latest_counts_a_newer_version_is_not_kept",
+    ),
+    Mutant(
+        "an agent leaves out what is of a version that it reads",
+        "agent_runtime/reader.py",
+        'message.get("v", 1)) > READS',
+        'message.get("v", 1)) >= READS > 1',
+        "tests/integration/test_rolling_upgrade.py::test_two_releases_that_follow_each_other_work_side_by_side",
+    ),
+    Mutant(
+        "an agent that understands nothing stays",
+        "agent_runtime/reader.py",
+        "            self._outdated(version)",
+        "            pass",
+        "tests/integration/test_rolling_upgrade.py::"
+        "test_an_agent_that_is_too_old_for_its_dispatcher_says_so_and_leaves_its_tasks_to_others",
+    ),
+    Mutant(
+        "a client takes an answer that it cannot read for an empty one",
+        "bus/link.py",
+        "    if version > READS:",
+        "    if False:",
+        "tests/integration/test_rolling_upgrade.py::"
+        "test_when_the_next_leader_writes_what_agents_and_clients_do_not_read_nothing_of_theirs_is_lost",
     ),
     Mutant(
         "what a newer version wrote holds up the horizon",

@@ -31,6 +31,9 @@ times (or, of 100 seeds, how many were red):
 | a run_timeout is not armed anew by a new leader              | every attempt ends by itself          | 8            |
 | what waits no longer counts for a bound                      | sets are what waits                   | 3            |
 | failures, or a cancel, are not stored                        | what a record restores                | 3            |
+| a task is tried again after an error of which it says never  | how attempts follow each other        | 36           |
+| what is said to be astray counts no longer, though it waits  | sets are what waits                   | 7            |
+| a paused schedule fires                                      | what fires                            | 141          |
 | exclusive work of a session that was replaced is given away  | nobody else is at exclusive work      | 4            |
 """
 
@@ -96,6 +99,12 @@ ENOUGH = {
     "fired": 100,
     "skipped": 10,
     "replaced": 5,
+    "triggered": 5,
+    "PauseSchedule": 10,
+    "DeleteSchedule": 5,
+    # the rest
+    "strays": 50,
+    "errors that end a task": 2,
 }
 """How often it must have happened, at least, in the runs that are looked at."""
 
