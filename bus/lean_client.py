@@ -6,6 +6,7 @@ is idle and well is lent at once; for everything else (none is idle, one is to b
 it is redis-py's own way.
 """
 
+from inspect import isawaitable
 from typing import Any
 
 import redis.asyncio
@@ -23,7 +24,7 @@ class LeanPool(redis.asyncio.BlockingConnectionPool):
         if self._available_connections and not self._queueing:
             idle = self._available_connections[-1]
             # Not one that was closed, or on which something was left to be read.
-            if idle.is_connected and not await idle.can_read():
+            if idle.is_clean():  # type: ignore[attr-defined] # of all that `bus.socket_connection` makes
                 self._available_connections.pop()
                 self._in_use_connections.add(idle)
                 return idle
@@ -51,7 +52,15 @@ class LeanRedis(redis.asyncio.Redis):
         pool = self.connection_pool
         connection = await pool.get_connection()  # type: ignore[no-untyped-call]
         try:
-            await connection.send_command(*args)
-            return await self.parse_response(connection, args[0], **options)
+            await connection.send_packed_command(connection.pack_command(*args))
+            options.pop("keys", None)  # for redis-py's cache, which nobody uses here
+            if options:
+                return await self.parse_response(connection, args[0], **options)
+            reply = await connection.read_response()
         finally:
             await pool.release(connection)
+        made_of = self.response_callbacks.get(args[0])
+        if made_of is None:
+            return reply
+        made = made_of(reply)
+        return await made if isawaitable(made) else made
