@@ -199,8 +199,8 @@ class Client(TaskOperations, AgentOperations):
         `BusUnavailableError` when the server does not answer for five seconds.
         """
         task = task_of(capability, payload, options)
-        names, submission = submission_of(task, self.pool, self._link.client_id)
-        prover = await promised(self._link, durability)
+        names, submission = submission_of(task, self._link.pool, self._link.client_id)
+        prover = None if durability is None else await promised(self._link, durability)
         patience = Patience(wait_for_room)
         while True:
             try:
@@ -210,7 +210,8 @@ class Client(TaskOperations, AgentOperations):
                     raise
             else:
                 handle = self._handle(names, submission.task_id, known=known, output=output_of(capability))
-                await proven(prover, [handle])
+                if prover is not None:
+                    await proven(prover, [handle])
                 return handle
 
     async def submit_many(

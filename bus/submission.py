@@ -6,7 +6,7 @@ knows the call.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
@@ -61,8 +61,9 @@ def submission_of(task: TaskCreate, default_pool: str, reply_to: ClientId | None
 
 def submission_to(pool: Pool, task: TaskCreate, reply_to: ClientId | None) -> Submission:
     """Do the same for a pool that is known, whatever the task says of it."""
-    task_id = new_task_id(pool) if task.key is None else keyed_task_id(pool, task.key)
-    return written(task, task_id, reply_to, content_of(task), keyed=task.key is not None)
+    key = task.key
+    task_id = new_task_id(pool) if key is None else keyed_task_id(pool, key)
+    return written(task, task_id, reply_to, content_of(task), keyed=key is not None)
 
 
 _CONTENT: Final = tuple(name for name in TaskCreate.model_fields if name != "pool")
@@ -73,7 +74,8 @@ def content_of(task: TaskCreate) -> bytes:
     """Return the part of a task's message that was given: a JSON object. Raises `SubmissionError` if it is none."""
     values, given = task.__dict__, task.__pydantic_fields_set__
     if given == _USUAL:  # of a name nothing has to be escaped, it matches its pattern
-        return b'{"capability":"%b","payload":%b}' % (task.capability.encode(), _json(task.payload, task.capability))
+        capability = task.capability
+        return b'{"capability":"%b","payload":%b}' % (capability.encode(), _json(task.payload, capability))
     return _json({name: values[name] for name in _in_order(frozenset(given))}, task.capability)
 
 
@@ -189,24 +191,36 @@ _LEVELS: Final = {level: n for n, level in enumerate(TaskPriority, 1)}
 """The place of each level's stream among the keys."""
 
 
+class _Frame(NamedTuple):
+    """What all calls for some capabilities of a pool have in common."""
+
+    before: tuple[str, ...]
+    """Keys before the one of what the call has decided."""
+    behind: tuple[str, ...]
+    args: tuple[Arg, ...]
+    numbers: Mapping[str, int]
+    """The number of each capability."""
+
+
 @lru_cache(maxsize=1024)
-def _keys(names: PoolNames) -> tuple[tuple[str, ...], str, str]:
-    """Return the keys that all calls for a pool have: its streams, its bounds, and the set of all that waits."""
-    return tuple(names.submissions(level) for level in _LEVELS), names.bounds, names.queue("*")
+def _frame(names: PoolNames, capabilities: tuple[str, ...]) -> _Frame:
+    return _Frame(
+        (*(names.submissions(level) for level in _LEVELS), names.bounds),
+        (names.queue("*"), *map(names.queue, capabilities)),
+        (MARKER_TTL_MS, DECIDED_TTL_MS, len(capabilities), *capabilities),
+        {name: n for n, name in enumerate(capabilities, 1)},
+    )
 
 
 def _call(names: PoolNames, part: Sequence[Submission]) -> tuple[list[str], list[Arg]]:
     """Return KEYS and ARGV of the call that stores `part`: in runs of those that are alike but for id and body."""
-    capabilities = {name: n for n, name in enumerate(dict.fromkeys([one.capability for one in part]), 1)}
-    streams, bounds, everything = _keys(names)
-    keys = [*streams, bounds, names.offer(new_nonce()), everything, *map(names.queue, capabilities)]
-    args: list[Arg] = [MARKER_TTL_MS, DECIDED_TTL_MS, len(capabilities), *capabilities]
-    for (capability, level, keyed), alike in groupby(part, key=_KIND):
-        tasks: list[Arg] = []
-        first = len(keys) + 1 if keyed else 0
+    runs = [(kind, list(alike)) for kind, alike in groupby(part, _KIND)]
+    before, behind, head, numbers = _frame(names, tuple(dict.fromkeys([kind[0] for kind, _ in runs])))
+    keys, args = [*before, names.offer(new_nonce()), *behind], [*head]
+    for (capability, level, keyed), alike in runs:
+        args += (_LEVELS[level], numbers[capability], len(keys) + 1 if keyed else 0, len(alike))
         for _, _, _, task_id, body in alike:
-            tasks += (task_id, body)
+            args += (task_id, body)
             if keyed:
                 keys += (names.task(task_id), names.submitted(task_id))
-        args += (_LEVELS[level], capabilities[capability], first, len(tasks) // 2, *tasks)
     return keys, args
