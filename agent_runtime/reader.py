@@ -23,6 +23,10 @@ from bus.names import DATA_FIELD, PoolNames
 LOG: Final = logging.getLogger("callboard.agent")
 
 READ_COUNT: Final = 256
+FEW: Final = 8
+"""Entries of one read that are not in a hurry for others to come: where there are many, more are asked for at once."""
+PASSES: Final = 2
+"""Of the event loop, from an assignment to the report of its end where it does not wait: it begins, it is reported."""
 BEGINNING: Final = "0-0"
 _FIELD: Final = DATA_FIELD.encode()
 
@@ -76,7 +80,11 @@ class Reader:
             self._link.works("reader")
             self._backoff.reset()
             if reply:
-                self._take(dict(_by_stream(reply)))
+                self._take(found := dict(_by_stream(reply)))
+                if sum(map(len, found.values())) <= FEW:
+                    # They begin, and what comes of them is written, before the next are asked for: that takes a while.
+                    for _ in range(PASSES):
+                        await asyncio.sleep(0)
 
     def _take(self, entries: dict[str, Entries]) -> None:
         # Assignments first: a cancel in the same read is meant for one of them.

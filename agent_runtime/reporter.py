@@ -1,8 +1,8 @@
 """What an agent says of its tasks: one entry in the results stream per flush, however many tasks it speaks of.
 
-When nothing is under way a report leaves at once; while one is being written, what happens is collected for the next. A
-task that begins and ends within one flush is one result. An entry whose write failed is sent again as it was: the
-leader refuses what it has seen, by the attempt, and the order of entries is kept.
+When nothing is under way the report of an end leaves at once; while one is being written, what happens is collected for
+the next. A task that begins and ends within one flush is one result. An entry whose write failed is sent again as it
+was: the leader refuses what it has seen, by the attempt, and the order of entries is kept.
 
 An attempt may be announced before it is begun. Right after the announcement, in the same round trip, the task's record
 is read: if the attempt was taken back meanwhile (its event loop was blocked, or the whole process stopped, for so long
@@ -140,8 +140,9 @@ class Reporter:
         """Write what is collected, until cancelled."""
         while True:
             await self._work.wait()
-            # What ends in the same moment takes one message instead of two.
-            await asyncio.sleep(0)
+            if not self._ended and not self._returned:
+                # What has begun may end in this moment, and then takes one message instead of two.
+                await asyncio.sleep(0)
             self._work.clear()
             self._woken = False
             self._collect()

@@ -17,7 +17,7 @@ from bus.handle import TaskHandle
 from bus.ids import TaskId, task_pool
 from bus.messages import Outcome
 from bus.states import TaskStatus
-from bus.waiting import Waiter
+from bus.waiter import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -103,8 +103,7 @@ class ScriptedNursery:
 
     def _ended(self, waiter: Waiter, _: object) -> None:
         del self._working[waiter.task_id]
-        if not waiter.outcome.done():  # it was stopped, perhaps before its first step
-            waiter.outcome.set_result(_outcome(waiter, status=TaskStatus.CANCELLED))
+        waiter.tell(_outcome(waiter, status=TaskStatus.CANCELLED))  # if it was stopped, perhaps before its first step
 
     @staticmethod
     async def _work(waiter: Waiter, answer: object, payload: object) -> None:
@@ -115,9 +114,9 @@ class ScriptedNursery:
             result = from_json(to_json(found, inf_nan_mode="constants"))
         except Exception as error:  # noqa: BLE001 - the border to the test's code
             bad = outcome.raised(error)
-            waiter.outcome.set_result(_outcome(waiter, status=bad.status, reason=bad.reason, error=bad.error))
+            waiter.tell(_outcome(waiter, status=bad.status, reason=bad.reason, error=bad.error))
         else:
-            waiter.outcome.set_result(_outcome(waiter, status=TaskStatus.COMPLETED, output=result))
+            waiter.tell(_outcome(waiter, status=TaskStatus.COMPLETED, output=result))
 
 
 def _outcome(waiter: Waiter, **fields: Any) -> Outcome:

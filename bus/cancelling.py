@@ -123,4 +123,4 @@ async def _ended(handles: list[TaskHandle[Any]], timeout: float) -> list[TaskHan
         handle.listen()
     if handles:
         await asyncio.wait([handle.waiter.outcome for handle in handles], timeout=timeout)
-    return [handle for handle in handles if handle.waiter.outcome.done() and not handle.waiter.outcome.cancelled()]
+    return [handle for handle in handles if handle.waiter.done]

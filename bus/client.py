@@ -29,16 +29,14 @@ from bus.requirements import AnyOf, Condition, Preference
 from bus.retries import RetryPolicy
 from bus.schedule_operations import Schedules
 from bus.states import TaskPriority
-from bus.submission import submission_of
+from bus.submission import TASKS_PER_CALL, submission_of
 from bus.submission_batch import Batch, Patience
 from bus.submitter import Submitter
 from bus.task_operations import TaskOperations
-from bus.waiting import Outcomes, Waiter
+from bus.waiter import Waiter
+from bus.waiting import Outcomes
 
 T = TypeVar("T")
-
-SUBMIT_AHEAD: Final = 1000
-"""Tasks that `submit_many` takes from its iterable before it sends them."""
 
 
 class TaskOptions(TypedDict, total=False):
@@ -201,8 +199,8 @@ class Client(TaskOperations, AgentOperations):
         `BusUnavailableError` when the server does not answer for five seconds.
         """
         task = task_of(capability, payload, options)
-        names, submission = submission_of(task, self.pool, self._link.client_id)
-        prover = await promised(self._link, durability)
+        names, submission = submission_of(task, self._link.pool, self._link.client_id)
+        prover = None if durability is None else await promised(self._link, durability)
         patience = Patience(wait_for_room)
         while True:
             try:
@@ -212,7 +210,8 @@ class Client(TaskOperations, AgentOperations):
                     raise
             else:
                 handle = self._handle(names, submission.task_id, known=known, output=output_of(capability))
-                await proven(prover, [handle])
+                if prover is not None:
+                    await proven(prover, [handle])
                 return handle
 
     async def submit_many(
@@ -220,9 +219,9 @@ class Client(TaskOperations, AgentOperations):
     ) -> list[TaskHandle[Any]]:
         """Publish many tasks, hundreds in one round trip; returns their handles, in order, when all are stored.
 
-        The iterable is read as the tasks are sent, a thousand at a time. When it raises, or the server does not answer,
-        those sent before are submitted; raises as `submit` does. Where there is room for some of a thousand only, the
-        others are tried again for `wait_for_room` seconds; then `QueueFullError` is raised, whose `handles` tell which
+        The iterable is read as the tasks are sent, 200 at a time. When it raises, or the server does not answer, those
+        sent before are submitted; raises as `submit` does. Where there is room for some of the 200 only, the others are
+        tried again for `wait_for_room` seconds; then `QueueFullError` is raised, whose `handles` tell which
         are stored, and no more are sent. `durability` is that of `submit`, proven once for all of them.
         """
         prover = await promised(self._link, durability)
@@ -230,11 +229,11 @@ class Client(TaskOperations, AgentOperations):
         source = iter(tasks)
         sending: asyncio.Task[list[TaskHandle[Any] | None]] | None = None
         try:
-            while chunk := list(islice(source, SUBMIT_AHEAD)):
-                batch = Batch(self._link, chunk)
+            while (batch := Batch(self._link, islice(source, TASKS_PER_CALL))).all:
                 if sending is not None:
                     handles += await sending
                 sending = asyncio.create_task(self._send(batch, wait_for_room))
+                await asyncio.sleep(0)  # it goes to the server now, which works while the next are taken
             if sending is not None:
                 handles += await sending
         except BaseException as error:
@@ -256,10 +255,16 @@ class Client(TaskOperations, AgentOperations):
         return self._handles(batch)
 
     def _handles(self, batch: Batch) -> list[TaskHandle[Any] | None]:
-        return [
-            self._handle(names, submission.task_id, known=submission.task_id in batch.known) if stored else None
-            for names, submission, stored in batch.told()
+        known, wait_for = batch.known, self._wait_for  # one, for all of them
+        handles: list[TaskHandle[Any] | None] = [
+            self._handle(names, one.task_id, known=True)
+            if one.task_id in known
+            else TaskHandle(self, self._outcomes_of(names).new_waiter(one.task_id), wait_for)
+            for names, one in batch.all
         ]
+        for place in batch.left:
+            handles[place] = None
+        return handles
 
     def _handle(
         self, names: PoolNames, task_id: TaskId, *, known: bool, output: TypeAdapter[Any] | None = None
@@ -301,7 +306,7 @@ class Client(TaskOperations, AgentOperations):
 def task_of(capability: object, payload: object, options: Mapping[str, Any]) -> TaskCreate:
     """Return the task that `Client.submit` was given. Raises `SubmissionError`."""
     try:
-        return TaskCreate.model_validate({"capability": capability, "payload": payload, **options})
+        return TaskCreate(capability=capability, payload=payload, **options)  # type: ignore[arg-type] # checked by it
     except ValidationError as error:
         raise SubmissionError(first_problem(error)) from error
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from pydantic_core import to_json
 
-from bus.client import SUBMIT_AHEAD, Client, output_of, task_of
+from bus.client import Client, output_of, task_of
 from bus.connection import CONNECTION_ERRORS
 from bus.errors import SubmissionError
 from bus.handle import TaskHandle
@@ -31,6 +31,8 @@ from bus.records import Guard, TaskCreate
 from bus.states import TaskPriority, TaskStatus
 from bus.submission import content_of, written
 
+SUBMIT_AHEAD: Final = 1000
+"""Children that are taken from an iterable before they are sent."""
 ACCEPTED_POLL_S: Final = 0.02
 ACCEPTED_POLL_MOST_S: Final = 0.5
 

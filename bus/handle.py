@@ -13,7 +13,7 @@ from bus.ids import Pool, TaskId, task_pool
 from bus.messages import Outcome
 from bus.records import TaskInDB
 from bus.states import FailureReason, TaskStatus
-from bus.waiting import Waiter
+from bus.waiter import Waiter
 
 T = TypeVar("T")
 
@@ -89,14 +89,14 @@ class TaskHandle(Generic[T]):
             return self._output.validate_json(to_json(outcome.output, inf_nan_mode="constants"))
 
     async def _outcome(self, timeout: float | None) -> Outcome:
-        known = self._waiter.outcome
-        if not known.done():
-            self._wait_for(self._waiter)
-        if timeout is None:
-            return known.result() if known.done() else await asyncio.shield(known)
+        waiter = self._waiter
+        if not waiter.done:
+            self._wait_for(waiter)
+        if timeout is None or waiter.done:
+            return await waiter.ended()
         try:
             async with asyncio.timeout(timeout):
-                return await asyncio.shield(known)
+                return await waiter.ended()
         except TimeoutError:
             raise TaskTimeoutError(self.id, f"has not ended within {timeout:g} s; it goes on") from None
 

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 from bus.backoff import Backoff
 from bus.errors import (
@@ -22,7 +21,7 @@ from bus.errors import (
 from bus.http_link import HttpLink
 from bus.ids import TaskId
 from bus.messages import Outcome
-from bus.waiting import Waiter
+from bus.waiter import Waiter, Waiters
 
 LOG = logging.getLogger("callboard.client")
 
@@ -37,21 +36,18 @@ class HttpOutcomes:
 
     def __init__(self, link: HttpLink) -> None:
         self._link = link
-        self._waiters: WeakValueDictionary[TaskId, Waiter] = WeakValueDictionary()
+        self._waiters = Waiters()
         self._fresh: list[TaskId] = []
         self._news = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
     def waiter(self, task_id: TaskId) -> Waiter:
         """Return the waiter of a task; one that was told of a failure is not handed out again."""
-        waiter = self._waiters.get(task_id)
-        if waiter is None or waiter.has_failed:
-            waiter = self._waiters[task_id] = Waiter(task_id)
-        return waiter
+        return self._waiters.of(task_id)
 
     def wait_for(self, waiter: Waiter) -> None:
         """Start to look out for the outcome of `waiter`."""
-        if waiter.waited_for or waiter.outcome.done():
+        if waiter.waited_for or waiter.done:
             return
         waiter.waited_for = True
         self._fresh.append(waiter.task_id)
@@ -64,11 +60,8 @@ class HttpOutcomes:
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
-        for waiter in self._waiting():
-            _fail(waiter, ClientClosedError(waiter.task_id))
-
-    def _waiting(self) -> list[Waiter]:
-        return [waiter for waiter in list(self._waiters.values()) if waiter.waited_for and not waiter.outcome.done()]
+        for waiter in self._waiters.open():
+            waiter.tell(ClientClosedError(waiter.task_id))
 
     async def _keep(self) -> None:
         polls: set[asyncio.Task[None]] = set()
@@ -80,7 +73,7 @@ class HttpOutcomes:
                 ids, self._fresh = self._fresh, []
                 if len(polls) >= POLLS + 2 * len(self._waiters) // IDS_AT_ONCE:
                     await _end(polls)
-                    ids = [waiter.task_id for waiter in self._waiting()]
+                    ids = [waiter.task_id for waiter in self._waiters.open()]
                 for start in range(0, len(ids), IDS_AT_ONCE):
                     poll = asyncio.create_task(self._poll(ids[start : start + IDS_AT_ONCE]))
                     polls.add(poll)
@@ -109,14 +102,14 @@ class HttpOutcomes:
 
     def _open(self, task_id: TaskId) -> Waiter | None:
         waiter = self._waiters.get(task_id)
-        return None if waiter is None or waiter.outcome.done() else waiter
+        return None if waiter is None or waiter.done else waiter
 
     def _take(self, told: Any) -> None:  # noqa: ANN401 - JSON
         for one in told["ended"]:
             outcome = Outcome.model_validate(one)
             waiter = self._open(TaskId(outcome.task_id))
             if waiter is not None:
-                waiter.outcome.set_result(outcome)
+                waiter.tell(outcome)
         for task_id in told["unknown"]:
             self._give_up(task_id, UnknownTaskError(task_id))
         for task_id in told["unreadable"]:
@@ -125,13 +118,8 @@ class HttpOutcomes:
     def _give_up(self, task_id: TaskId, error: CallboardError) -> None:
         waiter = self._open(task_id)
         if waiter is not None:
-            self._waiters.pop(task_id, None)  # a new handle may try anew
-            _fail(waiter, error)
-
-
-def _fail(waiter: Waiter, error: CallboardError) -> None:
-    waiter.outcome.set_exception(error)
-    waiter.outcome.exception()  # seen: nobody need be waiting
+            self._waiters.forget(TaskId(task_id))  # a new handle may try anew
+            waiter.tell(error)
 
 
 async def _end(polls: Iterable[asyncio.Task[None]]) -> None:

@@ -44,9 +44,16 @@ class _Generator:
         """Take a new random node: once per process, and again in a forked child."""
         self._node = os.urandom(5).hex()
         self._count = count(int.from_bytes(os.urandom(2), "big"))
+        self._latest = 0, ""
+        """The millisecond in which the last was made, and what all of it begin with; one value, for all threads."""
 
     def __call__(self) -> str:
-        return f"{wall_ms():011x}{self._node}{next(self._count) & 0xFFFFF:05x}"
+        now = wall_ms()
+        at, begin = self._latest
+        if now != at:
+            begin = f"{now:011x}{self._node}"
+            self._latest = now, begin
+        return f"{begin}{next(self._count) & 0xFFFFF:05x}"
 
 
 _new = _Generator()

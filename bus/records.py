@@ -12,7 +12,7 @@ The record of a task is one hash of five fields (few fields keep a million waiti
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from bus.agent_requests import AgentRequest, Pause
+from bus.alike import NOTHING, make_alike
 from bus.ids import POOL_PATTERN
 from bus.messages import CapabilitySpec, ScheduleRun, SubmitTask, TaskError, TaskFields
 from bus.overrides import Overrides
@@ -153,6 +154,15 @@ class TaskCreate(TaskFields):
     capability: Annotated[CapabilityField, BeforeValidator(capability_name)]
     payload: Any = Field(None, description="JSON, or a pydantic model.")
     pool: Annotated[str, Field(pattern=POOL_PATTERN)] | None = Field(None, description="The client's pool if absent.")
+
+    if not TYPE_CHECKING:  # where its arguments are the fields, as of every model
+
+        def __init__(self, /, payload: object = NOTHING, **options: object) -> None:
+            if type(self) is not TaskCreate or not make_alike(self, payload, options):
+                super().__init__(**options if payload is NOTHING else {"payload": payload, **options})
+
+        # What is not made by a call, pydantic need not make by one.
+        __init__.__pydantic_base_init__ = True
 
     @field_validator("run_timeout", "queue_timeout", "progress_timeout")
     @classmethod

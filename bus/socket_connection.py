@@ -1,4 +1,4 @@
-"""redis-py's connections with three things made better: cancelling, packing, and telling what a refusal means.
+"""redis-py's connections with four things made better: cancelling, packing, waiting, telling what a refusal means.
 
 *Cancelling.* redis-py wraps each write in `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that
 arrives as the write ends. (Of a hundred commands cancelled at random moments twenty to fifty went on as if nothing
@@ -8,6 +8,9 @@ needs no task per write.
 *Packing.* redis-py's asynchronous connections write each command with Python code, its synchronous ones with hiredis'
 C code when that is installed. A commit of a hundred tasks has 1,400 arguments: packing them was two fifths of all
 that a dispatcher under load did.
+
+*Waiting.* redis-py makes a timer for each reply. Here a connection has one, which looks now and then whether a reply is
+overdue: an idle one has none.
 
 *Telling.* Some replies that mean "not now" have no class of their own in redis-py: here they have, see `bus.outage`.
 """
@@ -38,6 +41,11 @@ _AT_ONCE: Final = 32 * 1024
 class _Improved(AbstractConnection):
     """Mixed into each kind of connection."""
 
+    _overdue_at: float | None = None
+    """When the reply that is awaited now is overdue, by the event loop's clock."""
+    _watched: asyncio.StreamReader | None = None
+    """The stream that a timer looks at now and then."""
+
     def set_parser(self, parser_class: type[Any]) -> None:  # noqa: ARG002 - redis-py's signature
         """Use the one parser that tells a passing refusal from a lasting one; it speaks every protocol."""
         super().set_parser(_PARSER)
@@ -45,11 +53,24 @@ class _Improved(AbstractConnection):
     def pack_command(self, *args: Any) -> list[bytes]:
         """Return the command in the server's protocol; as redis-py does it, but in C."""
         name = args[0]
-        words = name.encode().split() if isinstance(name, str) else name.split()
+        if isinstance(name, str):
+            args = (*name.encode().split(), *args[1:]) if " " in name else args
+        elif b" " in name:
+            args = (*name.split(), *args[1:])
         try:
-            return [hiredis.pack_command((*words, *args[1:]))]
+            return [hiredis.pack_command(args)]
         except TypeError:  # views of memory; or what cannot be sent, which redis-py explains
-            return super().pack_command(*args)
+            return super().pack_command(name, *args[1:])
+
+    def is_clean(self) -> bool:
+        """Tell whether a command may be sent at once: connected, and nothing is there to be read, not even an end."""
+        stream, parser = self._reader, self._parser
+        # What redis-py's own `can_read` looks at.
+        return (
+            stream is not None
+            and self._writer is not None
+            and not (stream._buffer or stream._eof or parser._reader.has_data())  # type: ignore[attr-defined] # noqa: SLF001
+        )
 
     async def send_packed_command(
         self,
@@ -59,7 +80,7 @@ class _Improved(AbstractConnection):
         """Write a packed command; as redis-py does it, but for the timeout."""
         if not self.is_connected:
             await self.connect_check_health(check_health=False)
-        if check_health:
+        if check_health and self.health_check_interval:
             await self.check_health()  # type: ignore[no-untyped-call]
         if isinstance(command, str):
             command = command.encode()
@@ -92,13 +113,13 @@ class _Improved(AbstractConnection):
         push_request: bool | None = False,
     ) -> Any:  # noqa: ANN401 - any reply
         """Read a reply; as redis-py does it, but that nothing is prepared for the case that it fails."""
-        if disable_decoding or timeout is not None or push_request or self.socket_timeout is None:
+        if disable_decoding or timeout is not None or push_request or not self.socket_timeout:
             return await super().read_response(
                 disable_decoding, timeout, disconnect_on_error=disconnect_on_error, push_request=push_request
             )
         try:
-            async with asyncio.timeout(self.socket_timeout):
-                reply = await self._parser.read_response()  # type: ignore[attr-defined] # of all parsers
+            self._watch(self.socket_timeout)
+            reply = await self._parser.read_response()  # type: ignore[attr-defined] # of all parsers
         except BaseException as error:
             if disconnect_on_error:
                 await self.disconnect(nowait=True)
@@ -108,9 +129,32 @@ class _Improved(AbstractConnection):
                 where = self._host_error()
                 raise redis.exceptions.ConnectionError(f"Error while reading from {where} : {error.args}") from error
             raise
+        finally:
+            self._overdue_at = None
         if isinstance(reply, redis.exceptions.ResponseError):
             raise reply from None
         return reply
+
+    def _watch(self, timeout: float) -> None:
+        """Have the reader of the next reply told when it is overdue."""
+        loop = asyncio.get_running_loop()
+        overdue_at = self._overdue_at = loop.time() + timeout
+        stream = self._reader
+        if stream is not self._watched and stream is not None:
+            self._watched = stream
+            loop.call_at(overdue_at, self._look, loop, stream)
+
+    def _look(self, loop: asyncio.AbstractEventLoop, stream: asyncio.StreamReader) -> None:
+        if stream is not self._watched:
+            return  # this one has ended
+        overdue_at = self._overdue_at
+        if overdue_at is None:
+            self._watched = None
+        elif loop.time() < overdue_at:
+            loop.call_at(overdue_at, self._look, loop, stream)
+        else:
+            self._watched = None
+            stream.set_exception(TimeoutError())
 
 
 @cache

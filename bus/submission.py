@@ -6,8 +6,10 @@ knows the call.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -37,11 +39,15 @@ RETRY_EVERY_S: Final = 0.1
 class Submission(NamedTuple):
     """A task that is ready to be sent: its id is made, its message written."""
 
-    task_id: TaskId
     capability: str
     priority: TaskPriority
     keyed: bool
+    task_id: TaskId
     body: bytes
+
+
+_KIND: Final = itemgetter(0, 1, 2)
+"""What most of a batch have in common."""
 
 
 def submission_of(task: TaskCreate, default_pool: str, reply_to: ClientId | None) -> tuple[PoolNames, Submission]:
@@ -55,17 +61,22 @@ def submission_of(task: TaskCreate, default_pool: str, reply_to: ClientId | None
 
 def submission_to(pool: Pool, task: TaskCreate, reply_to: ClientId | None) -> Submission:
     """Do the same for a pool that is known, whatever the task says of it."""
-    task_id = new_task_id(pool) if task.key is None else keyed_task_id(pool, task.key)
-    return written(task, task_id, reply_to, content_of(task), keyed=task.key is not None)
+    key = task.key
+    task_id = new_task_id(pool) if key is None else keyed_task_id(pool, key)
+    return written(task, task_id, reply_to, content_of(task), keyed=key is not None)
 
 
 _CONTENT: Final = tuple(name for name in TaskCreate.model_fields if name != "pool")
+_USUAL: Final = frozenset({"capability", "payload"})
 
 
 def content_of(task: TaskCreate) -> bytes:
     """Return the part of a task's message that was given: a JSON object. Raises `SubmissionError` if it is none."""
-    values = task.__dict__
-    return _json({name: values[name] for name in _in_order(frozenset(task.model_fields_set))}, task.capability)
+    values, given = task.__dict__, task.__pydantic_fields_set__
+    if given == _USUAL:  # of a name nothing has to be escaped, it matches its pattern
+        capability = task.capability
+        return b'{"capability":"%b","payload":%b}' % (capability.encode(), _json(task.payload, capability))
+    return _json({name: values[name] for name in _in_order(frozenset(given))}, task.capability)
 
 
 @lru_cache(maxsize=1024)
@@ -81,11 +92,19 @@ def written(
 
     Raises `PayloadTooLargeError`. Ids need no escaping, for they match their patterns.
     """
-    listens = b"" if reply_to is None else b'"reply_to":"%b",' % reply_to.encode()
-    body = b'{"v":%d,"id":"%b",%b%b%b' % (VERSION, task_id.encode(), listens, more, content[1:])
+    body = b"".join((_BEGIN, task_id.encode(), _listens(reply_to), more, content[1:]))
     if len(body) > MAX_BODY_BYTES:
         raise PayloadTooLargeError(len(body), MAX_BODY_BYTES)
-    return Submission(task_id, task.capability, task.priority, keyed, body)
+    return Submission(task.capability, task.priority, keyed, task_id, body)
+
+
+_BEGIN: Final = b'{"v":%d,"id":"' % VERSION
+
+
+@lru_cache(maxsize=256)
+def _listens(reply_to: ClientId | None) -> bytes:
+    """Return what of a message says who is told the outcome, from the end of its id on."""
+    return b'",' if reply_to is None else b'","reply_to":"%b",' % reply_to.encode()
 
 
 def in_calls(submissions: Sequence[Submission]) -> Iterator[Sequence[Submission]]:
@@ -100,8 +119,11 @@ def in_calls(submissions: Sequence[Submission]) -> Iterator[Sequence[Submission]
         yield submissions[start:]
 
 
-def _json(fields: dict[str, Any], capability: str) -> bytes:
-    """Write a message. Raises `SubmissionError` for what is no JSON: NaN and infinities too, which models make null."""
+def _json(fields: Any, capability: str) -> bytes:  # noqa: ANN401 - a payload is anything
+    """Write a message, or its payload.
+
+    Raises `SubmissionError` for what is no JSON: NaN and infinities too, which models make null.
+    """
     try:
         body = to_json(fields, inf_nan_mode="constants", bytes_mode="base64")
         if may_be_endless(body) or body.find(b"null") >= 0:  # perhaps a null that is meant
@@ -169,23 +191,36 @@ _LEVELS: Final = {level: n for n, level in enumerate(TaskPriority, 1)}
 """The place of each level's stream among the keys."""
 
 
+class _Frame(NamedTuple):
+    """What all calls for some capabilities of a pool have in common."""
+
+    before: tuple[str, ...]
+    """Keys before the one of what the call has decided."""
+    behind: tuple[str, ...]
+    args: tuple[Arg, ...]
+    numbers: Mapping[str, int]
+    """The number of each capability."""
+
+
 @lru_cache(maxsize=1024)
-def _keys(names: PoolNames) -> tuple[tuple[str, ...], str, str]:
-    """Return the keys that all calls for a pool have: its streams, its bounds, and the set of all that waits."""
-    return tuple(names.submissions(level) for level in _LEVELS), names.bounds, names.queue("*")
+def _frame(names: PoolNames, capabilities: tuple[str, ...]) -> _Frame:
+    return _Frame(
+        (*(names.submissions(level) for level in _LEVELS), names.bounds),
+        (names.queue("*"), *map(names.queue, capabilities)),
+        (MARKER_TTL_MS, DECIDED_TTL_MS, len(capabilities), *capabilities),
+        {name: n for n, name in enumerate(capabilities, 1)},
+    )
 
 
 def _call(names: PoolNames, part: Sequence[Submission]) -> tuple[list[str], list[Arg]]:
-    """Return KEYS and ARGV of the call that stores `part`."""
-    capabilities = {name: n for n, name in enumerate(dict.fromkeys(one.capability for one in part), 1)}
-    streams, bounds, everything = _keys(names)
-    keys = [*streams, bounds, names.offer(new_nonce()), everything, *map(names.queue, capabilities)]
-    args: list[Arg] = [MARKER_TTL_MS, DECIDED_TTL_MS, len(capabilities), *capabilities]
-    for one in part:
-        record = marker = 0
-        if one.keyed:
-            record = len(keys) + 1
-            marker = record + 1
-            keys += (names.task(one.task_id), names.submitted(one.task_id))
-        args += (_LEVELS[one.priority], record, marker, capabilities[one.capability], one.task_id, one.body)
+    """Return KEYS and ARGV of the call that stores `part`: in runs of those that are alike but for id and body."""
+    runs = [(kind, list(alike)) for kind, alike in groupby(part, _KIND)]
+    before, behind, head, numbers = _frame(names, tuple(dict.fromkeys([kind[0] for kind, _ in runs])))
+    keys, args = [*before, names.offer(new_nonce()), *behind], [*head]
+    for (capability, level, keyed), alike in runs:
+        args += (_LEVELS[level], numbers[capability], len(keys) + 1 if keyed else 0, len(alike))
+        for _, _, _, task_id, body in alike:
+            args += (task_id, body)
+            if keyed:
+                keys += (names.task(task_id), names.submitted(task_id))
     return keys, args

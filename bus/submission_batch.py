@@ -2,15 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from time import monotonic
 from typing import Final
 
 from bus.errors import QueueFullError, SubmissionError
 from bus.link import Link
-from bus.names import PoolNames
 from bus.records import TaskCreate
-from bus.submission import Submission, in_calls, send, submission_of
+from bus.submission import in_calls, send, submission_of
 
 FIRST_PAUSE_S: Final = 0.02
 LONGEST_PAUSE_S: Final = 0.5
@@ -38,38 +37,35 @@ class Batch:
 
     def __init__(self, link: Link, tasks: Iterable[TaskCreate]) -> None:
         self._link = link
-        self._all: list[tuple[PoolNames, Submission]] = []
-        for task in tasks:
-            if not isinstance(task, TaskCreate):
-                raise SubmissionError(
-                    f"{task!r:.100} is not a TaskCreate: write TaskCreate(capability=..., payload=...)"
-                )
-            self._all.append(submission_of(task, link.pool, link.client_id))
+        # Taken one by one: a task that was made on the way is gone when it is written.
+        self.all: Final = [submission_of(_task(task), link.pool, link.client_id) for task in tasks]
+        """Each with the names of its pool."""
         self.known: set[str] = set()
         """Those that were submitted before."""
-        self._left: dict[int, None] = dict.fromkeys(range(len(self._all)))
-        """Places of those that are not stored."""
-
-    def told(self) -> Iterator[tuple[PoolNames, Submission, bool]]:
-        """Yield each submission with its pool's names, and whether it is stored."""
-        for n, (names, submission) in enumerate(self._all):
-            yield names, submission, n not in self._left
+        self.left: list[int] = list(range(len(self.all)))
+        """Places of those that are not stored, in their order."""
 
     async def send(self) -> QueueFullError | None:
         """Send all that is not stored; return why there was no room for the first that is refused, if any is."""
         full: QueueFullError | None = None
         by_pool: dict[str, list[int]] = {}
-        for n in self._left:
-            by_pool.setdefault(self._all[n][0].pool, []).append(n)
+        for place in self.left:
+            by_pool.setdefault(self.all[place][0].pool, []).append(place)
         for places in by_pool.values():
-            names = self._all[places[0]][0]
-            rest = iter(places)
-            for part in in_calls([self._all[n][1] for n in places]):
+            names, done = self.all[places[0]][0], 0
+            for part in in_calls([self.all[place][1] for place in places]):
+                sent, done = places[done : done + len(part)], done + len(part)
                 known, refused = await send(self._link.redis, self._link.url, names, part)
-                self.known |= {part[at].task_id for at in known}
-                for at, (submission, n) in enumerate(zip(part, rest, strict=False)):
-                    if at not in refused:
-                        del self._left[n]
-                    elif full is None:
-                        full = refused[at].error(names, submission)
+                self.known.update(part[at].task_id for at in known)
+                stored = {place for at, place in enumerate(sent) if at not in refused} if refused else set(sent)
+                self.left = [place for place in self.left if place not in stored]
+                if refused and full is None:
+                    at = min(refused)
+                    full = refused[at].error(names, part[at])
         return full
+
+
+def _task(given: object) -> TaskCreate:
+    if isinstance(given, TaskCreate):
+        return given
+    raise SubmissionError(f"{given!r:.100} is not a TaskCreate: write TaskCreate(capability=..., payload=...)")

@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import from_json
@@ -29,6 +28,9 @@ from bus.names import DATA_FIELD, PoolNames
 from bus.outage import is_refusal
 from bus.records import CancelOutcome, Guard, Run
 from bus.states import TaskPriority, TaskStatus
+from bus.waiter import Waiter, Waiters
+
+__all__ = ["Outcomes", "Waiter", "outcome_of"]
 
 LOG = logging.getLogger("callboard.client")
 
@@ -55,30 +57,6 @@ class _Told(BaseModel):
 _REPLY: Final = TypeAdapter(_Told)
 
 
-class Waiter:
-    """One task that somebody may wait for. `outcome` is done once it is known how the task ended."""
-
-    __slots__ = ("__weakref__", "added", "look_at", "outcome", "task_id", "waited_for")
-
-    def __init__(self, task_id: TaskId) -> None:
-        self.task_id = task_id
-        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.added = monotonic()
-        self.look_at = 0.0
-        self.waited_for = False
-
-    @property
-    def has_failed(self) -> bool:
-        """True if the outcome is known, and is one that an operator may undo."""
-        outcome = self.outcome
-        return (
-            outcome.done()
-            and not outcome.cancelled()
-            and outcome.exception() is None
-            and outcome.result().status is TaskStatus.FAILED
-        )
-
-
 class Outcomes:
     """The outcomes of one client's tasks in one pool. Its loops run from the first `wait_for` to `close`."""
 
@@ -88,7 +66,11 @@ class Outcomes:
         self._client_id = client_id
         self._stream = names.replies(client_id)
         self._cursor = b"0-0"
-        self._waiters: WeakValueDictionary[TaskId, Waiter] = WeakValueDictionary()
+        self._waiters = Waiters()
+        self.new_waiter: Final = self._waiters.new
+        """Returns the first waiter of a task that was just submitted."""
+        self._untrimmed = 0
+        """Replies that were read, and are still in the stream."""
         self._unwatched: list[TaskId] = []
         self._watch_wanted = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -98,13 +80,7 @@ class Outcomes:
 
         One that was told of a failure is not handed out again: the task may have been requeued since.
         """
-        waiter = self._waiters.get(task_id)
-        return self.new_waiter(task_id) if waiter is None or waiter.has_failed else waiter
-
-    def new_waiter(self, task_id: TaskId) -> Waiter:
-        """Return the first waiter of a task that was just submitted."""
-        waiter = self._waiters[task_id] = Waiter(task_id)
-        return waiter
+        return self._waiters.of(task_id)
 
     def wait_for(self, waiter: Waiter, *, watch: bool) -> None:
         """Start to look out for the outcome of `waiter`; `watch` has the leader asked to tell this client of it."""
@@ -114,7 +90,7 @@ class Outcomes:
                 asyncio.create_task(self._keep("look up tasks", self._look), name="look"),
                 asyncio.create_task(self._keep("ask for replies", self._watch), name="watch"),
             ]
-        if waiter.waited_for or waiter.outcome.done():
+        if waiter.waited_for or waiter.done:
             return
         waiter.waited_for = True
         now = monotonic()
@@ -128,10 +104,8 @@ class Outcomes:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        for waiter in list(self._waiters.values()):
-            if not waiter.outcome.done():
-                waiter.outcome.set_exception(ClientClosedError(waiter.task_id))
-                waiter.outcome.exception()  # seen: nobody need be waiting
+        for waiter in self._waiters.all():
+            waiter.tell(ClientClosedError(waiter.task_id))
         with suppress(*SERVER_ERRORS):  # it expires by itself
             await self._redis.delete(self._stream)
 
@@ -168,13 +142,19 @@ class Outcomes:
     async def _read(self) -> None:
         reply: Any = await self._redis.xread({self._stream: self._cursor}, count=READ_COUNT, block=BLOCK_MS)
         for _, entries in reply or ():
+            self._untrimmed += len(entries)
             elsewhere: list[Waiter] = []
             for entry_id, fields in entries:
                 self._cursor = entry_id
                 elsewhere += self._take(entry_id, fields)
             if elsewhere:
                 await self._look_up(elsewhere)
+        # A result is not kept waiting for what was read to be removed: that is done for many, or when nothing comes.
+        if self._untrimmed >= (READ_COUNT if reply else 1):
             await self._redis.xtrim(self._stream, minid=self._cursor.decode(), approximate=False)
+            self._untrimmed = 0
+        elif reply:
+            await asyncio.sleep(0)  # nor for the next read to be asked for
 
     def _take(self, entry_id: bytes, fields: dict[bytes, bytes]) -> list[Waiter]:
         """Take the outcomes of one entry; return those whose output was too large to be told and is in the ledger."""
@@ -189,12 +169,12 @@ class Outcomes:
 
     def _told(self, outcome: Outcome) -> Waiter | None:
         """Tell whoever waits for this outcome; return the waiter if the output is in the ledger."""
-        waiter = self._waiters.get(outcome.task_id)  # type: ignore[call-overload] # an id is a text
-        if waiter is None or waiter.outcome.done():
+        waiter = self._waiters.get(outcome.task_id)
+        if waiter is None or waiter.done:
             return None
         if outcome.output_in_ledger:
-            return waiter  # type: ignore[no-any-return]
-        waiter.outcome.set_result(outcome)
+            return waiter
+        waiter.tell(outcome)
         return None
 
     def _take_what_can_be_read(self, entry_id: bytes, fields: dict[bytes, bytes], problem: Exception) -> list[Waiter]:
@@ -222,18 +202,15 @@ class Outcomes:
 
     # --- the ledger
 
-    def _waiting(self) -> list[Waiter]:
-        return [w for w in list(self._waiters.values()) if w.waited_for and not w.outcome.done()]
-
     def _look_soon(self) -> None:
-        for waiter in self._waiting():
+        for waiter in self._waiters.open():
             waiter.look_at = 0.0
 
     async def _look(self) -> None:
         """Look up, from time to time, those that are waited for without news."""
         await asyncio.sleep(TICK_S)
         now = monotonic()
-        due = sorted((w for w in self._waiting() if w.look_at <= now), key=lambda w: w.look_at)[:LOOK_AT_ONCE]
+        due = sorted((w for w in self._waiters.open() if w.look_at <= now), key=lambda w: w.look_at)[:LOOK_AT_ONCE]
         if not due:
             return
         # Never due again at once, also when this fails: the others have their turn.
@@ -261,7 +238,7 @@ class Outcomes:
             if isinstance(row, Exception) and not is_refusal(row):
                 raise row
         for waiter, row in zip(due, records, strict=True):
-            if not waiter.outcome.done():
+            if not waiter.done:
                 self._judge(waiter, row, unread)
 
     def _judge(self, waiter: Waiter, row: Any, unread: list[Any]) -> None:  # noqa: ANN401 - see `outcome_of`
@@ -276,12 +253,11 @@ class Outcomes:
             self._give_up(waiter, UnreadableTaskError(waiter.task_id, str(error) or repr(error)))
         else:
             if found is not None:
-                waiter.outcome.set_result(found)
+                waiter.tell(found)
 
     def _give_up(self, waiter: Waiter, error: CallboardError) -> None:
-        self._waiters.pop(waiter.task_id, None)  # a new handle may try anew
-        waiter.outcome.set_exception(error)
-        waiter.outcome.exception()  # seen: nobody need be waiting
+        self._waiters.forget(waiter.task_id)  # a new handle may try anew
+        waiter.tell(error)
 
 
 def outcome_of(task_id: TaskId, row: Any) -> Outcome | None:  # noqa: ANN401 - what the server says, an error included

@@ -16,8 +16,10 @@
 --       then for each keyed task its record and its marker; referred to by their position
 -- ARGV  1 time to live of a marker (ms)  2 time to live of what this call has decided (ms)
 --       3 number of capabilities, then their names
---       then per task, 6 values:
---         stream, record (0 = no key), marker (0 = no key), number of its capability, id, body
+--       then runs of tasks that are alike, of each 4 values and 2 for each task:
+--         stream, number of its capability, position of the first task's record among the keys (0 = no keys; the marker is
+--         behind it, and then those of the next task), number of tasks
+--         id, body
 -- Returns {positions (1..) of the tasks that were known, refusals: position, bounded by ('pool' or 'capability'), bound,
 --         number that waits, of each}
 
@@ -49,32 +51,40 @@ end
 
 local known, refused = {}, {}
 local position = 0
-for i = 4 + n, #ARGV, 6 do
-  position = position + 1
-  local record, marker, capability = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
-  local by, scope
-  if bounded then
-    by, scope = full(capability)
-  end
-  if record > 0 and redis.call('EXISTS', KEYS[record], KEYS[marker]) > 0 then
-    known[#known + 1] = position
-  elseif by then
-    for _, said in ipairs({ position, by, scope.bound, scope.waiting }) do
-      refused[#refused + 1] = said
-    end
-  else
-    if marker > 0 then
-      redis.call('SET', KEYS[marker], '1', 'PX', ARGV[1])
-    end
-    redis.call('XADD', KEYS[tonumber(ARGV[i])], '*', '__data__', ARGV[i + 5])
+local i = 4 + n
+while i < #ARGV do
+  local stream, capability, record = KEYS[tonumber(ARGV[i])], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  local stop = i + 2 + 2 * tonumber(ARGV[i + 3])
+  for at = i + 4, stop, 2 do
+    position = position + 1
+    local by, scope
     if bounded then
-      for _, s in ipairs({ 0, capability }) do
-        if scopes[s] then
-          scopes[s].waiting = scopes[s].waiting + redis.call('SADD', scopes[s].key, ARGV[i + 4])
+      by, scope = full(capability)
+    end
+    if record > 0 and redis.call('EXISTS', KEYS[record], KEYS[record + 1]) > 0 then
+      known[#known + 1] = position
+    elseif by then
+      for _, said in ipairs({ position, by, scope.bound, scope.waiting }) do
+        refused[#refused + 1] = said
+      end
+    else
+      if record > 0 then
+        redis.call('SET', KEYS[record + 1], '1', 'PX', ARGV[1])
+      end
+      redis.call('XADD', stream, '*', '__data__', ARGV[at + 1])
+      if bounded then
+        for _, s in ipairs({ 0, capability }) do
+          if scopes[s] then
+            scopes[s].waiting = scopes[s].waiting + redis.call('SADD', scopes[s].key, ARGV[at])
+          end
         end
       end
     end
+    if record > 0 then
+      record = record + 2
+    end
   end
+  i = stop + 2
 end
 if bounded then
   redis.call('SET', KEYS[6], cjson.encode({ known, refused }), 'PX', ARGV[2])

@@ -1,10 +1,12 @@
 import asyncio
+from time import monotonic
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
 from redis.exceptions import DataError
+from redis.exceptions import TimeoutError as ReplyOverdueError
 
 from bus.connection import connect
 from bus.socket_connection import connection_class
@@ -101,3 +103,27 @@ async def test_a_cancelled_command_leaves_no_reply_for_the_next(redis_url: str) 
             asked.cancel()
             await asyncio.gather(asked, return_exceptions=True)
             assert await client.execute_command("ECHO", "kept") == b"kept"  # type: ignore[no-untyped-call]
+
+
+async def test_a_reply_that_is_overdue_is_not_waited_for_and_never_taken_for_another(redis_url: str) -> None:
+    async with connect(redis_url, name="test", max_connections=1) as client:
+        pool: Any = client.connection_pool
+        pool.connection_kwargs["socket_timeout"] = 0.2
+        for _ in range(2):  # at once, and when the connection was idle for long
+            began = monotonic()
+            with pytest.raises(ReplyOverdueError):
+                await client.blpop(["nothing"], timeout=3)
+            assert 0.15 < monotonic() - began < 2
+            assert await client.execute_command("ECHO", "kept") == b"kept"  # type: ignore[no-untyped-call]
+            await eventually(lambda: pool._available_connections[0]._watched is None)
+
+
+async def test_replies_that_come_in_time_may_come_for_as_long_as_they_like(redis_url: str) -> None:
+    async with connect(redis_url, name="test", max_connections=1) as client:
+        pool: Any = client.connection_pool
+        pool.connection_kwargs["socket_timeout"] = 0.6
+        await client.ping()
+        [stream] = [connection._reader for connection in pool._available_connections]
+        for _ in range(6):
+            assert await client.blpop(["nothing"], timeout=0.2) is None
+        assert [connection._reader for connection in pool._available_connections] == [stream]

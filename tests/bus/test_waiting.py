@@ -1,6 +1,7 @@
 """Waiting for results, whatever the server, the leader or a record says; the leader is played by hand, or real."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import date, timedelta
 from time import monotonic
@@ -17,7 +18,8 @@ from bus.messages import Command, Outcome, Reply, TaskError, TaskResult, WatchTa
 from bus.names import PoolNames
 from bus.records import Run
 from bus.states import TaskPriority
-from bus.waiting import Outcomes, outcome_of
+from bus.waiter import Waiter, Waiters
+from bus.waiting import READ_COUNT, Outcomes, outcome_of
 from tests.support.bus import WireAgent, running_dispatcher, wire_agent
 from tests.support.waiting import eventually
 
@@ -354,3 +356,69 @@ async def test_a_result_of_a_closed_client_says_so(redis_url: str, pool: str) ->
     for result in (waiting, handle.result()):
         with pytest.raises(ClientClosedError, match="inside of `async with Client"):
             await result
+
+
+# --- who waits
+
+
+async def test_a_caller_that_is_cancelled_gives_up_only_its_own_waiting(client: Client, ledger: Ledger) -> None:
+    handle = await client.submit("a.b")
+    first, second = asyncio.create_task(handle.result()), asyncio.create_task(client.handle(handle.id).result())
+    await eventually(lambda: handle.waiter.waited_for)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await ledger.reply(handle, output="told")
+    assert await second == "told"
+    assert await handle.result() == "told"
+
+
+async def test_a_caller_that_is_cancelled_as_the_outcome_comes_harms_nobody() -> None:
+    waiter = Waiter(new_task_id(check_pool("p")))
+    calls = [asyncio.create_task(waiter.ended()) for _ in range(3)]
+    await asyncio.sleep(0)
+    calls[0].cancel()
+    waiter.tell(found := Outcome(task_id=waiter.task_id, status=TaskStatus.COMPLETED))
+    calls[1].cancel()
+    told = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(one) for one in told] == [asyncio.CancelledError, asyncio.CancelledError, Outcome]
+    assert await waiter.outcome == found
+
+
+async def test_what_is_told_first_counts() -> None:
+    waiter = Waiter(new_task_id(check_pool("p")))
+    waiter.tell(ClientClosedError(waiter.task_id))
+    waiter.tell(Outcome(task_id=waiter.task_id, status=TaskStatus.COMPLETED))
+    with pytest.raises(ClientClosedError):
+        await waiter.ended()
+
+
+def test_a_waiter_is_known_as_long_as_somebody_holds_it_and_not_longer() -> None:
+    waiters, task_id = Waiters(), new_task_id(check_pool("p"))
+    held = waiters.of(task_id)
+    assert waiters.of(task_id) is held
+    newer = waiters.new(task_id)
+    del held  # the end of the older one is not the end of the newer one
+    gc.collect()
+    assert waiters.get(task_id) is newer
+    del newer
+    gc.collect()
+    assert (len(waiters), waiters.get(task_id), waiters.all()) == (0, None, [])
+
+
+async def test_replies_that_were_read_do_not_stay_in_their_stream(client: Client, ledger: Ledger) -> None:
+    for _ in range(3):
+        handle = await client.submit("a.b")
+        waiting = asyncio.create_task(handle.result())
+        await ledger.reply(handle, output=1)
+        assert await waiting == 1
+    left = 3
+    async with asyncio.timeout(10):
+        while left > 1:  # the last one tells where the next read begins
+            left = await ledger.redis.xlen(ledger.stream)
+    many = [await client.submit("a.b") for _ in range(2 * READ_COUNT)]
+    waiting_all = asyncio.gather(*(handle.result() for handle in many))
+    for handle in many:
+        await ledger.reply(handle)
+    await waiting_all
+    assert await ledger.redis.xlen(ledger.stream) <= 2 * READ_COUNT

@@ -93,7 +93,7 @@ MUTANTS: Final = (
     Mutant(
         "a key that was used is not known",
         "bus/scripts/submit.lua",
-        "if record > 0 and redis.call('EXISTS', KEYS[record], KEYS[marker]) > 0 then",
+        "if record > 0 and redis.call('EXISTS', KEYS[record], KEYS[record + 1]) > 0 then",
         "if false then",
         "tests/bus/test_submission.py::test_a_keyed_task_is_stored_once_while_it_waits_and_once_it_has_a_record",
     ),
@@ -103,6 +103,20 @@ MUTANTS: Final = (
         "  if decided then",
         "  if false then",
         "tests/dispatcher/ledger/test_bounds.py::test_a_call_that_is_repeated_stores_nothing_more_and_is_told_the_same",
+    ),
+    Mutant(
+        "tasks that are made alike share what can be changed",
+        "bus/alike.py",
+        '    values["resources"], values["metadata"] = {}, {}  # the others cannot be changed\n',
+        "",
+        "tests/bus/test_alike.py::test_tasks_that_are_made_alike_share_nothing_that_can_be_changed",
+    ),
+    Mutant(
+        "who gives up waiting gives up for all",
+        "bus/waiter.py",
+        "        future = self._future()\n        try:",
+        "        future = self.outcome\n        try:",
+        "tests/bus/test_waiting.py::test_a_caller_that_is_cancelled_gives_up_only_its_own_waiting",
     ),
     Mutant(
         "a submission is tried once",
