@@ -32,6 +32,10 @@ DEEDS: Final = {
     "killed": "task that is killed with its agent",
     "grows": "task that takes all memory",
 }
+FLUSHED: Final = "everything flushed"
+EMPTY: Final = "server restarted empty"
+LOSES_ALL: Final = {FLUSHED, EMPTY}
+"""What was under way then may be lost, if that is told; what is submitted again, since its receipt was lost, is new."""
 AFTERMATH_S: Final = 8.0
 """How long the consequences of a fault may last that takes an agent's lease."""
 
@@ -114,15 +118,31 @@ def judge(evidence: Evidence, strikes: Iterable[Strike]) -> Iterator[str]:
     for (producer, n), order in evidence.orders.items():
         name = f"{producer} {n}"
         ids = {line["task"] for line in order.receipts}
-        if len(ids) > 1:
+        if len(ids) > 1 and not _lost_all(all_strikes, order.asked["at"], order.receipts[-1]["at"]):
             yield f"{name}: one key, and several tasks: {sorted(ids)}"
         for task in ids:
             if seen.setdefault(task, name) != name:
                 yield f"{name}: task {task} is that of {seen[task]}, too"
-        if order.receipts:
+        if order.receipts and not _told_of_a_loss(order, all_strikes):
             yield from (f"{name}: {problem}" for problem in _of_order(order, evidence, all_strikes))
     for task, executions in evidence.of_task.items():
         yield from (f"task {task}: {problem}" for problem in _of_task(executions, all_strikes))
+
+
+def _lost_all(strikes: list[Strike], since: float, until: float) -> bool:
+    """Tell whether the server lost everything within that time, or so shortly before that somebody did not know yet."""
+    return any(
+        strike.fault in LOSES_ALL and strike.began <= until and strike.ended + AFTERMATH_S >= since
+        for strike in strikes
+    )
+
+
+def _told_of_a_loss(order: Order, strikes: list[Strike]) -> bool:
+    """Tell whether it was lost with everything, and all who waited were told so."""
+    return bool(order.errors) and all(
+        line["error"].startswith("UnknownTaskError") and _lost_all(strikes, order.asked["at"], line["at"])
+        for line in order.errors
+    )
 
 
 def _of_order(order: Order, evidence: Evidence, strikes: list[Strike]) -> Iterator[str]:
@@ -135,10 +155,11 @@ def _of_order(order: Order, evidence: Evidence, strikes: list[Strike]) -> Iterat
     if len(order.outcomes) > 1:
         yield f"task {task} ended {len(order.outcomes)} times: {order.outcomes}"
     outcome, asked, executions = order.outcomes[0], order.asked, evidence.of_task[task]
+    lost = _lost_all(strikes, asked["at"], outcome["at"])
     if outcome["task_id"] != task:
         yield f"it has the outcome of another task: {outcome}"
     yield from _of_outcome(outcome, asked, executions, evidence)
-    if asked["once"] and len(executions) > 1 and not _of_twins(executions, strikes):
+    if asked["once"] and len(executions) > 1 and not _of_twins(executions, strikes) and not lost:
         yield f"task {task} may be tried only once and was begun {len(executions)} times: {executions}"
 
 
@@ -181,6 +202,8 @@ def _of_result(outcome: Line, asked: Line, evidence: Evidence) -> Iterator[str]:
 
 
 def _of_task(executions: list[Execution], strikes: list[Strike]) -> Iterator[str]:
+    if executions and _lost_all(strikes, executions[0].began, executions[-1].began):
+        return  # what the next leader knows of it begins anew
     attempts = [one.attempt for one in executions]
     if len(set(attempts)) < len(attempts):
         yield f"an attempt was begun twice: {executions}"

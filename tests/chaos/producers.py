@@ -1,7 +1,12 @@
-"""Submitters: each has a client of its own, and writes down what it asked for, was receipted, and got."""
+"""Submitters: each has a client of its own, and writes down what it asked for, was receipted, and got.
+
+Each keeps to a rate of tasks, on the average: what an outage, or a rest that it draws now and then, has kept it from
+comes in a burst afterwards.
+"""
 
 import asyncio
 import itertools
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +21,10 @@ from tests.chaos.journal import Journal
 
 MANY: Final = 20
 PATIENCE_S: Final = 0.5
+RESTS: Final = 0.005
+"""How often one rests before it goes on submitting."""
+REST_S: Final = 6.0
+"""For how long at most."""
 ATTEMPTS: Final = 60
 """Of an ordinary task: more than the faults of a run can take away."""
 
@@ -57,7 +66,7 @@ class Order:
 def draw(random: Random, n: int, name: str) -> Order:
     """Draw the next job of the submitter `name`."""
     kind = random.random()
-    ms = random.choice((5, 20, 80, 200)) if random.random() < 0.99 else random.randint(1_500, 5_000)
+    ms = random.choice((5, 20, 80, 200)) if random.random() < 0.97 else random.randint(1_500, 5_000)
     job = Job(
         n=n,
         ms=ms,
@@ -78,14 +87,17 @@ def draw(random: Random, n: int, name: str) -> Order:
 
 
 class Producer:
-    """Submits until told to stop, with at most `ahead` tasks whose outcome it awaits."""
+    """Submits until told to stop, `rate` tasks a second, with at most `ahead` of which it awaits the outcome."""
 
-    def __init__(self, name: str, url: str, pool: str, folder: Path, random: Random, *, ahead: int) -> None:
+    def __init__(
+        self, name: str, url: str, pool: str, folder: Path, random: Random, *, rate: float, ahead: int
+    ) -> None:
         self._name = name
         self._url = url
         self._pool = pool
         self._random = random
         self._journal = Journal(folder / f"producer-{name}.jsonl")
+        self._rate = rate
         self._room = asyncio.Semaphore(ahead)
         self._waiting: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count()
@@ -103,7 +115,8 @@ class Producer:
         """Submit until `stopping` and await all outcomes, until `give_up`."""
         client = Client(self._url, pool=self._pool)
         try:
-            while not self.stopping.is_set():
+            began = time.monotonic()
+            while await self._goes_on(began + self.submitted / self._rate):
                 await self._submit(client)
             leaving = asyncio.create_task(give_up.wait())
             while self._waiting and not leaving.done():
@@ -114,6 +127,15 @@ class Producer:
                 task.cancel()
             await asyncio.gather(*self._waiting, return_exceptions=True)
             await client.close()
+
+    async def _goes_on(self, due: float) -> bool:
+        """Wait until the next submission is due; tell whether there shall be one."""
+        if self._random.random() < RESTS:
+            due = max(due, time.monotonic() + REST_S * self._random.random())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, due - time.monotonic())):
+                await self.stopping.wait()
+        return not self.stopping.is_set()
 
     async def _submit(self, client: Client) -> None:
         number = MANY if self._random.random() < 0.1 else 1
