@@ -9,7 +9,7 @@ from typing import Final
 
 from bus.connection import CONNECTION_ERRORS
 from tests.chaos.stage import Stage
-from tests.chaos.strikes import LEADER_LEASE_S, LEASE_S, LONG_S, RARELY, Fault, Strikes
+from tests.chaos.strikes import LEADER_LEASE_S, LEASE_S, LONG_S, PATIENCE_S, POLL_S, RARELY, Fault, Strikes
 from tests.support.processes import paused
 from tests.support.proxy import Trouble
 from tests.support.waiting import eventually
@@ -26,7 +26,7 @@ async def agent_killed(strikes: Strikes, stage: Stage, _: Random, victim: str) -
         killed = set(stage.worker_pids(victim))
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
-        await eventually(lambda: set(stage.worker_pids(victim)) - killed, timeout=60)
+        await eventually(lambda: set(stage.worker_pids(victim)) - killed, timeout=PATIENCE_S, every=POLL_S)
 
 
 async def agent_gone(strikes: Strikes, stage: Stage, random: Random, victim: str) -> None:
@@ -35,7 +35,7 @@ async def agent_gone(strikes: Strikes, stage: Stage, random: Random, victim: str
         await stage.processes.pop(victim).kill()
         await asyncio.sleep(LEASE_S + 1 + random.random())
         stage.start(victim)
-        await stage.processes[victim].wait_for("is signed in")
+        await stage.processes[victim].wait_for("is signed in", timeout=PATIENCE_S, every=POLL_S)
 
 
 async def agent_zombie(strikes: Strikes, stage: Stage, random: Random, victim: str) -> None:
@@ -51,7 +51,7 @@ async def agent_twin(strikes: Strikes, stage: Stage, _: Random, victim: str) -> 
     async with strikes.note("two agents with one id", victim):
         both = [stage.processes.pop(victim), stage.make(victim).start()]
         try:
-            await eventually(lambda: not all(process.running for process in both), timeout=60)
+            await eventually(lambda: not all(process.running for process in both), timeout=PATIENCE_S, every=POLL_S)
         except AssertionError:
             stage.unexpected.append(f"of two {victim} none has ended: see {both[0].log}")
         stage.processes[victim] = next((process for process in reversed(both) if process.running), both[1])
@@ -108,7 +108,7 @@ async def leader_stopped(strikes: Strikes, stage: Stage, _: Random, _victim: str
     """SIGTERM: it gives its lead back."""
     victim = await _leader(stage)
     async with strikes.note("leader stopped in order", victim):
-        await stage.processes.pop(victim).stop(60)
+        await stage.processes.pop(victim).stop(PATIENCE_S)
         stage.start(victim)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from bus.connection import connect
 from tests.chaos.auditor import EMPTY, FLUSHED
 from tests.chaos.stage import Stage
-from tests.chaos.strikes import INSIST_S, LEADER_LEASE_S, LEASE_S, LONG_S, RARELY, Fault, Strikes, insisted
+from tests.chaos.strikes import INSIST_S, LEADER_LEASE_S, LEASE_S, LONG_S, POLL_S, RARELY, Fault, Strikes, insisted
 from tests.support.disk import fill, give_back
 from tests.support.processes import paused
 from tests.support.proxy import Trouble
@@ -75,9 +75,11 @@ async def _rewrite(stage: Stage) -> None:
         told = await insisted(stage.redis.info, "persistence")
         return not told["aof_rewrite_in_progress"] and not told["aof_rewrite_scheduled"]
 
-    await eventually(over, timeout=INSIST_S)  # one that is under way may have begun before the file was whole
+    await eventually(
+        over, timeout=INSIST_S, every=POLL_S
+    )  # one that is under way may have begun before the file was whole
     await insisted(stage.redis.bgrewriteaof)
-    await eventually(over, timeout=INSIST_S)
+    await eventually(over, timeout=INSIST_S, every=POLL_S)
 
 
 async def server_ended_by_its_disk(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
@@ -86,7 +88,7 @@ async def server_ended_by_its_disk(strikes: Strikes, stage: Stage, random: Rando
         try:
             await asyncio.to_thread(fill, stage.server.data_dir)
             with suppress(AssertionError):
-                await eventually(lambda: not stage.server.running, timeout=5)
+                await eventually(lambda: not stage.server.running, timeout=5, every=POLL_S)
             await asyncio.sleep(2 * random.random())
         finally:
             give_back(stage.server.data_dir)

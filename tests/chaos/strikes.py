@@ -25,7 +25,10 @@ LEADER_LEASE_S: Final = 3.0
 LONG_S: Final = 30.0
 RARELY: Final = 0.1
 """How often a fault lasts very long."""
-INSIST_S: Final = 60.0
+INSIST_S: Final = 180.0
+PATIENCE_S: Final = 180.0
+"""How long processes may take to start and to sign in, on a machine that has no time."""
+POLL_S: Final = 0.1
 GAP_S: Final = 1.0
 STRIKES: Final = 12
 """Of each kind in `PERIOD_S`."""
@@ -107,7 +110,10 @@ async def lane(
                     return
             # Nobody can lose what he has not: wait for work, though not for ever, since it may be all that is hurt.
             try:
-                await eventually(partial(stage.at_work, victim), timeout=WORK_S)
+                await eventually(partial(stage.at_work, victim), timeout=WORK_S, every=POLL_S)
             except AssertionError:
                 missed.append(fault)
-            await fault(strikes, stage, random, victim)
+            try:
+                await fault(strikes, stage, random, victim)
+            except (AssertionError, TimeoutError) as error:
+                stage.unexpected.append(f"{fault.__name__} of {victim or 'all'} has not ended well: {error!r}")

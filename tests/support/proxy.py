@@ -34,7 +34,7 @@ class Trouble:
     """So many answers more are not delivered, and their connections stay open."""
 
 
-class _Link:
+class Link:
     """One connection through the proxy: a task for each direction."""
 
     def __init__(self, down: asyncio.StreamWriter) -> None:
@@ -58,7 +58,7 @@ class Proxy:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 6379
-        self._links: set[_Link] = set()
+        self._links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = asyncio.Event()
         self._open.set()
@@ -131,14 +131,14 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        link = _Link(writer)
+        link = Link(writer)
         self._links.add(link)
         try:
             if any(trouble.cut for trouble in self._troubles):
                 return
             there, link.up = await asyncio.open_connection(self._host, self._port)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._go_up(link, reader, link.up))
+                group.create_task(self.go_up(link, reader, link.up))
                 group.create_task(self._come_down(link, there, writer))
         except* OSError:
             pass  # one side is gone: so is the other
@@ -147,7 +147,8 @@ class Proxy:
             self._links.discard(link)
             self._tasks.discard(task)
 
-    async def _go_up(self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def go_up(self, link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on what is asked; raise OSError at its end."""
         while data := await reader.read(_CHUNK):
             await self._delayed()
             if not any(trouble.up for trouble in self._troubles):
@@ -156,7 +157,7 @@ class Proxy:
                 await writer.drain()
         raise ConnectionResetError
 
-    async def _come_down(self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _come_down(self, link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK):
             await self._delayed()
             if link.deaf or any(trouble.down for trouble in self._troubles):
