@@ -20,6 +20,8 @@ from tests.chaos.agent import Job
 from tests.chaos.journal import Journal
 
 MANY: Final = 20
+"""Tasks that are submitted together, so `OFTEN`."""
+OFTEN: Final = 0.25
 PATIENCE_S: Final = 0.5
 RESTS: Final = 0.005
 """How often one rests before it goes on submitting."""
@@ -138,7 +140,7 @@ class Producer:
         return not self.stopping.is_set()
 
     async def _submit(self, client: Client) -> None:
-        number = MANY if self._random.random() < 0.1 else 1
+        number = MANY if self._random.random() < OFTEN else 1
         orders = [draw(self._random, next(self._numbers), self._name) for _ in range(number)]
         for _ in orders:
             await self._room.acquire()
