@@ -244,13 +244,14 @@ class Slots:
             attempt = self._inbox.take()
             if attempt is None or (execution := self._taken(attempt)) is None:
                 continue
-            if attempt.key[1] == 1 and attempt.task.get("max_attempts") != 1 and not execution.exclusive:
+            alone = execution.exclusive or attempt.task.get("max_attempts") == 1
+            if attempt.key[1] == 1 and not alone:
                 return execution
             # Earlier attempts may have killed their agent before it could say that they had begun, and the leader
             # counts only what it was told of. So from the second on it is told first: poison comes to an end. The same
-            # for a task that may be tried only once, or never runs twice at once: so it is also asked whether it is
-            # still this agent's.
-            self._reporter.started(attempt.key, then=partial(self._begin, execution))
+            # for a task that may be tried only once, or never runs twice at once: of these the leader has to have read
+            # it, and to see the task with this agent.
+            self._reporter.started(attempt.key, then=partial(self._begin, execution), read=alone)
         return None
 
     def _taken(self, attempt: Attempt) -> Execution | None:
