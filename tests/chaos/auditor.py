@@ -50,6 +50,7 @@ class Execution:
     n: int
     agent: str
     exclusive: bool
+    pid: int
     began: float
     end: str | None = None
     ended: float | None = None
@@ -73,13 +74,19 @@ class Evidence:
         self.of_task: dict[str, list[Execution]] = defaultdict(list)
         self.deeds: Counter[str] = Counter()
         """How often tasks did to their agents what is in `DEEDS`."""
+        self._first_begun: dict[str, list[float]] = defaultdict(list)
+        """Of each agent when each of its processes began its first execution, in order."""
+        pids: set[int] = set()
         for line in read(folder, "agent-*.jsonl"):
             if line["what"] == "begin":
                 execution = Execution(
-                    *(line[name] for name in ("token", "task", "attempt", "n", "agent", "exclusive", "at"))
+                    *(line[name] for name in ("token", "task", "attempt", "n", "agent", "exclusive", "pid", "at"))
                 )
                 self.executions[execution.token] = execution
                 self.of_task[execution.task].append(execution)
+                if execution.pid not in pids:
+                    pids.add(execution.pid)
+                    self._first_begun[execution.agent].append(execution.began)
             else:
                 execution = self.executions[line["token"]]
                 if line["what"] in DEEDS:
@@ -105,10 +112,16 @@ class Evidence:
     def in_flight(self, strike: Strike) -> int:
         """Return how many executions were under way when it struck, at its victim if that is an agent."""
         return sum(
-            one.began <= strike.began < (one.ended or one.began + 1)
+            one.began <= strike.began < self._until(one)
             for one in self.executions.values()
             if one.agent == strike.victim or not strike.victim.startswith("a")
         )
+
+    def _until(self, one: Execution) -> float:
+        """Return when it ended; without an end it lasted until the next process of its agent began something."""
+        if one.ended is not None:
+            return one.ended
+        return next((at for at in self._first_begun[one.agent] if at > one.began), one.began + 1)
 
 
 def judge(evidence: Evidence, strikes: Iterable[Strike]) -> Iterator[str]:

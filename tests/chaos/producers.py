@@ -73,8 +73,8 @@ def draw(random: Random, n: int, name: str) -> Order:
         n=n,
         ms=ms,
         fails=random.choice((1, 2)) if kind < 0.05 else 0,
-        dies=1 if 0.05 <= kind < 0.0504 else 0,
-        killed=1 if 0.051 <= kind < 0.0514 else 0,
+        dies=1 if 0.05 <= kind < 0.0507 else 0,
+        killed=1 if 0.051 <= kind < 0.0517 else 0,
         grows=1 if 0.052 <= kind < 0.053 else 0,
         blocks=random.randint(200, 4_500) if 0.06 <= kind < 0.0615 else 0,
     )
