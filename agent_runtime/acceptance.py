@@ -1,4 +1,4 @@
-"""What an agent has announced and the leader has not read yet, of tasks that must not run twice.
+"""What an agent has announced and the leader has not read yet, of tasks that may be tried only once.
 
 That an announcement is stored is not enough for them. The leader may have decided a moment before it was, by what it
 had read until then, that the agent does not have the task, and give it to another; the record shows that only when the

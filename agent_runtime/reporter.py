@@ -6,8 +6,8 @@ leader refuses what it has seen, by the attempt, and the order of entries is kep
 
 An attempt may be announced before it is begun. Right after the announcement, in the same round trip, the task's record
 is read: if the attempt was taken back meanwhile (its event loop was blocked, or the whole process stopped, for so long
-that the leader gave the task to another) it is not begun. One that may be tried only once, or is
-exclusive, is not begun either before the leader has read the announcement: see `agent_runtime.acceptance`.
+that the leader gave the task to another) it is not begun. One that may be tried only once is not begun
+either before the leader has read the announcement: see `agent_runtime.acceptance`.
 """
 
 import asyncio

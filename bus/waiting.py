@@ -102,8 +102,16 @@ class Outcomes:
         return self.new_waiter(task_id) if waiter is None or waiter.has_failed else waiter
 
     def new_waiter(self, task_id: TaskId) -> Waiter:
-        """Return the first waiter of a task that was just submitted."""
-        waiter = self._waiters[task_id] = Waiter(task_id)
+        """Return the waiter of a task that was just stored.
+
+        It may have had one before: the server has lost everything, and whoever submits with the same key again stores
+        the same task anew. Who waits for it waits for this one then.
+        """
+        waiter = self._waiters.get(task_id)
+        if waiter is None or waiter.outcome.done():
+            waiter = self._waiters[task_id] = Waiter(task_id)
+        else:
+            waiter.added = monotonic()
         return waiter
 
     def wait_for(self, waiter: Waiter, *, watch: bool) -> None:

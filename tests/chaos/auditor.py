@@ -14,11 +14,11 @@ from tests.chaos.journal import Line, read
 from tests.chaos.strikes import Strike
 
 POISON_BEGUN: Final = 2
-TWINS: Final = "two agents with one id"
+
 TAKES_THE_LEASE: Final = {
     "agent gone",
     "agent stopped beyond its lease",
-    TWINS,
+    "two agents with one id",
     "agent without network",
     "agent in a black hole",
     "agent mute",
@@ -172,20 +172,8 @@ def _of_order(order: Order, evidence: Evidence, strikes: list[Strike]) -> Iterat
     if outcome["task_id"] != task:
         yield f"it has the outcome of another task: {outcome}"
     yield from _of_outcome(outcome, asked, executions, evidence)
-    if asked["once"] and len(executions) > 1 and not _of_twins(executions, strikes) and not lost:
+    if asked["once"] and len(executions) > 1 and not lost:
         yield f"task {task} may be tried only once and was begun {len(executions)} times: {executions}"
-
-
-def _of_twins(executions: list[Execution], strikes: list[Strike]) -> bool:
-    """Tell whether all executions are of processes with one id while there were two of them: docs/guarantees.md."""
-    first, last = executions[0], executions[-1]
-    return any(
-        strike.fault == TWINS
-        and {one.agent for one in executions} == {strike.victim}
-        and strike.began <= first.began
-        and last.began <= strike.ended + AFTERMATH_S
-        for strike in strikes
-    )
 
 
 def _of_outcome(outcome: Line, asked: Line, executions: list[Execution], evidence: Evidence) -> Iterator[str]:

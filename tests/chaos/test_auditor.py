@@ -147,20 +147,6 @@ def test_two_attempts_at_once_unless_a_fault_explains_it(
     assert ("its agent was well" not in scene.findings(*strikes)) is well
 
 
-def test_what_may_be_tried_once_is_begun_twice_by_two_processes_with_one_id_only(scene: Scene) -> None:
-    now = time.monotonic()
-    scene.asked(once=True)
-    scene.begin()
-    scene.begin("two", attempt=2)
-    scene.end("one", "cancelled")
-    scene.end("two")
-    scene.outcome(attempt=2, output={"n": 1, "token": "two"})
-    assert "may be tried only once" in scene.findings()
-    assert "may be tried only once" in scene.findings(Strike("two agents with one id", "a2", now - 1, now + 1))
-    assert "may be tried only once" in scene.findings(Strike("agent killed", "a1", now - 1, now + 1))
-    assert scene.findings(Strike("two agents with one id", "a1", now - 1, now + 1)) == ""
-
-
 @pytest.mark.parametrize("fault", ["everything flushed", "server restarted empty"])
 def test_what_the_server_has_lost_may_be_lost_if_that_is_told(scene: Scene, fault: str) -> None:
     now = time.monotonic()
