@@ -515,7 +515,6 @@ async def test_a_repeated_attempt_is_announced_before_it_is_begun(
 @pytest.mark.parametrize(
     ("state", "begun"),
     [
-        ("ASSIGNED/1/a1/{session}", True),
         ("RUNNING/1/a1/{session}", True),
         ("ASSIGNED/2/a2/other", False),
         ("PENDING/1//", False),
@@ -537,6 +536,26 @@ async def test_a_task_that_may_be_tried_once_is_not_begun_when_it_was_given_to_a
     assert result.status is (TaskStatus.COMPLETED if begun else TaskStatus.FAILED)
     assert begun or (result.reason is FailureReason.AGENT_LOST)
     await leader.redis.delete(leader.names.task(task_id))
+
+
+@pytest.mark.parametrize(("then", "begun"), [("RUNNING/1/a1/{session}", True), ("PENDING/1//", False)])
+async def test_a_task_that_may_be_tried_once_is_begun_only_when_the_leader_has_read_that_it_begins(
+    leader: HandLeader, start_worker: StartWorker, then: str, begun: bool
+) -> None:
+    agent = Stage()
+    start_worker(agent, slots=1)
+    signed = await leader.welcome()
+    record = leader.names.task(f"{leader.names.pool}.a")
+    await leader.redis.hset(record, "state", f"ASSIGNED/1/a1/{signed.session}")
+    task = await leader.assign(signed, "a", {"text": "abc"}, max_attempts=1)
+    # It is said again, lest it was lost; meanwhile the leader has decided, and stores it only now.
+    await leader.wait_for(lambda: len([report for report in leader.reports if report.updates]) == 2)
+    assert not [report for report in leader.reports if report.results]
+    await leader.redis.hset(record, "state", then.format(session=signed.session))
+    result = await leader.result(task)
+    assert result.status is (TaskStatus.COMPLETED if begun else TaskStatus.FAILED)
+    assert begun or (result.reason is FailureReason.AGENT_LOST)
+    await leader.redis.delete(record)
 
 
 async def test_exclusive_work_is_not_begun_when_it_was_given_to_another_meanwhile(

@@ -58,6 +58,21 @@ def ledger(redis: Redis, pool: str, client: Client) -> Ledger:
     return Ledger(redis, pool, client)
 
 
+async def test_who_waits_for_a_task_that_was_lost_and_stored_anew_is_told_of_the_new_one(
+    client: Client, ledger: Ledger
+) -> None:
+    handle = await client.submit("a.b", key="k")
+    waiting = asyncio.create_task(handle.result())
+    await eventually(lambda: handle.waiter.waited_for)
+    async for key in ledger.redis.scan_iter(f"{ledger.names.root}*"):
+        await ledger.redis.delete(key)  # the server loses everything
+    again = await client.submit("a.b", key="k")
+    assert again.id == handle.id
+    del again
+    await ledger.reply(handle, output="told")
+    assert await asyncio.wait_for(waiting, 10) == "told"
+
+
 # --- replies and records that cannot be read
 
 

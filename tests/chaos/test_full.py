@@ -58,17 +58,21 @@ async def bus(stage: Stage) -> AsyncIterator[Client]:
 async def full_memory(stage: Stage) -> AsyncIterator[None]:
     """Have not a byte of memory left while the block runs."""
     await stage.redis.config_set("maxmemory", 1)
-    yield
-    await stage.redis.config_set("maxmemory", 0)
+    try:
+        yield
+    finally:
+        await stage.redis.config_set("maxmemory", 0)
 
 
 @asynccontextmanager
 async def full_disk(stage: Stage) -> AsyncIterator[None]:
     """Have not a byte of disk left while the block runs."""
     folder = stage.server.data_dir
-    await asyncio.to_thread(fill, folder)
-    yield
-    give_back(folder)
+    try:
+        await asyncio.to_thread(fill, folder)
+        yield
+    finally:
+        give_back(folder)
 
 
 async def _refuses(stage: Stage) -> bool:

@@ -273,7 +273,7 @@ MUTANTS: Final = (
     Mutant(
         "what an agent does not hold is believed to run",
         AGENTS,
-        "        elif board.horizon >= current.missing_since:",
+        "        elif board.horizon >= current.missing_since and awake >= current.missing_since:",
         "        elif False:",
         "tests/dispatcher/core/test_agents.py::test_what_runs_and_is_not_held_any_more_is_lost",
     ),
@@ -317,7 +317,7 @@ MUTANTS: Final = (
     Mutant(
         "a task that may be tried only once is begun before that is known",
         "agent_runtime/slots.py",
-        'if attempt.key[1] == 1 and attempt.task.get("max_attempts") != 1 and not execution.exclusive:',
+        "if attempt.key[1] == 1 and not once and not execution.exclusive:",
         "if True:",
         "tests/agent_runtime/test_process.py::"
         "test_a_task_that_kills_its_agent_again_or_may_be_tried_once_only_is_known_to_have_begun",
@@ -325,10 +325,26 @@ MUTANTS: Final = (
     Mutant(
         "what was given to another meanwhile is begun",
         "agent_runtime/reporter.py",
-        "            then(self._has(key, state))",
-        "            then(True)",
+        "            ours = self._has(key, state)",
+        "            ours = True",
         "tests/agent_runtime/test_worker.py::"
         "test_a_task_that_may_be_tried_once_is_not_begun_when_it_was_given_to_another_meanwhile",
+    ),
+    Mutant(
+        "what may be tried once begins when that is stored, whatever the leader has decided before",
+        "agent_runtime/reporter.py",
+        "if read and ours and is_unread(state):",
+        "if False:",
+        "tests/agent_runtime/test_worker.py::"
+        "test_a_task_that_may_be_tried_once_is_begun_only_when_the_leader_has_read_that_it_begins",
+    ),
+    Mutant(
+        "what a blocked event loop has not read is taken away as if it had been lost",
+        "dispatcher/core/agents.py",
+        "awake = at - int(message.lag * 1000)",
+        "awake = at",
+        "tests/dispatcher/core/test_agents.py::"
+        "test_what_an_agent_could_not_read_because_its_loop_is_blocked_is_not_taken_from_it",
     ),
     Mutant(
         "who cannot be heard because the server takes no writes is taken for dead",
@@ -391,8 +407,8 @@ MUTANTS: Final = (
     Mutant(
         "exclusive work is begun whoever has it now",
         "agent_runtime/slots.py",
-        " and not execution.exclusive:",
-        ":",
+        "not once and not execution.exclusive:",
+        "not once:",
         "tests/agent_runtime/test_worker.py::test_exclusive_work_is_not_begun_when_it_was_given_to_another_meanwhile",
     ),
     # --- killed between two steps
