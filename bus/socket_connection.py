@@ -36,6 +36,8 @@ from bus.outage import telling_parser
 _PARSER: Final = telling_parser(DefaultParser)
 _AT_ONCE: Final = 32 * 1024
 """Half of what a transport holds before it asks its writers to wait."""
+_LATE_S: Final = 0.25
+"""A timer that rings so much too late tells of a blocked event loop, which is given as much to read what is there."""
 
 
 class _Improved(AbstractConnection):
@@ -152,6 +154,10 @@ class _Improved(AbstractConnection):
             self._watched = None
         elif loop.time() < overdue_at:
             loop.call_at(overdue_at, self._look, loop, stream)
+        elif loop.time() > overdue_at + _LATE_S:
+            # The event loop was blocked, and the reply may lie there unread: that is no silence of the server.
+            self._overdue_at = loop.time() + _LATE_S
+            loop.call_at(self._overdue_at, self._look, loop, stream)
         else:
             self._watched = None
             stream.set_exception(TimeoutError())

@@ -129,7 +129,7 @@ async def work_in_flight(
     handles += await bus.submit_many(TaskCreate(capability="t.x") for _ in range(NEW))
     await fetched_by_another(redis, names)
     log = folder / "doomed.log"
-    first = doomed.start(url, pool, doom, log)
+    first = await asyncio.to_thread(doomed.start, url, pool, doom, log)
     agent = WireAgent(redis, pool)
     worker = Worker(agent)
     signing_in, working = asyncio.create_task(agent.register("t.x")), asyncio.create_task(worker.run())

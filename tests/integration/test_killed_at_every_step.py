@@ -140,7 +140,7 @@ async def a_hand(redis: Redis, pool: str) -> AsyncIterator[Hand]:
 async def victim_of(step: Step, url: str, pool: str) -> AsyncIterator[BaseProcess]:
     """Run the victim, and have it while the block runs, once it has killed or stopped itself."""
     victim = nursery.child(dying_dispatcher.run, step, url, pool)
-    victim.start()
+    await asyncio.to_thread(victim.start)  # the first one waits for all that is imported
     try:
         if step.sleeps:
             await eventually(lambda: psutil.Process(victim.pid).status() == psutil.STATUS_STOPPED, timeout=30)

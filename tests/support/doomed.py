@@ -80,7 +80,8 @@ def _name(command: tuple[Any, ...]) -> str:
 def _watch(kind: type[Any], doom: Doom) -> None:
     """Look at all commands of the process, in pipelines or alone; only those that are sent alone are `ANSWERED`."""
     left = {Moment.BEFORE: doom.nth, Moment.SENT: doom.nth, Moment.ANSWERED: doom.nth}
-    pack, send, read, disconnect = kind.pack_command, kind.send_command, kind.read_response, kind.disconnect
+    pack, send, read, disconnect = kind.pack_command, kind.send_packed_command, kind.read_response, kind.disconnect
+    packed: dict[int, list[str]] = {}
     sent: dict[int, deque[str]] = {}
 
     def passes(moment: Moment, name: str) -> None:
@@ -91,12 +92,15 @@ def _watch(kind: type[Any], doom: Doom) -> None:
 
     def packing(self: Any, *command: Any) -> list[bytes]:
         passes(Moment.BEFORE, _name(command))
+        packed.setdefault(id(self), []).append(_name(command))
         return pack(self, *command)  # type: ignore[no-any-return]
 
     async def sending(self: Any, *command: Any, **options: Any) -> None:
         await send(self, *command, **options)
-        passes(Moment.SENT, _name(command))
-        sent.setdefault(id(self), deque()).append(_name(command))
+        names = packed.pop(id(self), [])
+        if len(names) == 1:
+            passes(Moment.SENT, names[0])
+            sent.setdefault(id(self), deque()).append(names[0])
 
     async def reading(self: Any, *args: Any, **options: Any) -> Any:
         reply = None
@@ -110,8 +114,9 @@ def _watch(kind: type[Any], doom: Doom) -> None:
         return reply
 
     async def disconnecting(self: Any, *args: Any, **options: Any) -> None:
+        packed.pop(id(self), None)
         sent.pop(id(self), None)
         await disconnect(self, *args, **options)
 
-    kind.pack_command, kind.send_command = packing, sending
+    kind.pack_command, kind.send_packed_command = packing, sending
     kind.read_response, kind.disconnect = reading, disconnecting
