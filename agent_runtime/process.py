@@ -11,6 +11,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
+from agent_runtime import out_of_memory
 from agent_runtime.agent import Agent
 from agent_runtime.exit_codes import ExitCode
 from agent_runtime.observer import RuntimeObserver
@@ -65,6 +66,7 @@ async def _main(
     worker = Worker(agent, settings, observer, metadata=metadata)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    out_of_memory.end_on(loop)
     running = asyncio.create_task(worker.run(stop), name="worker")
     settling = asyncio.create_task(_settle(worker), name="settle")
 
