@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-che
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo test mutants bench check format system-packages clean
+.PHONY: help setup dev demo test mutants compiled bench check format system-packages clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,10 +23,13 @@ demo: $(VENV)/.setup ## Run the demonstration: server, dispatcher, agents and ta
 	@$(BIN)/callboard demo
 
 test: $(VENV)/.dev ## Run the tests (a redis-server on PATH is used, else the bundled Valkey)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
 
 mutants: $(VENV)/.dev ## Break the program in many ways and see that the tests notice (ARGS=lease chooses by name)
 	@$(BIN)/python -m tests.mutants $(ARGS)
+
+compiled: $(VENV)/.dev ## Compile the core in a copy, test it there (ARGS='-m benchmarks.throughput' runs that instead)
+	@$(BIN)/python -m tests.compiled $(ARGS)
 
 bench: $(VENV)/.dev ## Measure everything in less than ten minutes (ARGS='--only latency', ARGS=--quick)
 	@$(BIN)/python -m benchmarks.suite $(ARGS)

@@ -8,6 +8,8 @@ class ExitCode(IntEnum):
 
     STOPPED = 0
     """It was told to stop, or to drain: leave it."""
+    TOO_OLD = 69
+    """The dispatcher writes messages of a newer version than it reads: as after a crash, and upgrade it."""
     RESTART = 75
     """It was told to restart: start it again at once."""
     SUPERSEDED = 76

@@ -3,6 +3,7 @@
 The cursors live in memory (docs/decisions/0001): a read whose reply was lost is simply made again. After a lost
 connection both streams are read from their beginning, because the server that answers then may be another one that
 knows less, with ids behind the cursor; the inbox drops what it knows. Entries of other sessions are of an earlier life.
+Of a newer version than this program reads nothing is handed on, but that there is such a leader.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from agent_runtime.link import Link
 from bus.backoff import Backoff
 from bus.connection import BLOCK_MS, SERVER_ERRORS, Redis
 from bus.ids import SessionId
-from bus.messages import VERSION
+from bus.messages import READS
 from bus.names import DATA_FIELD, PoolNames
 
 LOG: Final = logging.getLogger("callboard.agent")
@@ -45,6 +46,7 @@ class Reader:
         *,
         assigned: Callable[[list[dict[str, Any]]], None],
         instructed: Callable[[dict[str, Any]], None],
+        outdated: Callable[[int], None],
         link: Link,
     ) -> None:
         self._redis = redis
@@ -53,6 +55,7 @@ class Reader:
         self._control = names.control(agent_id)
         self._assigned = assigned
         self._instructed = instructed
+        self._outdated = outdated
         self._link = link
         self._backoff = Backoff(base=0.1, cap=2.0)
         self.cursor = BEGINNING
@@ -103,10 +106,12 @@ class Reader:
             message: dict[str, Any] = from_json(fields[_FIELD], cache_strings="keys")
             if message["session"] != self._session:
                 return None
-            if message["v"] > VERSION:
-                raise ValueError(f"version {message['v']}, and this agent reads {VERSION}")  # noqa: TRY301
+            newer = (version := message.get("v", 1)) > READS
         except (ValueError, KeyError, TypeError) as error:
             LOG.error("left out entry %s: it cannot be understood (%r)", entry_id.decode(), error)  # noqa: TRY400
+            return None
+        if newer:
+            self._outdated(version)
             return None
         return message
 

@@ -6,7 +6,8 @@ was: the leader refuses what it has seen, by the attempt, and the order of entri
 
 An attempt may be announced before it is begun. Right after the announcement, in the same round trip, the task's record
 is read: if the attempt was taken back meanwhile (its event loop was blocked, or the whole process stopped, for so long
-that the leader gave the task to another) it is not begun.
+that the leader gave the task to another) it is not begun. One that may be tried only once is not begun
+either before the leader has read the announcement: see `agent_runtime.acceptance`.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from typing import Final, NamedTuple
 from pydantic_core import to_json
 from redis.exceptions import NoPermissionError
 
+from agent_runtime.acceptance import Acceptance, Then, is_unread
 from agent_runtime.inbox import AttemptKey
 from agent_runtime.link import Link
 from agent_runtime.observer import RuntimeObserver
@@ -38,12 +40,10 @@ _SECTIONS: Final = (b'"updates":[', b'"results":[', b'"returned":[')
 _LIVE: Final = (TaskStatus.ASSIGNED, TaskStatus.RUNNING)
 
 
-Then = Callable[[bool], None]
-
-
 class _Announced(NamedTuple):
     key: AttemptKey
     then: Then
+    read: bool
 
 
 class _Entry(NamedTuple):
@@ -84,7 +84,8 @@ class Reporter:
         self._ended: list[AttemptKey] = []
         """Whose results these are."""
         self._returned: dict[AttemptKey, bytes] = {}
-        self._then: dict[AttemptKey, Then] = {}
+        self._then: dict[AttemptKey, tuple[Then, bool]] = {}
+        self._acceptance = Acceptance(redis, record, announce=self._announced_anew, has=self._has)
         self._outgoing: deque[_Entry] = deque()
         self._woken = False
         self._work = asyncio.Event()
@@ -93,16 +94,16 @@ class Reporter:
         self._backoff = Backoff(base=0.1, cap=2.0)
         self._may_look = True
 
-    def started(self, key: AttemptKey, seconds: float = 0.0, then: Then | None = None) -> None:
+    def started(self, key: AttemptKey, seconds: float = 0.0, then: Then | None = None, *, read: bool = False) -> None:
         """Say that an attempt has begun, so many seconds ago.
 
-        `then` is called once that, or the attempt's end, is stored: with False if the task is not this attempt's any
-        more, so that it must not begin.
+        `then` is called once that, or the attempt's end, is stored, and with `read` once the
+        leader has read it: with False if the task is not this attempt's any more, so that it must not begin.
         """
         self._updates.setdefault(key, {}).setdefault("started_at", wall_ms() / 1000 - seconds)
         self._wake()
         if then is not None:
-            self._then[key] = then
+            self._then[key] = then, read
 
     def progress(self, key: AttemptKey, fraction: float, note: str | None) -> None:
         """Say how far an attempt is; only the latest word is sent."""
@@ -138,6 +139,11 @@ class Reporter:
 
     async def run(self) -> None:
         """Write what is collected, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._acceptance.run(), name="acceptance")
+            await self._write_on()
+
+    async def _write_on(self) -> None:
         while True:
             await self._work.wait()
             if not self._ended and not self._returned:
@@ -174,8 +180,12 @@ class Reporter:
         self._link.works("reporter")
         self._observer.reports(entry.items, time.perf_counter() - began)
         self._stored(entry.ended)
-        for (key, then), state in zip(entry.then, states, strict=True):
-            then(self._has(key, state))
+        for (key, then, read), state in zip(entry.then, states, strict=True):
+            ours = self._has(key, state)
+            if read and ours and is_unread(state):
+                self._acceptance.wait(key, then)
+            else:
+                then(ours)
 
     async def _write(self, entry: _Entry) -> list[bytes | None]:
         """Write an entry; return the states of the tasks that it announces, as they were after that.
@@ -187,7 +197,7 @@ class Reporter:
             return [None] * len(entry.then)
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.xadd(self._stream, {DATA_FIELD: entry.body})
-            for key, _ in entry.then:
+            for key, _, _ in entry.then:
                 pipe.hget(self._record(key[0]), "state")
             written, *states = await pipe.execute(raise_on_error=False)
         for failed in (written, *states):
@@ -196,6 +206,9 @@ class Reporter:
             elif isinstance(failed, Exception):
                 raise failed
         return states if self._may_look else [None] * len(entry.then)
+
+    def _announced_anew(self, key: AttemptKey, then: Then) -> None:
+        self.started(key, then=then, read=True)
 
     def _has(self, key: AttemptKey, state: bytes | None) -> bool:
         """Tell whether an attempt is still this session's; one whose record is lost is nobody else's."""
@@ -233,7 +246,7 @@ class Reporter:
             begin += count
         speaks_of = keys[start:stop]
         ended = speaks_of[max(0, counts[0] - start) :]
-        then = [_Announced(key, self._then.pop(key)) for key in speaks_of if key in self._then] if self._then else []
+        then = [_Announced(key, *self._then.pop(key)) for key in speaks_of if key in self._then] if self._then else []
         return _Entry(b",".join(parts) + b"}", ended, len(speaks_of), then)
 
 

@@ -244,13 +244,15 @@ class Slots:
             attempt = self._inbox.take()
             if attempt is None or (execution := self._taken(attempt)) is None:
                 continue
-            if attempt.key[1] == 1 and attempt.task.get("max_attempts") != 1 and not execution.exclusive:
+            once = attempt.task.get("max_attempts") == 1
+            if attempt.key[1] == 1 and not once and not execution.exclusive:
                 return execution
             # Earlier attempts may have killed their agent before it could say that they had begun, and the leader
             # counts only what it was told of. So from the second on it is told first: poison comes to an end. The same
             # for a task that may be tried only once, or never runs twice at once: so it is also asked whether it is
-            # still this agent's.
-            self._reporter.started(attempt.key, then=partial(self._begin, execution))
+            # still this agent's. What may be tried only once waits until the leader has read it, too; anything else
+            # would be taken for poison if its agent died in that time again and again.
+            self._reporter.started(attempt.key, then=partial(self._begin, execution), read=once)
         return None
 
     def _taken(self, attempt: Attempt) -> Execution | None:

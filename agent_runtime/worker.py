@@ -1,7 +1,8 @@
 """One session of an agent: it signs in, works, and takes its leave. Composes the parts; decides nothing about tasks.
 
 A session ends because it was told to stop (SIGTERM), to drain or to restart (an instruction), or because another
-process signed in with its agent id (superseded: nothing it could still say would count).
+process signed in with its agent id (superseded: all that it could still say and that would count is that exclusive work
+is over, or was never begun).
 """
 
 import asyncio
@@ -31,6 +32,7 @@ from agent_runtime.settings import AgentSettings
 from agent_runtime.slots import Slots
 from bus.connection import connect
 from bus.ids import check_pool, new_nonce, new_session
+from bus.messages import READS
 from bus.names import PoolNames
 from bus.overrides import Overrides
 
@@ -162,6 +164,7 @@ class Worker:
             self.session,
             assigned=self._slots.receive,
             instructed=self._instructed,
+            outdated=self._outdated,
             link=link,
         )
         self._composed = True
@@ -212,6 +215,8 @@ class Worker:
         self._slots.abandon()
         await _within(2 * PATIENCE_S, self._slots.wait_until_empty())
         if self._code is ExitCode.SUPERSEDED:
+            # What is exclusive is kept from others until this session says that it is over, or its lease is.
+            await _within(FAREWELL_S, self._reporter.wait_until_idle())
             return
         if not await _within(FAREWELL_S, self._say_farewell()):
             LOG.warning("the last reports could not be delivered: the dispatcher will take this agent for lost")
@@ -263,6 +268,13 @@ class Worker:
                 self._end(ExitCode.SUPERSEDED, hurry=True)
             case other:
                 LOG.warning("left out an instruction of the unknown type %r", other)
+
+    def _outdated(self, version: int) -> None:
+        """Leave: an agent that goes on signing in, and understands nothing, would be given tasks and keep them."""
+        if self._code < ExitCode.TOO_OLD:
+            text = "the dispatcher writes messages of version %d, and agent %s reads %d: stopping, upgrade this agent"
+            LOG.error(text, version, self.agent_id, READS)
+        self._end(ExitCode.TOO_OLD, hurry=True)
 
     def _tell(self, standing: Standing) -> None:
         self._heartbeat.standing = standing._replace(updated=self._offer.update)

@@ -17,6 +17,7 @@ CallboardError
 ├── RequirementSyntaxError   a requirement that was given as a text cannot be read
 ├── ClientClosedError        its client was closed while somebody waited, or before
 ├── NoLeaderError            what only the leader can answer was not answered in time; a wish is done later
+├── ClientTooOldError        the leader answers in a newer version of the messages than this program reads
 ├── UnknownTaskError         the ledger has no such task
 ├── NotDeadError             the task is no dead letter
 ├── NotRunningError          the task, or the attempt that was meant, does not run
@@ -199,6 +200,21 @@ class NoLeaderError(CallboardError):
                 "(`callboard dispatcher`)"
             )
         super().__init__(silence + remedy)
+
+
+class ClientTooOldError(CallboardError):
+    """The leader of a pool answers in a newer version of the messages than this program reads: upgrade it.
+
+    What was asked for has been heeded all the same; records tell what came of it.
+    """
+
+    def __init__(self, pool: str, version: int, reads: int) -> None:
+        self.pool = pool
+        self.version = version
+        super().__init__(
+            f"the leader of pool {pool!r} answers in version {version} of the messages, and this program reads "
+            f"{reads}: upgrade it; a wish was heeded all the same, and records tell what came of it"
+        )
 
 
 class UnknownTaskError(CallboardError):

@@ -9,11 +9,11 @@ from pydantic import BaseModel
 
 from bus.clock import wall_ms
 from bus.connection import BLOCK_MS, CONNECTION_ERRORS, Redis, connect, resolve_url
-from bus.errors import BusAddressError, BusUnavailableError, NoLeaderError
+from bus.errors import BusAddressError, BusUnavailableError, ClientTooOldError, NoLeaderError
 from bus.filters import TaskFilter
 from bus.ids import ClientId, TaskId, check_pool, new_client_id, task_pool
 from bus.ledger_view import LedgerView
-from bus.messages import Explain, Plan, Reply
+from bus.messages import READS, Explain, Plan, Reply
 from bus.names import DATA_FIELD, PoolNames
 
 T = TypeVar("T")
@@ -86,7 +86,8 @@ class Link:
         """Write a command that `reply_to` `me` is answered, and yield the answers; who has the last one stops.
 
         `me` is made for this question; its stream is gone in a minute. Raises `NoLeaderError` when no further answer
-        comes within `timeout` seconds: it says that the command is stored, unless that only asks.
+        comes within `timeout` seconds: it says that the command is stored, unless that only asks. Raises
+        `ClientTooOldError` for an answer of a version that this program does not read.
         """
         await self.command(names, asked)
         stream = names.replies(me)
@@ -97,6 +98,19 @@ class Link:
             reply: Any = await self.ask(read)
             for _, entries in reply or ():
                 for cursor, fields in entries:  # noqa: B007 - it is where the next read begins
-                    yield Reply.model_validate_json(fields[DATA_FIELD.encode()])
+                    yield _understood(names.pool, fields[DATA_FIELD.encode()])
                 until = monotonic() + timeout
         raise NoLeaderError(names.pool, timeout, stored=not isinstance(asked, Explain | Plan))
+
+
+class _Head(BaseModel):
+    """What can be read of an answer of whatever version."""
+
+    v: int = 1
+
+
+def _understood(pool: str, body: bytes) -> Reply:
+    version = _Head.model_validate_json(body).v
+    if version > READS:
+        raise ClientTooOldError(pool, version, READS)
+    return Reply.model_validate_json(body)

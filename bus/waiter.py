@@ -122,7 +122,16 @@ class Waiters:
         return None if found is None else found()
 
     def new(self, task_id: TaskId) -> Waiter:
-        """Return a new waiter; it takes the place of another of the same task."""
+        """Return the waiter of a task that was just stored.
+
+        It may have had one before: the server has lost everything, and whoever submits with the same key again stores
+        the same task anew. Who waits for it waits for this one then. Of an end that is known there is no way back: a
+        new waiter takes the place of that.
+        """
+        known = self._known.get(task_id)
+        if known is not None and (earlier := known()) is not None and not earlier.done:
+            earlier.added = monotonic()
+            return earlier
         waiter = Waiter(task_id)
         reference = _Known(waiter, self._gone)
         reference.task_id = task_id

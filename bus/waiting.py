@@ -23,7 +23,7 @@ from bus.backoff import Backoff
 from bus.connection import BLOCK_MS, CONNECTION_ERRORS, SERVER_ERRORS, Redis
 from bus.errors import CallboardError, ClientClosedError, UnknownTaskError, UnreadableTaskError
 from bus.ids import ClientId, TaskId
-from bus.messages import VERSION, Outcome, WatchTasks
+from bus.messages import READS, Outcome, WatchTasks
 from bus.names import DATA_FIELD, PoolNames
 from bus.outage import is_refusal
 from bus.records import CancelOutcome, Guard, Run
@@ -50,7 +50,7 @@ _DATA: Final = DATA_FIELD.encode()
 class _Told(BaseModel):
     """What of a reply says how tasks ended."""
 
-    v: int = VERSION
+    v: int = 1
     outcomes: tuple[Outcome, ...]
 
 
@@ -162,8 +162,8 @@ class Outcomes:
             reply = _REPLY.validate_json(fields[_DATA])
         except (ValueError, KeyError) as error:
             return self._take_what_can_be_read(entry_id, fields, error)
-        if reply.v > VERSION:
-            self._not_understood(entry_id, f"it is of version {reply.v}, and this client reads {VERSION}")
+        if reply.v > READS:
+            self._not_understood(entry_id, f"it is of version {reply.v}, and this client reads {READS}")
             return []
         return [waiter for outcome in reply.outcomes if (waiter := self._told(outcome)) is not None]
 
@@ -182,8 +182,8 @@ class Outcomes:
         elsewhere: list[Waiter] = []
         try:
             reply = from_json(fields[_DATA])
-            if (version := reply.get("v", VERSION)) > VERSION:
-                raise ValueError(f"it is of version {version}, and this client reads {VERSION}")  # noqa: TRY301
+            if (version := reply.get("v", 1)) > READS:
+                raise ValueError(f"it is of version {version}, and this client reads {READS}")  # noqa: TRY301
             outcomes = list(reply["outcomes"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._not_understood(entry_id, repr(error))

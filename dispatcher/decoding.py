@@ -12,7 +12,7 @@ from pydantic import BaseModel, RootModel, ValidationError
 from pydantic_core import from_json
 
 from bus.broker import unframe
-from bus.messages import VERSION, Message
+from bus.messages import READS, Message
 from bus.names import DATA_FIELD
 from dispatcher.salvage import Salvaged, in_words, members
 
@@ -34,6 +34,8 @@ class Topic(Generic[M]):
     """How long is waited between two reads, unless there is much: for what is not urgent, and is cheaper together."""
     documented: type[BaseModel] | None = None
     """What the messages are for their senders, where `model` is only the part that is read."""
+    fleeting: bool = False
+    """Only the latest message of each sender counts: one of a newer version is not kept, for another follows it."""
     salvage: Callable[[bytes, str], Salvaged | None] | None = None
     """Reads what is good of a message that is not valid as a whole."""
 
@@ -63,11 +65,13 @@ class Batch(Generic[M]):
     """Parts of messages that could not be understood; the rest of each is among `messages`."""
     parked: list[str] = field(default_factory=list)
     """Entries of a version that this program does not know: left in the stream for one that does."""
+    skipped: list[str] = field(default_factory=list)
+    """Those of a fleeting topic: consumed without effect."""
 
     @property
     def entry_ids(self) -> list[str]:
         """Every entry of the read."""
-        return [*self.ids, *self.parked, *(bad.entry_id for bad in self.unreadable)]
+        return [*self.ids, *self.parked, *self.skipped, *(bad.entry_id for bad in self.unreadable)]
 
     def singles(self) -> "Iterator[Batch[M]]":
         """Yield each entry as a batch of its own."""
@@ -83,17 +87,20 @@ class Batch(Generic[M]):
             yield Batch(self.topic, unreadable=[bad])
         for entry_id in self.parked:
             yield Batch(self.topic, parked=[entry_id])
+        for entry_id in self.skipped:
+            yield Batch(self.topic, skipped=[entry_id])
 
     def poisoned(self, reason: str) -> "Batch[M]":
         """Return the same entries as ones of which nothing can be made."""
         raw = [*zip(self.ids, self.bodies, strict=True), *((bad.entry_id, bad.raw) for bad in self.unreadable)]
         bad = [Unreadable(entry_id, body, reason, poison=True) for entry_id, body in raw]
-        return Batch(self.topic, unreadable=bad, parked=self.parked)
+        return Batch(self.topic, unreadable=bad, parked=self.parked, skipped=self.skipped)
 
 
 def decode(topic: Topic[M], ids: Sequence[bytes], entries: Sequence[Mapping[bytes, bytes]]) -> Batch[M]:
     """Sort the entries of one read into messages, unreadable ones and parked ones; never raises."""
     batch = Batch(topic)
+    newer = batch.skipped if topic.fleeting else batch.parked
     validate = topic.model.__pydantic_validator__.validate_json
     for entry, fields in zip(ids, entries, strict=True):
         entry_id = entry.decode()
@@ -107,8 +114,8 @@ def decode(topic: Topic[M], ids: Sequence[bytes], entries: Sequence[Mapping[byte
         try:
             message: M = validate(body)
         except ValidationError as error:
-            if _version(body) > VERSION:
-                batch.parked.append(entry_id)
+            if _version(body) > READS:
+                newer.append(entry_id)
                 continue
             reason = in_words(error)
             saved = topic.salvage(body, reason) if topic.salvage is not None else None
@@ -118,8 +125,8 @@ def decode(topic: Topic[M], ids: Sequence[bytes], entries: Sequence[Mapping[byte
             message = cast("M", saved.report)
             batch.set_aside += [Unreadable(entry_id, part, why) for part, why in saved.set_aside]
         else:
-            if _version_of(message) > VERSION:
-                batch.parked.append(entry_id)
+            if _version_of(message) > READS:
+                newer.append(entry_id)
                 continue
         batch.ids.append(entry_id)
         batch.messages.append(message)
@@ -129,7 +136,7 @@ def decode(topic: Topic[M], ids: Sequence[bytes], entries: Sequence[Mapping[byte
 
 def _version_of(message: BaseModel) -> int:
     inner = message.root if isinstance(message, RootModel) else message
-    return inner.v if isinstance(inner, Message) else VERSION
+    return inner.v if isinstance(inner, Message) else READS
 
 
 def _version(body: bytes) -> int:

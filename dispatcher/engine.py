@@ -305,6 +305,7 @@ class Engine:
 
     async def _watch_horizon(self) -> None:
         """Tell the scheduler up to when all that agents wrote has been consumed, and how long nobody could see them."""
+        refused = False
         while True:
             self.pulse.beat("horizon")
             await asyncio.sleep(HORIZON_EVERY_S)
@@ -312,10 +313,13 @@ class Engine:
             try:
                 horizon, now = await self.read_horizon()
             except CONNECTION_ERRORS:
+                refused = True
                 continue
             gap = now - self._last_contact
-            if gap > BLIND_AFTER_MS or monotonic_ms() - asked > BLIND_AFTER_MS:
+            # However short: an agent's lease may hold several such times, and each may swallow a heartbeat.
+            if refused or gap > BLIND_AFTER_MS or monotonic_ms() - asked > BLIND_AFTER_MS:
                 self._extra.append(Blind(gap))
+            refused = False
             self._last_contact = now
             self._extra.append(Horizon(horizon))
             self._inbox.wake()

@@ -128,7 +128,7 @@ class _Ear:
             try:
                 await self._sink(batch.poisoned(f"it could not be taken: {error!r}"))
             except Exception as again:
-                # Raised, it would stop the reading for a while. The entry stays pending, so it is claimed and tried again.
+                # Raised, it would stop the reading for a while. The entry stays pending: it is claimed and tried again.
                 self.in_hand.difference_update(batch.entry_ids)
                 self.problem = f"{self.topic.name}: an entry could not be taken: {again!r}"
                 LOG.exception("topic %s: nor can it be rejected, it will be tried again", self.topic.name)

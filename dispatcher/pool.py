@@ -67,7 +67,7 @@ def topics(names: PoolNames) -> tuple[Topic[Any], ...]:
     levels = (TaskPriority.URGENT, TaskPriority.HIGH, TaskPriority.MEDIUM, TaskPriority.LOW)
     return (
         Topic("results", names.results, Report, max_records=64, salvage=salvage_report),
-        Topic("heartbeats", names.heartbeats, Heartbeat, rest_s=BEATS_S),
+        Topic("heartbeats", names.heartbeats, Heartbeat, rest_s=BEATS_S, fleeting=True),
         Topic("registrations", names.registrations, Registration),
         Topic("commands", names.commands, Command, max_records=64),
         *(

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from bus.messages import VERSION, HandBack, Report, TaskError, TaskResult, TaskUpdate
+from bus.messages import READS, HandBack, Report, TaskError, TaskResult, TaskUpdate
 from bus.states import TaskStatus
 
 M = TypeVar("M", bound=BaseModel)
@@ -119,7 +119,7 @@ def salvage_report(body: bytes, reason: str) -> Salvaged | None:
         head = Report.model_validate_json(_object(said, "v", "agent_id", "session"))
     except ValidationError:
         return None
-    if head.v > VERSION:
+    if head.v > READS:
         return None
     set_aside: list[tuple[bytes, str]] = []
     updates, complete = _items(TaskUpdate, said.get("updates", b"[]"), set_aside)

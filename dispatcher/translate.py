@@ -67,6 +67,8 @@ def arrival_of(pool: Pool, batch: Batch[Any], culprits: Mapping[str, str]) -> Ar
             arrival.reject(entry_id, None, [rejection(topic.name, entry_id, body, culprits[entry_id])])
         else:
             arrival.add(entry_id, pieces(event, len(body)), aside.get(entry_id, ()))
+    for entry_id in batch.skipped:
+        arrival.add(entry_id, ())
     for bad in batch.unreadable:
         said = [rejection(topic.name, bad.entry_id, bad.raw, culprits.get(bad.entry_id, bad.reason))]
         refused = None

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from bus.messages.message import (
         MAX_BODY_BYTES,
+        READS,
         VERSION,
         AgentIdField,
         Amount,
@@ -87,6 +88,7 @@ __all__ = [
     "MAX_BODY_BYTES",
     "MAX_DEPTH",
     "MAX_SCHEDULE_BYTES",
+    "READS",
     "VERSION",
     "AgentCommand",
     "AgentIdField",

@@ -8,7 +8,11 @@ from bus.ids import AGENT_ID_PATTERN, SESSION_PATTERN, TASK_ID_PATTERN
 from bus.requirements import AttributeName
 
 VERSION: Final = 1
-"""The major version of all messages this code writes, and the highest it reads."""
+"""The major version of all messages this code writes."""
+
+READS: Final = 1
+"""The highest major version this code reads. A release reads a version before any release writes it: then two that
+follow each other work side by side, whoever is upgraded first."""
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Default limit of one message's body."""

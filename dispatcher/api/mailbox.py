@@ -15,7 +15,7 @@ from pydantic_core import from_json, to_json
 from bus.agent_requests import AgentRequest
 from bus.connection import Redis
 from bus.errors import UnknownAgentError
-from bus.messages import VERSION, Control
+from bus.messages import READS, Control
 from bus.names import DATA_FIELD, PoolNames
 from bus.overrides import Overrides
 from bus.states import AgentStatus
@@ -180,7 +180,7 @@ class Mailbox:
             entry, body = entry_id(raw), fields.get(_DATA, b"")
             try:
                 message = from_json(body)
-                mine = message["session"] == session and message.get("v", VERSION) <= VERSION
+                mine = message["session"] == session and message.get("v", 1) <= READS
             except (ValueError, KeyError, TypeError):
                 LOG.warning("assignment %s of agent %s cannot be understood", entry_text(entry), self._agent_id)
                 mine = False

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic_core import from_json
 from redis.exceptions import ResponseError
 
-from bus.messages import VERSION
+from bus.messages import READS
 from bus.names import DISPATCHERS_GROUP
 from bus.states import TaskPriority
 from dispatcher.audit.findings import Finding, Kind
@@ -82,7 +82,7 @@ async def _is_newer(sight: Sight, stream: str, entry: str) -> bool:
     except ValueError:
         return False
     version = said.get("v", 1) if isinstance(said, dict) else 1
-    return isinstance(version, int) and version > VERSION
+    return isinstance(version, int) and version > READS
 
 
 async def _pending(

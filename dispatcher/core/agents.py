@@ -200,6 +200,8 @@ def _reconcile(board: Board, agent: AgentState, message: Heartbeat, at: int) -> 
                 reason="this attempt is no longer current",
             )
             board.instruct(agent.id, Control(stop))
+    # Nothing is read while its loop is blocked; the heartbeats have a thread of their own, and go on.
+    awake = at - int(message.lag * 1000)
     for task in list(agent.tasks.values()):
         current = task.current
         if current is None or current.session != message.session:
@@ -208,9 +210,9 @@ def _reconcile(board: Board, agent: AgentState, message: Heartbeat, at: int) -> 
             current.missing_since = None
             cancellation.remind(board, task, at)
         elif current.missing_since is None:
-            if at - current.assigned_at > MISSED_DELIVERY_MS:
+            if awake - current.assigned_at > MISSED_DELIVERY_MS:
                 current.missing_since = at
-        elif board.horizon >= current.missing_since:
+        elif board.horizon >= current.missing_since and awake >= current.missing_since:
             _undelivered(board, agent, task, at)
 
 

@@ -25,7 +25,7 @@ KEPT_ATTEMPTS: Final = 50
 """So many past attempts a task's record tells of, the latest."""
 
 
-class IllegalTransitionError(RuntimeError):
+class IllegalTransitionError(Exception):
     """A move that the table does not have: a defect of the scheduler. Says what is known of the task."""
 
     def __init__(self, task: TaskState, after: TaskStatus) -> None:
@@ -76,9 +76,10 @@ def assign(
 def start(board: Board, task: TaskState, current: Attempt, at: int) -> None:
     """Move ASSIGNED → RUNNING: its agent has begun."""
     _move(task, TaskStatus.RUNNING)
+    at = max(at, current.assigned_at)  # see `_since`
     current.started_at = current.heard_at = at
     if current.agent is not None:
-        current.agent.began(max(0, at - current.assigned_at))
+        current.agent.began(at - current.assigned_at)
     _arm_timeouts(board, task, current)
     board.touch(task)
     board.tell(task)
@@ -134,7 +135,7 @@ def fail(board: Board, task: TaskState, reason: FailureReason, error: TaskError 
     run_ms = 0.0
     current = task.current
     if current is not None:
-        run_ms = 0.0 if current.started_at is None else float(at - current.started_at)
+        run_ms = 0.0 if current.started_at is None else float(max(0, at - current.started_at))
         _end_attempt(task, reason.value, at, error)
         evidence = poison(task.present_attempts)
         if evidence is not None:
@@ -337,6 +338,16 @@ def _arm_timeouts(board: Board, task: TaskState, current: Attempt) -> None:
         board.horizon_timers.set(current.heard_at + timeout, TimerKind.PROGRESS, task.id, task.attempt)
 
 
+def _since(current: Attempt | None, at: int) -> int:
+    """Return `at`, or when the attempt began if that is later.
+
+    What agents and clients say has the instant of their writing: an assignment has that of the leader's pass, which may
+    be a moment ahead of the server, or come after what was written and not yet read (a cancel). Nothing ends before it
+    began.
+    """
+    return at if current is None else max(at, current.started_at or current.assigned_at)
+
+
 def _end_attempt(task: TaskState, outcome: str, at: int, error: TaskError | None) -> None:
     current = task.current
     if current is None or current.agent is None:
@@ -346,7 +357,7 @@ def _end_attempt(task: TaskState, outcome: str, at: int, error: TaskError | None
         agent_id=current.agent.id,
         assigned_at=current.assigned_at,
         started_at=current.started_at,
-        ended_at=at,
+        ended_at=_since(current, at),
         outcome=outcome,
         error=error,
     )
@@ -388,7 +399,7 @@ def _finish(board: Board, task: TaskState, status: TaskStatus, reason: str | Non
     board.order.leave(task)
     _move(task, status)
     board.family.ended(task)
-    task.finished_at, task.reason = at, reason
+    task.finished_at, task.reason = _since(task.current, at), reason
     board.touch(task)
     board.tell(task, reason=reason)
     agent_id = task.agent.id if task.agent else None

@@ -81,7 +81,7 @@ def _coming_along(board: Board, task: TaskState, update: TaskUpdate) -> None:
 
 def _result(board: Board, task: TaskState, current: Attempt, result: TaskResult, at: int) -> None:
     began = current.started_at or current.assigned_at
-    run_ms = float(at - began) if result.duration is None else result.duration * 1000
+    run_ms = float(max(0, at - began)) if result.duration is None else result.duration * 1000
     if current.started_at is None and (result.status is not TaskStatus.CANCELLED or run_ms):
         current.started_at = max(current.assigned_at, at - int(run_ms))
     match result.status:

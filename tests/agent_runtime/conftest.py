@@ -25,7 +25,7 @@ class RunningWorker:
         self.task = asyncio.create_task(worker.run(self.stop))
 
     async def ended(self) -> ExitCode:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await self.task
 
 

@@ -117,8 +117,14 @@ class HandLeader:
         note = Instruction.model_validate({"type": kind, "session": signed.session, **fields})
         await self.say(signed.agent_id, note)
 
-    async def supersede(self, signed: Register) -> None:
-        await self.say(signed.agent_id, Superseded(session=signed.session, by="another"))
+    async def supersede(self, signed: Register, *, quiet_ms: int = 0) -> None:
+        """Say that another process has the id; from then on the server takes nobody's writes for so long."""
+        body = Superseded(session=signed.session, by="another").model_dump_json()
+        async with self.redis.pipeline(transaction=True) as pipe:
+            pipe.xadd(self.names.control(signed.agent_id), {"__data__": body})
+            if quiet_ms:
+                pipe.execute_command("CLIENT", "PAUSE", quiet_ms, "WRITE")
+            await pipe.execute()
 
     async def forget(self, signed: Register) -> None:
         await self.say(signed.agent_id, Reregister(session=signed.session))

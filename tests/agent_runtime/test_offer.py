@@ -44,7 +44,7 @@ def offered(signed: Register) -> list[str]:
 
 
 async def ready(running: RunningWorker) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await running.worker.ready.wait()
 
 
@@ -79,7 +79,7 @@ async def test_a_change_returns_when_the_leader_has_confirmed_it_and_no_earlier_
     await leader.wait_for(lambda: leader.heartbeats and leader.heartbeats[-1].obeys == 1)
     assert not change.done()
     await leader.say(signed.agent_id, Registered(session=signed.session, revision=again.revision))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await change
 
 

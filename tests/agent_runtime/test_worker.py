@@ -89,7 +89,7 @@ async def test_an_agent_signs_in_with_its_capabilities_and_their_schemas(
 ) -> None:
     running = start_worker(Stage())
     signed = await leader.welcome()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await running.worker.ready.wait()
     assert signed.agent_id == "a1"
     assert signed.slots == 2
@@ -319,6 +319,22 @@ async def test_a_superseded_agent_stops_without_a_word(leader: HandLeader, start
     assert agent.happened == ["start", "stop"]
 
 
+async def test_a_superseded_agent_hands_back_what_has_not_begun_and_says_what_has_ended(
+    leader: HandLeader, start_worker: StartWorker
+) -> None:
+    running = start_worker(Stage(), slots=1)
+    signed = await leader.welcome()
+    runs = await leader.assign(signed, "a", {"text": "a"}, capability="wait")
+    await leader.wait_started(runs)
+    waits = await leader.assign(signed, "b", {"text": "b"}, capability="wait")
+    await leader.wait_for(lambda: leader.heartbeats and len(leader.heartbeats[-1].holding) == 2)
+    await leader.supersede(signed, quiet_ms=300)
+    assert await running.ended() is ExitCode.SUPERSEDED
+    await leader.read()
+    assert waits in leader.returned
+    assert leader.results[runs].reason == "agent_lost"
+
+
 async def test_stop_hands_back_what_has_not_begun_and_finishes_the_rest(
     leader: HandLeader, start_worker: StartWorker
 ) -> None:
@@ -499,7 +515,6 @@ async def test_a_repeated_attempt_is_announced_before_it_is_begun(
 @pytest.mark.parametrize(
     ("state", "begun"),
     [
-        ("ASSIGNED/1/a1/{session}", True),
         ("RUNNING/1/a1/{session}", True),
         ("ASSIGNED/2/a2/other", False),
         ("PENDING/1//", False),
@@ -521,6 +536,26 @@ async def test_a_task_that_may_be_tried_once_is_not_begun_when_it_was_given_to_a
     assert result.status is (TaskStatus.COMPLETED if begun else TaskStatus.FAILED)
     assert begun or (result.reason is FailureReason.AGENT_LOST)
     await leader.redis.delete(leader.names.task(task_id))
+
+
+@pytest.mark.parametrize(("then", "begun"), [("RUNNING/1/a1/{session}", True), ("PENDING/1//", False)])
+async def test_a_task_that_may_be_tried_once_is_begun_only_when_the_leader_has_read_that_it_begins(
+    leader: HandLeader, start_worker: StartWorker, then: str, begun: bool
+) -> None:
+    agent = Stage()
+    start_worker(agent, slots=1)
+    signed = await leader.welcome()
+    record = leader.names.task(f"{leader.names.pool}.a")
+    await leader.redis.hset(record, "state", f"ASSIGNED/1/a1/{signed.session}")
+    task = await leader.assign(signed, "a", {"text": "abc"}, max_attempts=1)
+    # It is said again, lest it was lost; meanwhile the leader has decided, and stores it only now.
+    await leader.wait_for(lambda: len([report for report in leader.reports if report.updates]) == 2)
+    assert not [report for report in leader.reports if report.results]
+    await leader.redis.hset(record, "state", then.format(session=signed.session))
+    result = await leader.result(task)
+    assert result.status is (TaskStatus.COMPLETED if begun else TaskStatus.FAILED)
+    assert begun or (result.reason is FailureReason.AGENT_LOST)
+    await leader.redis.delete(record)
 
 
 async def test_exclusive_work_is_not_begun_when_it_was_given_to_another_meanwhile(

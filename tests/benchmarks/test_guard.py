@@ -5,6 +5,7 @@ import pytest
 from benchmarks import guard
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(240)
 def test_a_task_costs_server_and_processes_what_is_recorded() -> None:
     assert guard.check_flow(guard.read()["flow"]) == {}

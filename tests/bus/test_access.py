@@ -85,7 +85,7 @@ async def working(urls: dict[str, str], pool: str) -> AsyncIterator[Client]:
         Client(urls["client"], pool=pool) as bus,
     ):
         running = asyncio.create_task(worker.run(stop))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await worker.ready.wait()
         yield bus
         stop.set()
@@ -97,11 +97,11 @@ async def test_a_client_an_agent_and_a_dispatcher_do_all_they_must_with_their_ow
 ) -> None:
     bus = working
     handle = await bus.submit("text.count", {"text": "a b"})
-    assert await handle.result(timeout=10) == 2
+    assert await handle.result(timeout=30) == 2
     keyed = [await bus.submit("text.count", {"text": "a"}, key="k") for _ in range(2)]
-    assert [await one.result(timeout=10) for one in keyed] == [1, 1]
+    assert [await one.result(timeout=30) for one in keyed] == [1, 1]
     many = await bus.submit_many(TaskCreate(capability="text.count", payload={"text": "a"}) for _ in range(50))
-    assert [await one.result(timeout=10) for one in many] == [1] * 50
+    assert [await one.result(timeout=30) for one in many] == [1] * 50
     record = await bus.get(handle.id)
     assert record.status is TaskStatus.COMPLETED
     slow = await bus.submit("slow")
@@ -109,7 +109,7 @@ async def test_a_client_an_agent_and_a_dispatcher_do_all_they_must_with_their_ow
     assert report.cancelled == (slow.id,)
     bad = await bus.submit("boom", max_attempts=1)
     with pytest.raises(Exception, match="boom"):
-        await bad.result(timeout=10)
+        await bad.result(timeout=30)
     assert [task.id for task in await bus.dead.list("", limit=10)] == [bad.id]
     assert (await bus.dead.purge([bad.id])).done == (bad.id,)
     waiting = await bus.submit("nobody.can")
@@ -130,7 +130,7 @@ async def test_a_client_an_agent_and_a_dispatcher_do_all_they_must_with_their_ow
 
 async def test_a_reader_sees_everything(working: Client, urls: dict[str, str], names: PoolNames) -> None:
     done = await working.submit("text.count", {"text": "a b"})
-    await done.result(timeout=10)
+    await done.result(timeout=30)
     async with Client(urls["reader"], pool=names.pool) as bus, connect(urls["reader"], name="reader") as redis:
         assert (await bus.get(done.id)).output == 2
         assert [task.id for task in await bus.list_tasks()] == [done.id]

@@ -43,7 +43,7 @@ else:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - another process's end sets no event of ours
             await asyncio.sleep(0.01)
 

@@ -1,14 +1,21 @@
-"""The command line as a user has it: a process, its exit code, and what it printed."""
+"""The command line as a user has it: a process, its exit code, and what it printed.
+
+It is a child of the nursery, for most of a second goes into starting Python; `anew` is for what is about just that.
+"""
 
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import IO, Any
+from typing import Any
+
+from callboard.cli import main
+from tests.support.nursery import Program
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-P", "-m", "callboard")
@@ -60,13 +67,23 @@ class CommandLine:
         self, *arguments: str, stdin: str | None = None, env: Mapping[str, str] | None = None, timeout: float = 40.0
     ) -> Ran:
         """Run one command to its end."""
+        with tempfile.TemporaryFile("w+") as words:
+            words.write(stdin or "")
+            words.seek(0)
+            running = self.start(*arguments, env=env, stdin=words.fileno())
+        with running:
+            out, err = running.communicate(timeout)
+            return Ran(running.wait(), out, err)
+
+    def anew(self, *arguments: str, timeout: float = 40.0) -> Ran:
+        """Run one command to its end in a Python that is started for it, as a shell does."""
         ended = subprocess.run(
             [*PROGRAM, *arguments],
-            env=environment(**{"CALLBOARD_REDIS_URL": self.url, **(env or {})}),
+            env=environment(CALLBOARD_REDIS_URL=self.url),
             cwd=self.cwd,
             capture_output=True,
             check=False,
-            input="" if stdin is None else stdin,
+            input="",
             text=True,
             timeout=timeout,
         )
@@ -84,15 +101,10 @@ class CommandLine:
         return ran.json
 
     def start(
-        self, *arguments: str, env: Mapping[str, str] | None = None, stdin: int | IO[str] = subprocess.DEVNULL
-    ) -> subprocess.Popen[str]:
-        """Start a command that runs on; its output is in pipes."""
-        return subprocess.Popen(
-            [*PROGRAM, *arguments],
-            env=environment(**{"CALLBOARD_REDIS_URL": self.url, **(env or {})}),
-            cwd=self.cwd,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self, *arguments: str, env: Mapping[str, str] | None = None, stdin: int | None = subprocess.DEVNULL
+    ) -> Program:
+        """Start a command that runs on; its output is in pipes, and so is its input with None for `stdin`."""
+        environ = environment(**{"CALLBOARD_REDIS_URL": self.url, **(env or {})})
+        with Path(os.devnull).open() as nothing:
+            file = nothing.fileno() if stdin == subprocess.DEVNULL else stdin
+            return Program(main, arguments, env=environ, cwd=self.cwd, stdin=file)

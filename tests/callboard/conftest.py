@@ -2,7 +2,6 @@
 
 import re
 import signal
-import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.callboard.commandline import CREW, CommandLine
+from tests.support.nursery import Program
 from tests.support.server import RunningServer
 
 CREW_POOL = "tcrew"
@@ -22,7 +22,7 @@ Start = Callable[..., "Running"]
 class Running:
     """A command that runs on; its stderr is read as it comes."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Program) -> None:
         self.process = process
         self.lines: list[str] = []
         self._news = threading.Condition()
@@ -56,7 +56,6 @@ class Running:
         return next((match for line in self.lines if (match := re.search(pattern, line))), None)
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
         for line in self.process.stderr:
             with self._news:
                 self.lines.append(line.rstrip("\n"))
@@ -104,7 +103,7 @@ def working(redis_server: RunningServer, tmp_path_factory: pytest.TempPathFactor
 def fetch(url: str) -> tuple[int, str]:
     """Return status and body of a page."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - ours
+        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - ours
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

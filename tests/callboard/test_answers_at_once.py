@@ -1,9 +1,9 @@
 """What the command line tells without a server."""
 
 import json
+import resource
 import subprocess
 import sys
-from time import perf_counter
 
 import pytest
 
@@ -20,10 +20,11 @@ def without_server(tmp_path: object) -> CommandLine:
 
 
 def test_help_takes_less_than_half_a_second(callboard: CommandLine) -> None:
-    def took() -> float:
-        begun = perf_counter()
-        assert "dispatcher" in callboard("--help").out
-        return perf_counter() - begun
+    def took() -> float:  # of a processor: what else the machine does is not its fault
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert "dispatcher" in callboard.anew("--help").out
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert min(took() for _ in range(5)) < 0.5
 

@@ -44,6 +44,7 @@ def test_without_a_server_it_starts_and_says_that_it_is_not_ready(start: Start) 
     assert api.end(signal.SIGINT) == 0
 
 
+@pytest.mark.alone
 def test_fifty_open_streams_do_not_keep_it_from_stopping(callboard: CommandLine, start: Start) -> None:
     api, address = served(start, "--pool", callboard.pool)
     streams = [urllib.request.urlopen(f"{address}/events", timeout=10) for _ in range(50)]  # noqa: S310 - ours

@@ -9,6 +9,7 @@ import pytest
 
 from tests.callboard.commandline import CommandLine
 from tests.callboard.conftest import Start, fetch
+from tests.support.workers import USUAL_PORTS
 
 
 def test_it_shows_its_metrics_and_its_health(callboard: CommandLine, start: Start) -> None:
@@ -28,6 +29,7 @@ def test_without_a_server_it_waits_and_says_so(start: Start) -> None:
     assert dispatcher.end(signal.SIGINT) == 0
 
 
+@USUAL_PORTS
 def test_another_port_is_taken_when_the_usual_one_is_in_use(callboard: CommandLine, start: Start) -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

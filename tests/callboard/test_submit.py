@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
@@ -85,7 +84,7 @@ def test_one_of_many_that_fails_is_told_among_them(working: CommandLine) -> None
 
 def test_lines_are_submitted_as_they_arrive(working: CommandLine) -> None:
     command = ("submit", "text.count", "-", "--wait", "--pool", working.pool)
-    with working.start(*command, stdin=subprocess.PIPE) as running:
+    with working.start(*command, stdin=None) as running:
         assert running.stdin is not None
         assert running.stdout is not None
         for words in (1, 2):
@@ -285,8 +284,8 @@ def test_ctrl_c_while_waiting_is_quiet(working: CommandLine) -> None:
     while "nobody.can" not in listed:
         listed = working("tasks", "list", "--status", "pending", "--pool", working.pool).out
     waiting.send_signal(signal.SIGINT)
-    out, err = waiting.communicate(timeout=20)
-    assert (waiting.returncode, out, err) == (130, "", "")
+    with waiting:
+        assert (*waiting.communicate(timeout=20), waiting.returncode) == ("", "", 130)
 
 
 def test_a_sticky_task_says_why_it_went_where_it_went(working: CommandLine) -> None:

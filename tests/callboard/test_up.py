@@ -10,6 +10,9 @@ import pytest
 
 from tests.callboard.commandline import CREW, CommandLine
 from tests.callboard.conftest import Running, Start, fetch
+from tests.support.workers import USUAL_PORTS
+
+pytestmark = USUAL_PORTS
 
 OWN_SERVER = {"CALLBOARD_REDIS_URL": ""}
 

@@ -21,7 +21,9 @@ from tests.chaos.journal import Journal
 FOLDER: Final = "CHAOS_JOURNAL"
 NAME: Final = "CHAOS_AGENT"
 MEMORY: Final = 256 << 20
-"""Bytes of address space that an agent may take beyond what it has when it begins."""
+"""Bytes of address space that a task may take which takes all, beyond what its process has then."""
+HUNGER_S: Final = 5.0
+"""For so long after that there is no more, whoever asks for it: the task's failure is told in that time."""
 
 
 class Job(BaseModel):
@@ -54,7 +56,6 @@ class Worker(Agent):
     slots = 32
 
     def __init__(self) -> None:
-        _limit_memory()
         self._name = os.environ[NAME]
         self._journal = Journal(Path(os.environ[FOLDER]) / f"agent-{self._name}-{os.getpid()}.jsonl")
 
@@ -87,6 +88,8 @@ class Worker(Agent):
             os.kill(os.getpid(), signal.SIGKILL)
         if ctx.attempt <= job.grows:
             self._journal.write("grows", **about)
+            _limit_memory()
+            asyncio.get_running_loop().call_later(HUNGER_S + job.hungry_ms / 1000, _lift_limit)
             _take_all_memory(job.hungry_ms / 1000)
         if ctx.attempt <= job.fails:
             self._journal.write("fails", **about)
@@ -96,10 +99,14 @@ class Worker(Agent):
 
 
 def _limit_memory() -> None:
-    """Let this process have `MEMORY` more than it has."""
+    """Let this process have `MEMORY` more than it has now."""
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     if pages:
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, resource.RLIM_INFINITY))
+
+
+def _lift_limit() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def _take_all_memory(hungry_s: float) -> None:

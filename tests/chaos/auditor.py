@@ -14,11 +14,11 @@ from tests.chaos.journal import Line, read
 from tests.chaos.strikes import Strike
 
 POISON_BEGUN: Final = 2
-TWINS: Final = "two agents with one id"
+
 TAKES_THE_LEASE: Final = {
     "agent gone",
     "agent stopped beyond its lease",
-    TWINS,
+    "two agents with one id",
     "agent without network",
     "agent in a black hole",
     "agent mute",
@@ -32,6 +32,10 @@ DEEDS: Final = {
     "killed": "task that is killed with its agent",
     "grows": "task that takes all memory",
 }
+FLUSHED: Final = "everything flushed"
+EMPTY: Final = "server restarted empty"
+LOSES_ALL: Final = {FLUSHED, EMPTY}
+"""What was under way then may be lost, if that is told; what is submitted again, since its receipt was lost, is new."""
 AFTERMATH_S: Final = 8.0
 """How long the consequences of a fault may last that takes an agent's lease."""
 
@@ -46,6 +50,7 @@ class Execution:
     n: int
     agent: str
     exclusive: bool
+    pid: int
     began: float
     end: str | None = None
     ended: float | None = None
@@ -69,13 +74,19 @@ class Evidence:
         self.of_task: dict[str, list[Execution]] = defaultdict(list)
         self.deeds: Counter[str] = Counter()
         """How often tasks did to their agents what is in `DEEDS`."""
+        self._first_begun: dict[str, list[float]] = defaultdict(list)
+        """Of each agent when each of its processes began its first execution, in order."""
+        pids: set[int] = set()
         for line in read(folder, "agent-*.jsonl"):
             if line["what"] == "begin":
                 execution = Execution(
-                    *(line[name] for name in ("token", "task", "attempt", "n", "agent", "exclusive", "at"))
+                    *(line[name] for name in ("token", "task", "attempt", "n", "agent", "exclusive", "pid", "at"))
                 )
                 self.executions[execution.token] = execution
                 self.of_task[execution.task].append(execution)
+                if execution.pid not in pids:
+                    pids.add(execution.pid)
+                    self._first_begun[execution.agent].append(execution.began)
             else:
                 execution = self.executions[line["token"]]
                 if line["what"] in DEEDS:
@@ -101,10 +112,16 @@ class Evidence:
     def in_flight(self, strike: Strike) -> int:
         """Return how many executions were under way when it struck, at its victim if that is an agent."""
         return sum(
-            one.began <= strike.began < (one.ended or one.began + 1)
+            one.began <= strike.began < self._until(one)
             for one in self.executions.values()
             if one.agent == strike.victim or not strike.victim.startswith("a")
         )
+
+    def _until(self, one: Execution) -> float:
+        """Return when it ended; without an end it lasted until the next process of its agent began something."""
+        if one.ended is not None:
+            return one.ended
+        return next((at for at in self._first_begun[one.agent] if at > one.began), one.began + 1)
 
 
 def judge(evidence: Evidence, strikes: Iterable[Strike]) -> Iterator[str]:
@@ -114,15 +131,31 @@ def judge(evidence: Evidence, strikes: Iterable[Strike]) -> Iterator[str]:
     for (producer, n), order in evidence.orders.items():
         name = f"{producer} {n}"
         ids = {line["task"] for line in order.receipts}
-        if len(ids) > 1:
+        if len(ids) > 1 and not _lost_all(all_strikes, order.asked["at"], order.receipts[-1]["at"]):
             yield f"{name}: one key, and several tasks: {sorted(ids)}"
         for task in ids:
             if seen.setdefault(task, name) != name:
                 yield f"{name}: task {task} is that of {seen[task]}, too"
-        if order.receipts:
+        if order.receipts and not _told_of_a_loss(order, all_strikes):
             yield from (f"{name}: {problem}" for problem in _of_order(order, evidence, all_strikes))
     for task, executions in evidence.of_task.items():
         yield from (f"task {task}: {problem}" for problem in _of_task(executions, all_strikes))
+
+
+def _lost_all(strikes: list[Strike], since: float, until: float) -> bool:
+    """Tell whether the server lost everything within that time, or so shortly before that somebody did not know yet."""
+    return any(
+        strike.fault in LOSES_ALL and strike.began <= until and strike.ended + AFTERMATH_S >= since
+        for strike in strikes
+    )
+
+
+def _told_of_a_loss(order: Order, strikes: list[Strike]) -> bool:
+    """Tell whether it was lost with everything, and all who waited were told so."""
+    return bool(order.errors) and all(
+        line["error"].startswith("UnknownTaskError") and _lost_all(strikes, order.asked["at"], line["at"])
+        for line in order.errors
+    )
 
 
 def _of_order(order: Order, evidence: Evidence, strikes: list[Strike]) -> Iterator[str]:
@@ -135,23 +168,12 @@ def _of_order(order: Order, evidence: Evidence, strikes: list[Strike]) -> Iterat
     if len(order.outcomes) > 1:
         yield f"task {task} ended {len(order.outcomes)} times: {order.outcomes}"
     outcome, asked, executions = order.outcomes[0], order.asked, evidence.of_task[task]
+    lost = _lost_all(strikes, asked["at"], outcome["at"])
     if outcome["task_id"] != task:
         yield f"it has the outcome of another task: {outcome}"
     yield from _of_outcome(outcome, asked, executions, evidence)
-    if asked["once"] and len(executions) > 1 and not _of_twins(executions, strikes):
+    if asked["once"] and len(executions) > 1 and not lost:
         yield f"task {task} may be tried only once and was begun {len(executions)} times: {executions}"
-
-
-def _of_twins(executions: list[Execution], strikes: list[Strike]) -> bool:
-    """Tell whether all executions are of processes with one id while there were two of them: docs/guarantees.md."""
-    first, last = executions[0], executions[-1]
-    return any(
-        strike.fault == TWINS
-        and {one.agent for one in executions} == {strike.victim}
-        and strike.began <= first.began
-        and last.began <= strike.ended + AFTERMATH_S
-        for strike in strikes
-    )
 
 
 def _of_outcome(outcome: Line, asked: Line, executions: list[Execution], evidence: Evidence) -> Iterator[str]:
@@ -181,6 +203,8 @@ def _of_result(outcome: Line, asked: Line, evidence: Evidence) -> Iterator[str]:
 
 
 def _of_task(executions: list[Execution], strikes: list[Strike]) -> Iterator[str]:
+    if executions and _lost_all(strikes, executions[0].began, executions[-1].began):
+        return  # what the next leader knows of it begins anew
     attempts = [one.attempt for one in executions]
     if len(set(attempts)) < len(attempts):
         yield f"an attempt was begun twice: {executions}"

@@ -9,8 +9,9 @@ from typing import Final
 
 from bus.connection import CONNECTION_ERRORS
 from tests.chaos.stage import Stage
-from tests.chaos.strikes import LEADER_LEASE_S, LEASE_S, LONG_S, RARELY, Fault, Strikes
+from tests.chaos.strikes import LEADER_LEASE_S, LEASE_S, LONG_S, PATIENCE_S, POLL_S, RARELY, Fault, Strikes
 from tests.support.processes import paused
+from tests.support.proxy import Trouble
 from tests.support.waiting import eventually
 
 TAKE_OVERS: Final = 10
@@ -25,7 +26,7 @@ async def agent_killed(strikes: Strikes, stage: Stage, _: Random, victim: str) -
         killed = set(stage.worker_pids(victim))
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
-        await eventually(lambda: set(stage.worker_pids(victim)) - killed, timeout=60)
+        await eventually(lambda: set(stage.worker_pids(victim)) - killed, timeout=PATIENCE_S, every=POLL_S)
 
 
 async def agent_gone(strikes: Strikes, stage: Stage, random: Random, victim: str) -> None:
@@ -34,7 +35,7 @@ async def agent_gone(strikes: Strikes, stage: Stage, random: Random, victim: str
         await stage.processes.pop(victim).kill()
         await asyncio.sleep(LEASE_S + 1 + random.random())
         stage.start(victim)
-        await stage.processes[victim].wait_for("is signed in")
+        await stage.processes[victim].wait_for("is signed in", timeout=PATIENCE_S, every=POLL_S)
 
 
 async def agent_zombie(strikes: Strikes, stage: Stage, random: Random, victim: str) -> None:
@@ -50,7 +51,7 @@ async def agent_twin(strikes: Strikes, stage: Stage, _: Random, victim: str) -> 
     async with strikes.note("two agents with one id", victim):
         both = [stage.processes.pop(victim), stage.make(victim).start()]
         try:
-            await eventually(lambda: not all(process.running for process in both), timeout=60)
+            await eventually(lambda: not all(process.running for process in both), timeout=PATIENCE_S, every=POLL_S)
         except AssertionError:
             stage.unexpected.append(f"of two {victim} none has ended: see {both[0].log}")
         stage.processes[victim] = next((process for process in reversed(both) if process.running), both[1])
@@ -62,33 +63,29 @@ async def agent_twin(strikes: Strikes, stage: Stage, _: Random, victim: str) -> 
 async def agent_cut(strikes: Strikes, stage: Stage, random: Random, victim: str) -> None:
     """Its connections are closed and refused."""
     async with strikes.note("agent without network", victim):
-        stage.proxies[victim].cut()
-        await asyncio.sleep(random.choice((1.0, LEASE_S + 2)))
-        stage.proxies[victim].mend()
+        with stage.proxies[victim].trouble(Trouble(cut=True)):
+            await asyncio.sleep(random.choice((1.0, LEASE_S + 2)))
 
 
 async def agent_black_hole(strikes: Strikes, stage: Stage, random: Random, victim: str) -> None:
     """All that it writes or reads is lost, in open connections."""
     async with strikes.note("agent in a black hole", victim):
-        stage.proxies[victim].black_hole()
-        await asyncio.sleep(random.choice((2.0, LEASE_S + 2)))
-        stage.proxies[victim].mend()
+        with stage.proxies[victim].trouble(Trouble(up=True, down=True)):
+            await asyncio.sleep(random.choice((2.0, LEASE_S + 2)))
 
 
 async def agent_mute(strikes: Strikes, stage: Stage, random: Random, victim: str) -> None:
     """Lose what it writes."""
     async with strikes.note("agent mute", victim):
-        stage.proxies[victim].black_hole(down=False)
-        await asyncio.sleep(random.choice((2.0, LEASE_S + 2)))
-        stage.proxies[victim].mend()
+        with stage.proxies[victim].trouble(Trouble(up=True)):
+            await asyncio.sleep(random.choice((2.0, LEASE_S + 2)))
 
 
 async def agent_deaf(strikes: Strikes, stage: Stage, random: Random, victim: str) -> None:
     """Lose what it is answered: it writes and does not know whether it was heard."""
     async with strikes.note("agent deaf", victim):
-        stage.proxies[victim].black_hole(up=False)
-        await asyncio.sleep(random.choice((2.0, LEASE_S + 2)))
-        stage.proxies[victim].mend()
+        with stage.proxies[victim].trouble(Trouble(down=True)):
+            await asyncio.sleep(random.choice((2.0, LEASE_S + 2)))
 
 
 # --- dispatchers
@@ -111,7 +108,7 @@ async def leader_stopped(strikes: Strikes, stage: Stage, _: Random, _victim: str
     """SIGTERM: it gives its lead back."""
     victim = await _leader(stage)
     async with strikes.note("leader stopped in order", victim):
-        await stage.processes.pop(victim).stop(60)
+        await stage.processes.pop(victim).stop(PATIENCE_S)
         stage.start(victim)
 
 
@@ -126,14 +123,9 @@ async def leader_cut(strikes: Strikes, stage: Stage, random: Random, _victim: st
     """Whoever leads loses the network beyond its lease, one way or another."""
     victim = await _leader(stage)
     async with strikes.note("leader without network", victim):
-        proxy = stage.proxies[victim]
-        way = random.randrange(4)
-        if way == 0:
-            proxy.cut()
-        else:
-            proxy.black_hole(up=way != 1, down=way != 2)
-        await asyncio.sleep(random.choice((1.5, LEADER_LEASE_S + 2)))
-        proxy.mend()
+        ways = (Trouble(cut=True), Trouble(down=True), Trouble(up=True), Trouble(up=True, down=True))
+        with stage.proxies[victim].trouble(random.choice(ways)):
+            await asyncio.sleep(random.choice((1.5, LEADER_LEASE_S + 2)))
 
 
 async def take_overs(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:

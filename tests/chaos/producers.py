@@ -1,7 +1,12 @@
-"""Submitters: each has a client of its own, and writes down what it asked for, was receipted, and got."""
+"""Submitters: each has a client of its own, and writes down what it asked for, was receipted, and got.
+
+Each keeps to a rate of tasks, on the average: what an outage, or a rest that it draws now and then, has kept it from
+comes in a burst afterwards.
+"""
 
 import asyncio
 import itertools
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +20,13 @@ from tests.chaos.agent import Job
 from tests.chaos.journal import Journal
 
 MANY: Final = 20
+"""Tasks that are submitted together, so `OFTEN`."""
+OFTEN: Final = 0.25
 PATIENCE_S: Final = 0.5
+RESTS: Final = 0.005
+"""How often one rests before it goes on submitting."""
+REST_S: Final = 6.0
+"""For how long at most."""
 ATTEMPTS: Final = 60
 """Of an ordinary task: more than the faults of a run can take away."""
 
@@ -57,13 +68,13 @@ class Order:
 def draw(random: Random, n: int, name: str) -> Order:
     """Draw the next job of the submitter `name`."""
     kind = random.random()
-    ms = random.choice((5, 20, 80, 200)) if random.random() < 0.99 else random.randint(1_500, 5_000)
+    ms = random.choice((5, 20, 80, 200)) if random.random() < 0.97 else random.randint(1_500, 5_000)
     job = Job(
         n=n,
         ms=ms,
         fails=random.choice((1, 2)) if kind < 0.05 else 0,
-        dies=1 if 0.05 <= kind < 0.0504 else 0,
-        killed=1 if 0.051 <= kind < 0.0514 else 0,
+        dies=1 if 0.05 <= kind < 0.0507 else 0,
+        killed=1 if 0.051 <= kind < 0.0517 else 0,
         grows=1 if 0.052 <= kind < 0.053 else 0,
         blocks=random.randint(200, 4_500) if 0.06 <= kind < 0.0615 else 0,
     )
@@ -78,14 +89,17 @@ def draw(random: Random, n: int, name: str) -> Order:
 
 
 class Producer:
-    """Submits until told to stop, with at most `ahead` tasks whose outcome it awaits."""
+    """Submits until told to stop, `rate` tasks a second, with at most `ahead` of which it awaits the outcome."""
 
-    def __init__(self, name: str, url: str, pool: str, folder: Path, random: Random, *, ahead: int) -> None:
+    def __init__(
+        self, name: str, url: str, pool: str, folder: Path, random: Random, *, rate: float, ahead: int
+    ) -> None:
         self._name = name
         self._url = url
         self._pool = pool
         self._random = random
         self._journal = Journal(folder / f"producer-{name}.jsonl")
+        self._rate = rate
         self._room = asyncio.Semaphore(ahead)
         self._waiting: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count()
@@ -103,7 +117,8 @@ class Producer:
         """Submit until `stopping` and await all outcomes, until `give_up`."""
         client = Client(self._url, pool=self._pool)
         try:
-            while not self.stopping.is_set():
+            began = time.monotonic()
+            while await self._goes_on(began + self.submitted / self._rate):
                 await self._submit(client)
             leaving = asyncio.create_task(give_up.wait())
             while self._waiting and not leaving.done():
@@ -115,8 +130,17 @@ class Producer:
             await asyncio.gather(*self._waiting, return_exceptions=True)
             await client.close()
 
+    async def _goes_on(self, due: float) -> bool:
+        """Wait until the next submission is due; tell whether there shall be one."""
+        if self._random.random() < RESTS:
+            due = max(due, time.monotonic() + REST_S * self._random.random())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, due - time.monotonic())):
+                await self.stopping.wait()
+        return not self.stopping.is_set()
+
     async def _submit(self, client: Client) -> None:
-        number = MANY if self._random.random() < 0.1 else 1
+        number = MANY if self._random.random() < OFTEN else 1
         orders = [draw(self._random, next(self._numbers), self._name) for _ in range(number)]
         for _ in orders:
             await self._room.acquire()

@@ -13,7 +13,7 @@ from typing import Final
 from bus.connection import CONNECTION_ERRORS
 from dispatcher.audit.auditor import Auditor
 from dispatcher.audit.findings import Finding
-from tests.chaos.auditor import Evidence, judge
+from tests.chaos.auditor import DEEDS, Evidence, judge
 from tests.chaos.faults import OF_AGENTS, OF_DISPATCHERS
 from tests.chaos.journal import Journal
 from tests.chaos.producers import Producer
@@ -27,9 +27,18 @@ AHEAD: Final = 1500
 DRAIN_S: Final = 120.0
 """How long the last outcomes may take once there is peace."""
 SETTLE_S: Final = 30.0
+"""How long the server may take then to be tidy."""
 DISK_MB: Final = 256
 DISK_MB_PER_MINUTE: Final = 100
-"""How long the server may take then to be tidy."""
+TASKS_PER_MINUTE: Final = 5_500
+"""What all producers together submit, on the average."""
+FULL_MINUTES: Final = 10.0
+TEN: Final = 10
+"""How often each kind of fault shall strike in `FULL_MINUTES` with work in flight."""
+
+
+Lane = tuple[tuple[Fault, ...], list[str], int]
+"""Faults, their victims, and how many lanes share them."""
 
 
 @dataclass
@@ -43,7 +52,19 @@ class Report:
     drained_s: float
     strikes: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Of each fault how often it struck, and how often there was work in flight."""
+    never: int = 0
+    """How many kinds of faults did not strike at all."""
     findings: list[str] = field(default_factory=list)
+
+    def shortfalls(self) -> list[str]:
+        """Return in words which kinds struck too seldom with work in flight: so far this run proves nothing."""
+        due = int(TEN * min(1.0, self.minutes / FULL_MINUTES))
+        seldom = [
+            f"{fault} met work in flight {at_work} times, and {due} are due"
+            for fault, (_, at_work) in sorted(self.strikes.items())
+            if at_work < due
+        ]
+        return seldom + ([f"{self.never} kinds of faults never struck"] if due and self.never else [])
 
     def lines(self) -> list[str]:
         """Return it for people."""
@@ -55,6 +76,7 @@ class Report:
             f"  {fault:<34} struck {number:>3} times, {at_work:>3} with work in flight"
             for fault, (number, at_work) in sorted(self.strikes.items())
         ]
+        told += [f"falls short: {line}" for line in self.shortfalls()]
         told.append(f"findings: {len(self.findings)}")
         return told + [f"  {finding}" for finding in self.findings]
 
@@ -66,22 +88,31 @@ async def run(
     minutes: float,
     agents: int = 4,
     ahead: int = AHEAD,
+    tasks: int | None = None,
+    losing: Fault | None = None,
     say: Callable[[str], None] = print,
 ) -> Report:
-    """Run; the folder keeps all evidence."""
+    """Run; the folder keeps all evidence. `losing` is one more fault, by which the server loses its data."""
     random = Random(seed)
+    rate = (TASKS_PER_MINUTE * minutes if tasks is None else tasks) / (60 * minutes)
     async with Stage(folder, agents=agents, disk_mb=round(DISK_MB + DISK_MB_PER_MINUTE * minutes)) as stage:
         strikes = Strikes(Journal(stage.journals / "faults.jsonl"))
         say(f"seed {seed}, {stage.server.kind}, evidence in {folder}")
         if stage.no_disk:
             say(f"no disk is filled, since none may be mounted: {stage.no_disk}")
         give_up = asyncio.Event()
+        share = rate / len(stage.producers)
         producers = [
-            Producer(name, stage.proxies[name].url, POOL, stage.journals, Random(random.random()), ahead=ahead)
+            Producer(
+                *(name, stage.proxies[name].url, POOL, stage.journals, Random(random.random())),
+                rate=share,
+                ahead=ahead,
+            )
             for name in stage.producers
         ]
         producing = [asyncio.create_task(producer.run(give_up)) for producer in producers]
-        await _strike(stage, strikes, random, minutes * 60, producers, say)
+        lanes = _lanes(stage, losing)
+        await _strike(stage, strikes, random, lanes, minutes * 60, producers, say)
         for producer in producers:
             producer.stopping.set()
         peace = time.monotonic()
@@ -101,28 +132,35 @@ async def run(
         counts[strike.fault][1] += evidence.in_flight(strike) > 0
     for deed, number in evidence.deeds.items():
         counts[deed] = [number, number]
+    kinds = {fault for faults, _, _ in lanes for fault in faults}
+    report.never = len(kinds) + len(DEEDS) - len(counts)
     report.strikes = {fault: (number, at_work) for fault, (number, at_work) in counts.items()}
     return report
+
+
+def _lanes(stage: Stage, losing: Fault | None) -> list[Lane]:
+    half = len(stage.agents) // 2
+    of_the_server = OF_THE_SERVER if stage.no_disk else OF_THE_SERVER + OF_ITS_DISK
+    return [
+        (OF_AGENTS, stage.agents[:half], 2),
+        (OF_AGENTS, stage.agents[half:], 2),
+        (OF_DISPATCHERS, [""], 1),
+        (of_the_server if losing is None else (*of_the_server, losing), [""], 1),
+        (OF_THE_NETWORK, [""], 1),
+    ]
 
 
 async def _strike(
     stage: Stage,
     strikes: Strikes,
     random: Random,
+    lanes: list[Lane],
     seconds: float,
     producers: list[Producer],
     say: Callable[[str], None],
 ) -> None:
     """Let the faults loose, for so long; return when the last of them is over and everything runs."""
     over = asyncio.Event()
-    half = len(stage.agents) // 2
-    lanes: list[tuple[tuple[Fault, ...], list[str], int]] = [
-        (OF_AGENTS, stage.agents[:half], 2),
-        (OF_AGENTS, stage.agents[half:], 2),
-        (OF_DISPATCHERS, [""], 1),
-        (OF_THE_SERVER if stage.no_disk else OF_THE_SERVER + OF_ITS_DISK, [""], 1),
-        (OF_THE_NETWORK, [""], 1),
-    ]
     loops = [
         asyncio.create_task(lane(faults, victims, strikes, stage, Random(random.random()), over, of=of))
         for faults, victims, of in lanes

@@ -1,15 +1,17 @@
 """What is done to the server and the network: each fault is a coroutine that returns when things are as before."""
 
 import asyncio
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from random import Random
 from typing import Any, Final
 
 from bus.connection import connect
+from tests.chaos.auditor import EMPTY, FLUSHED
 from tests.chaos.stage import Stage
-from tests.chaos.strikes import INSIST_S, LEADER_LEASE_S, LEASE_S, LONG_S, RARELY, Fault, Strikes, insisted
+from tests.chaos.strikes import INSIST_S, LEADER_LEASE_S, LEASE_S, LONG_S, POLL_S, RARELY, Fault, Strikes, insisted
 from tests.support.disk import fill, give_back
 from tests.support.processes import paused
+from tests.support.proxy import Trouble
 from tests.support.waiting import eventually
 
 WRITABLE: Final = "callboard-chaos"
@@ -41,18 +43,22 @@ async def server_without_memory(strikes: Strikes, stage: Stage, random: Random, 
     """`maxmemory` is reached, with what is there or by what comes; then there is memory again."""
     async with strikes.note("server without memory", "server"):
         used = int((await insisted(stage.redis.info, "memory"))["used_memory"])
-        await insisted(stage.redis.config_set, "maxmemory", random.choice((1, used, used + 200_000)))
-        await asyncio.sleep(_away_s(random))
-        await insisted(stage.redis.config_set, "maxmemory", 0)
+        try:
+            await insisted(stage.redis.config_set, "maxmemory", random.choice((1, used, used + 200_000)))
+            await asyncio.sleep(_away_s(random))
+        finally:
+            await insisted(stage.redis.config_set, "maxmemory", 0)
 
 
 async def server_without_disk(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
     """Nothing more can be written to its disk, which with `everysec` it says to everybody; then there is room again."""
     async with strikes.note("server without disk", "server"):
         await insisted(stage.redis.config_set, "appendfsync", "everysec")
-        await asyncio.to_thread(fill, stage.server.data_dir)
-        await asyncio.sleep(_away_s(random))
-        give_back(stage.server.data_dir)
+        try:
+            await asyncio.to_thread(fill, stage.server.data_dir)
+            await asyncio.sleep(_away_s(random))
+        finally:
+            give_back(stage.server.data_dir)
         await insisted(stage.redis.set, WRITABLE, "", px=1)
         await _rewrite(stage)
         await insisted(stage.redis.config_set, "appendfsync", "always")
@@ -69,22 +75,41 @@ async def _rewrite(stage: Stage) -> None:
         told = await insisted(stage.redis.info, "persistence")
         return not told["aof_rewrite_in_progress"] and not told["aof_rewrite_scheduled"]
 
-    await eventually(over, timeout=INSIST_S)  # one that is under way may have begun before the file was whole
+    await eventually(
+        over, timeout=INSIST_S, every=POLL_S
+    )  # one that is under way may have begun before the file was whole
     await insisted(stage.redis.bgrewriteaof)
-    await eventually(over, timeout=INSIST_S)
+    await eventually(over, timeout=INSIST_S, every=POLL_S)
 
 
 async def server_ended_by_its_disk(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
     """Fill its disk with `always`: it ends itself, since it cannot keep its word; it is started anew later."""
     async with strikes.note("server ended by its disk", "server"):
-        await asyncio.to_thread(fill, stage.server.data_dir)
-        with suppress(AssertionError):
-            await eventually(lambda: not stage.server.running, timeout=5)
-        await asyncio.sleep(2 * random.random())
-        give_back(stage.server.data_dir)
+        try:
+            await asyncio.to_thread(fill, stage.server.data_dir)
+            with suppress(AssertionError):
+                await eventually(lambda: not stage.server.running, timeout=30, every=POLL_S)
+            await asyncio.sleep(2 * random.random())
+        finally:
+            give_back(stage.server.data_dir)
         if not stage.server.running:
             await stage.server.kill()
             await stage.server.start()
+
+
+async def flushed(strikes: Strikes, stage: Stage, _: Random, _victim: str) -> None:
+    """FLUSHALL: everything is lost while the server runs on."""
+    async with strikes.note(FLUSHED, "server"):
+        await insisted(stage.redis.flushall)
+
+
+async def restarted_empty(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
+    """SIGKILL, and it comes back with nothing."""
+    async with strikes.note(EMPTY, "server"):
+        await stage.server.kill()
+        stage.server.forget()
+        await asyncio.sleep(random.choice((0.0, 0.5, 3.0)))
+        await stage.server.start()
 
 
 async def scripts_flushed(strikes: Strikes, stage: Stage, _: Random, _victim: str) -> None:
@@ -105,51 +130,36 @@ async def clients_killed(strikes: Strikes, stage: Stage, _: Random, _victim: str
 
 async def cut_before_the_reply(strikes: Strikes, stage: Stage, _: Random, _victim: str) -> None:
     """Cut connections when their command is done and its answer is on the way."""
-    async with strikes.note("cut before the reply", "network"):
-        for proxy in stage.proxies.values():
-            proxy.cuts_at_reply += 5
-        await asyncio.sleep(1.0)
-        for proxy in stage.proxies.values():
-            proxy.cuts_at_reply = 0
+    await _of_all(strikes, stage, "cut before the reply", 1.0, cuts_at_reply=5)
 
 
 async def reply_dropped(strikes: Strikes, stage: Stage, _: Random, _victim: str) -> None:
     """Answers are lost, in open connections."""
-    async with strikes.note("reply dropped", "network"):
-        for proxy in stage.proxies.values():
-            proxy.drops_replies += 1
-        await asyncio.sleep(6.0)
-        for proxy in stage.proxies.values():
-            proxy.drops_replies = 0
+    await _of_all(strikes, stage, "reply dropped", 6.0, drops_replies=1)
 
 
 async def all_mute(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
     """Lose what anybody writes to the server, in open connections."""
-    await _one_way(strikes, stage, random, "network lost towards the server", down=False)
+    await _of_all(strikes, stage, "network lost towards the server", 1.0 + random.random(), up=True)
 
 
 async def all_deaf(strikes: Strikes, stage: Stage, random: Random, _victim: str) -> None:
     """Lose what the server answers to anybody, in open connections."""
-    await _one_way(strikes, stage, random, "network lost from the server", up=False)
-
-
-async def _one_way(strikes: Strikes, stage: Stage, random: Random, name: str, **way: bool) -> None:
-    async with strikes.note(name, "network"):
-        for proxy in stage.proxies.values():
-            proxy.black_hole(**way)
-        await asyncio.sleep(1.0 + random.random())
-        for proxy in stage.proxies.values():
-            proxy.mend()
+    await _of_all(strikes, stage, "network lost from the server", 1.0 + random.random(), down=True)
 
 
 async def slow_network(strikes: Strikes, stage: Stage, _: Random, _victim: str) -> None:
     """200 ms more, each way is half of it."""
-    async with strikes.note("200 ms of latency", "network"):
-        for proxy in stage.proxies.values():
-            proxy.delay = 0.1
-        await asyncio.sleep(4.0)
-        for proxy in stage.proxies.values():
-            proxy.delay = 0.0
+    await _of_all(strikes, stage, "200 ms of latency", 4.0, delay=0.1)
+
+
+async def _of_all(strikes: Strikes, stage: Stage, name: str, seconds: float, **trouble: Any) -> None:
+    """Have each party's network in a trouble of its own for so long."""
+    async with strikes.note(name, "network"):
+        with ExitStack() as troubles:
+            for proxy in stage.proxies.values():
+                troubles.enter_context(proxy.trouble(Trouble(**trouble)))
+            await asyncio.sleep(seconds)
 
 
 OF_THE_SERVER: Final[tuple[Fault, ...]] = (
@@ -157,6 +167,8 @@ OF_THE_SERVER: Final[tuple[Fault, ...]] = (
     server_silent,
     server_without_memory,
 )
+OF_ITS_DATA: Final[dict[str, Fault]] = {"flushall": flushed, "empty": restarted_empty}
+"""What the server loses everything by, by the name that the command line has for it."""
 OF_ITS_DISK: Final[tuple[Fault, ...]] = (server_without_disk, server_ended_by_its_disk)
 OF_THE_NETWORK: Final[tuple[Fault, ...]] = (
     scripts_flushed,

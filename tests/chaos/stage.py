@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import time
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, Self
@@ -14,12 +13,12 @@ from bus.embedded import Persistence
 from bus.ids import check_pool
 from bus.names import PoolNames
 from tests.chaos import agent as chaos_agent
+from tests.chaos.flight import Flight
 from tests.support.disk import NoDiskError, disk, give_back
 from tests.support.processes import Process, Server, callboard
 from tests.support.proxy import Proxy
 
 POOL: Final = "chaos"
-AT_WORK_S: Final = 0.3
 AUDIT_EVERY: Final = "10s"
 AGENT_FILE: Final = f"{Path(chaos_agent.__file__)}:Worker"
 
@@ -50,10 +49,19 @@ class Stage:
         self.no_disk: str | None = "none was asked for"
         """Why the server has no disk of its own, which may be filled; None if it has one."""
         self._disk_mb = disk_mb
+        self._flight = Flight(self.journals)
         self.redis: Redis
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        try:
+            await self._set()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def _set(self) -> None:
         self.journals.mkdir(parents=True)
         if self._disk_mb:
             try:
@@ -70,7 +78,6 @@ class Stage:
         for name in (*self.dispatchers, *self.agents):
             self.start(name)
         await asyncio.gather(*(self.processes[name].wait_for("is signed in", 90) for name in self.agents))
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
@@ -108,14 +115,14 @@ class Stage:
         return self.processes[name].children
 
     def at_work(self, name: str) -> bool:
-        """Tell whether an agent has begun or ended something just now, by what it wrote down."""
-        written = (path.stat().st_mtime for path in self.journals.glob(f"agent-{name}-*.jsonl"))
-        return time.time() - max(written, default=0.0) < AT_WORK_S
+        """Tell whether an agent, or with an empty name any, has work under way now, by what it wrote down."""
+        return self._flight.has(name)
 
     def audits(self) -> list[str]:
-        """Return what the audits of all leaders have found, by their logs."""
+        """Return what the audits of all leaders have found, and each error of theirs, by their logs."""
         logs = [self.folder / f"{name}.log" for name in self.dispatchers]
-        return [line for log in logs if log.exists() for line in log.read_text().splitlines() if ": audit: " in line]
+        lines = [line for log in logs if log.exists() for line in log.read_text().splitlines()]
+        return [line for line in lines if ": audit: " in line or " error " in line[:24]]
 
     def heal(self) -> None:
         """End all that is done to networks and stopped processes."""

@@ -2,7 +2,8 @@
 
 Each fault is a coroutine that strikes, and returns when things are as before. They are drawn in lanes that do not get
 into one another's way: two of agents, one of dispatchers, one of the server, and one of the network. A lane shuffles
-its faults and goes through them again and again, all by the seed, so that each kind has its turn as often as any other.
+its faults and goes through them again and again, all by the seed, so that each kind has its turn as often as any other;
+one that met no work is repeated in the next round.
 """
 
 import asyncio
@@ -24,12 +25,16 @@ LEADER_LEASE_S: Final = 3.0
 LONG_S: Final = 30.0
 RARELY: Final = 0.1
 """How often a fault lasts very long."""
-INSIST_S: Final = 60.0
+INSIST_S: Final = 180.0
+PATIENCE_S: Final = 180.0
+"""How long processes may take to start and to sign in, on a machine that has no time."""
+POLL_S: Final = 0.1
 GAP_S: Final = 1.0
-STRIKES: Final = 11
+STRIKES: Final = 12
 """Of each kind in `PERIOD_S`."""
 PERIOD_S: Final = 600.0
-WORK_S: Final = 4.0
+WORK_S: Final = 8.0
+"""How long a strike waits for work to strike at."""
 
 Fault = Callable[["Strikes", Stage, Random, str], Awaitable[None]]
 
@@ -86,13 +91,16 @@ async def lane(
 ) -> None:
     """Strike again and again until it is `over`; the faults in turns.
 
-    Together `of` such lanes strike `STRIKES` times of each kind in `PERIOD_S`, as long as that leaves `GAP_S` between
-    two of a lane: more would leave no time in which work flows.
+    `victims` are agents, or one empty name for whoever is struck by these faults. Together `of` such lanes strike
+    `STRIKES` times of each kind in `PERIOD_S`, as long as that leaves `GAP_S` between two of a lane: more would leave
+    no time in which work flows.
     """
     pace = PERIOD_S * of / STRIKES / len(faults)
     due = time.monotonic()
+    missed: list[Fault] = []
     while True:
-        for fault in random.sample(faults, len(faults)):
+        again, missed = missed, []
+        for fault in random.sample([*faults, *again], len(faults) + len(again)):
             due += pace
             gap = max(GAP_S, due - time.monotonic()) * (0.5 + 0.5 * random.random())
             victim = random.choice(victims)
@@ -100,8 +108,12 @@ async def lane(
                 async with asyncio.timeout(gap):
                     await over.wait()
                     return
-            if victim:
-                # Nobody can lose what he has not: wait for work, though not for ever, since it may be all that is hurt.
-                with suppress(AssertionError):
-                    await eventually(partial(stage.at_work, victim), timeout=WORK_S)
-            await fault(strikes, stage, random, victim)
+            # Nobody can lose what he has not: wait for work, though not for ever, since it may be all that is hurt.
+            try:
+                await eventually(partial(stage.at_work, victim), timeout=WORK_S, every=POLL_S)
+            except AssertionError:
+                missed.append(fault)
+            try:
+                await fault(strikes, stage, random, victim)
+            except (AssertionError, TimeoutError) as error:
+                stage.unexpected.append(f"{fault.__name__} of {victim or 'all'} has not ended well: {error!r}")

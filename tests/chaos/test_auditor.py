@@ -40,6 +40,9 @@ class Scene:
     def outcome(self, **more: Any) -> None:
         self._producer.write("outcome", **OUTCOME | {"output": RESULT} | more)
 
+    def lost(self, error: str) -> None:
+        self._producer.write("lost", n=1, task="chaos.x", error=error)
+
     def findings(self, *strikes: Strike) -> str:
         return "\n".join(judge(Evidence(self._folder), strikes))
 
@@ -144,15 +147,29 @@ def test_two_attempts_at_once_unless_a_fault_explains_it(
     assert ("its agent was well" not in scene.findings(*strikes)) is well
 
 
-def test_what_may_be_tried_once_is_begun_twice_by_two_processes_with_one_id_only(scene: Scene) -> None:
+@pytest.mark.parametrize("fault", ["everything flushed", "server restarted empty"])
+def test_what_the_server_has_lost_may_be_lost_if_that_is_told(scene: Scene, fault: str) -> None:
+    now = time.monotonic()
+    scene.asked()
+    scene.lost("UnknownTaskError('chaos.x')")
+    assert "its submitter was told" in scene.findings()
+    assert "its submitter was told" in scene.findings(Strike(fault, "server", now - 100, now - 50))
+    assert "its submitter was told" in scene.findings(Strike("server killed", "server", now - 1, now))
+    assert scene.findings(Strike(fault, "server", now - 1, now)) == ""
+
+
+def test_what_the_server_has_lost_and_nobody_was_told_of_is_lost(scene: Scene) -> None:
+    now = time.monotonic()
+    scene.asked()
+    assert "never told how it ended" in scene.findings(Strike("everything flushed", "server", now - 1, now))
+
+
+def test_what_began_before_the_server_lost_everything_may_begin_anew(scene: Scene) -> None:
     now = time.monotonic()
     scene.asked(once=True)
     scene.begin()
-    scene.begin("two", attempt=2)
-    scene.end("one", "cancelled")
+    scene.begin("two")
     scene.end("two")
-    scene.outcome(attempt=2, output={"n": 1, "token": "two"})
-    assert "may be tried only once" in scene.findings()
-    assert "may be tried only once" in scene.findings(Strike("two agents with one id", "a2", now - 1, now + 1))
-    assert "may be tried only once" in scene.findings(Strike("agent killed", "a1", now - 1, now + 1))
-    assert scene.findings(Strike("two agents with one id", "a1", now - 1, now + 1)) == ""
+    scene.outcome(output=RESULT | {"token": "two"})
+    assert "begun twice" in scene.findings(Strike("server killed", "server", now, now))
+    assert scene.findings(Strike("everything flushed", "server", now, now)) == ""

@@ -22,7 +22,7 @@ from tests.chaos.stage import POOL, Stage
 from tests.support.disk import NoDiskError, disk, fill, give_back
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120), pytest.mark.group(__name__)]
 
 DISK_MB: Final = 256
 FULL_S: Final = 6.0
@@ -58,17 +58,21 @@ async def bus(stage: Stage) -> AsyncIterator[Client]:
 async def full_memory(stage: Stage) -> AsyncIterator[None]:
     """Have not a byte of memory left while the block runs."""
     await stage.redis.config_set("maxmemory", 1)
-    yield
-    await stage.redis.config_set("maxmemory", 0)
+    try:
+        yield
+    finally:
+        await stage.redis.config_set("maxmemory", 0)
 
 
 @asynccontextmanager
 async def full_disk(stage: Stage) -> AsyncIterator[None]:
     """Have not a byte of disk left while the block runs."""
     folder = stage.server.data_dir
-    await asyncio.to_thread(fill, folder)
-    yield
-    give_back(folder)
+    try:
+        await asyncio.to_thread(fill, folder)
+        yield
+    finally:
+        give_back(folder)
 
 
 async def _refuses(stage: Stage) -> bool:
@@ -94,8 +98,8 @@ async def _works(stage: Stage, bus: Client, full: Callable[[Stage], Any]) -> Non
         refused = submitting.done() and isinstance(submitting.exception(), BusUnavailableError)
         assert refused or not submitting.done()
     if not refused:
-        assert (await (await submitting).result(timeout=20))["n"] == -2
-    assert (await (await bus.submit("chaos.work", Job(n=-3))).result(timeout=10))["n"] == -3
+        assert (await (await submitting).result(timeout=30))["n"] == -2
+    assert (await (await bus.submit("chaos.work", Job(n=-3))).result(timeout=30))["n"] == -3
     for handle in handles:
         assert await handle.result(timeout=30)
     executions = Evidence(stage.journals).of_task

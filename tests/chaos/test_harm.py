@@ -17,7 +17,7 @@ from tests.chaos.stage import POOL, Stage
 from tests.support.processes import paused
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120), pytest.mark.group(__name__)]
 
 BEYOND_S: Final = 6.5
 """Longer than the leases of agents and leaders."""
@@ -102,7 +102,7 @@ async def test_a_server_that_does_not_answer_with_open_sockets_costs_no_attempt(
     handles = await in_flight(stage, bus, ms=3_000)
     await paused(stage.server.pid, BEYOND_S)
     assert {one.attempt for one in await ended_once(stage, handles)} == {1}
-    assert (await (await bus.submit("chaos.work", Job(n=0))).result(timeout=20))["n"] == 0
+    assert (await (await bus.submit("chaos.work", Job(n=0))).result(timeout=30))["n"] == 0
 
 
 @pytest.mark.parametrize("way", ["up", "down"])
@@ -116,4 +116,4 @@ async def test_a_network_that_is_lost_one_way_costs_no_attempt_and_no_result(
     for proxy in stage.proxies.values():
         proxy.mend()
     assert {one.attempt for one in await ended_once(stage, handles)} == {1}
-    assert (await (await bus.submit("chaos.work", Job(n=0))).result(timeout=20))["n"] == 0
+    assert (await (await bus.submit("chaos.work", Job(n=0))).result(timeout=30))["n"] == 0

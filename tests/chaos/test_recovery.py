@@ -25,7 +25,7 @@ from tests.chaos.residue import inbound, residue
 from tests.chaos.stage import POOL, Stage
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120), pytest.mark.alone]
 
 WAITING: Final = 10_000
 """Tasks that wait for an agent which never comes, while the lead goes from hand to hand."""
@@ -204,7 +204,7 @@ async def test_groups_that_are_destroyed_are_made_again_and_nothing_is_lost(stag
         for level in TaskPriority
     )
     for handle in handles:
-        assert await handle.result(timeout=20)
+        assert await handle.result(timeout=30)
 
 
 async def test_streams_that_are_deleted_are_made_again(stage: Stage, bus: Client) -> None:
@@ -222,7 +222,7 @@ async def test_ten_take_overs_in_a_row_lose_nothing(stage: Stage, bus: Client) -
         await stage.redis.delete(stage.names.leader)
         await eventually(stage.leader)
     for n, handle in enumerate(handles):
-        assert (await handle.result(timeout=20))["n"] == n
+        assert (await handle.result(timeout=30))["n"] == n
 
 
 async def test_after_all_of_it_nothing_is_left(stage: Stage) -> None:

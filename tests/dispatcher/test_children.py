@@ -42,7 +42,7 @@ async def test_children_are_listed_as_long_as_their_parent_is_kept(bus: Client, 
     assert await agent.redis.pttl(index) == -1
     assert (await handle.get()).children == 3
     await agent.complete(parent)
-    await handle.result(timeout=10)
+    await handle.result(timeout=30)
     assert await agent.redis.pttl(index) > 0
     assert await bus.children(handle.id, limit=1) == (await bus.children(handle.id))[:1]
 
@@ -57,7 +57,7 @@ async def test_a_child_that_comes_after_its_parents_end_is_listed_for_the_retent
     handle = await bus.submit("do")
     parent = await agent.next()
     await agent.complete(parent)
-    await handle.result(timeout=10)
+    await handle.result(timeout=30)
     child = await submit(agent, parent, "late")
     await eventually(lambda: _listed(bus, handle.id, [child]))
     assert await agent.redis.pttl(agent.names.children(handle.id)) > 0
@@ -69,10 +69,10 @@ async def test_a_child_that_comes_after_its_parents_cancel_is_cancelled(bus: Cli
     parent = await agent.next()
     await handle.cancel()
     with pytest.raises(TaskCancelledError):
-        await handle.result(timeout=10)
+        await handle.result(timeout=30)
     child = await submit(agent, parent, "late")
     with pytest.raises(TaskCancelledError, match=r"its parent .* was cancelled"):
-        await bus.handle(child).result(timeout=10)
+        await bus.handle(child).result(timeout=30)
 
 
 async def test_a_child_that_says_a_wrong_depth_is_rejected(bus: Client, agent: WireAgent) -> None:
@@ -80,7 +80,7 @@ async def test_a_child_that_says_a_wrong_depth_is_rejected(bus: Client, agent: W
     parent = await agent.next()
     child = await submit(agent, parent, "odd", depth=3)
     with pytest.raises(TaskFailedError, match="its depth is 3, and must be 1"):
-        await bus.handle(child).result(timeout=10)
+        await bus.handle(child).result(timeout=30)
 
 
 async def test_a_waiting_parent_is_shown_as_one_and_takes_no_slot(bus: Client, agent: WireAgent) -> None:
@@ -107,6 +107,6 @@ async def test_a_successor_cuts_a_tree_that_lost_its_root_while_nobody_led(
         # As a leader leaves it that dies between the parent's end and the child's.
         await redis.hset(agent_names.task(handle.id), "state", "CANCELLED/1//")
         await redis.zrem(agent_names.leases, handle.id)
-        async with running_dispatcher(redis_url, pool), asyncio.timeout(10):
+        async with running_dispatcher(redis_url, pool), asyncio.timeout(30):
             with pytest.raises(TaskCancelledError, match=r"its parent .* was cancelled"):
                 await bus.handle(child).result()

@@ -48,10 +48,14 @@ async def expired(bus: Client, number: int, *tags: str) -> list[str]:
     return ids
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.alone
+@pytest.mark.timeout(300)
 async def test_ten_thousand_dead_letters_are_requeued_by_a_filter_in_short_passes(redis_url: str, pool: str) -> None:
     watching = Watching()
-    async with running_dispatcher(redis_url, pool, observer=watching), Client(redis_url, pool=pool) as bus:
+    async with (
+        running_dispatcher(redis_url, pool, observer=watching, leader_lease=timedelta(seconds=30)),
+        Client(redis_url, pool=pool) as bus,
+    ):
         ids = await expired(bus, 10_000, "night")
         watching.passes.clear()
         watching.sizes.clear()

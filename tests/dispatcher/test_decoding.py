@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bus.ids import check_pool
 from bus.messages import Command, Heartbeat, TaskHeader
 from dispatcher.decoding import Batch, Topic, decode
+from dispatcher.translate import arrival_of
 
 TASKS: Topic[Any] = Topic("tasks:low", "s", TaskHeader)
 COMMANDS: Topic[Any] = Topic("commands", "s", Command)
@@ -58,6 +60,16 @@ def test_a_newer_version_is_parked_whether_or_not_it_still_fits_the_model(body: 
 def test_a_newer_version_of_a_message_with_kinds_is_parked_too() -> None:
     body = b'{"v":2,"type":"cancel","task_ids":["default.a"]}'
     assert one(body, COMMANDS).parked == ["1-0"]
+
+
+@pytest.mark.parametrize("body", [b'{"v":2,"agent_id":"a","session":"s"}', b'{"v":2,"quite":"different"}'])
+def test_of_what_only_the_latest_counts_a_newer_version_is_not_kept(body: bytes) -> None:
+    topic: Topic[Any] = Topic("heartbeats", "s", Heartbeat, fleeting=True)
+    batch = one(body, topic)
+    assert (batch.skipped, batch.parked, batch.unreadable, batch.messages) == (["1-0"], [], [], [])
+    assert batch.entry_ids == ["1-0"]
+    assert [single.skipped for single in batch.singles()] == [["1-0"]]
+    assert [piece.entry_id for piece in arrival_of(check_pool("default"), batch, {}).pieces] == ["1-0"]
 
 
 def test_an_entry_without_the_field_of_messages_is_unreadable() -> None:

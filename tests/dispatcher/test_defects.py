@@ -159,7 +159,7 @@ async def test_a_defect_in_one_pool_leaves_the_others_of_the_process_alone(
         async with wire_agent(redis, other, "t.x") as agent:
             handle = await bus.submit("t.x")
             await agent.complete(await agent.next(), "well")
-            assert await handle.result(timeout=10) == "well"
+            assert await handle.result(timeout=30) == "well"
 
 
 async def test_the_pause_grows_with_defects_and_not_with_the_absence_of_the_server(

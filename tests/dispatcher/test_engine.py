@@ -19,7 +19,7 @@ from bus.states import TaskStatus
 from dispatcher import engine as engine_module
 from dispatcher.commit_call import Inputs
 from dispatcher.core.decisions import Decisions
-from dispatcher.core.events import Commanded, Event, Reported, SignedIn, Submitted
+from dispatcher.core.events import Blind, Commanded, Event, Reported, SignedIn, Submitted
 from dispatcher.core.scheduler import Scheduler
 from dispatcher.engine import DefectError, Engine, LeadLostError, gravest
 from dispatcher.inbox import PASS_SIZE, Arrival, Inbox, Portion
@@ -190,6 +190,33 @@ async def test_there_is_no_horizon_while_agents_cannot_write(tmp_path: Path) -> 
             await own.config_set(name, 0)
             assert await engine.read_horizon()
         assert await own.get(key) == lease
+
+
+async def test_a_server_that_was_away_for_a_moment_has_made_everybody_blind_for_so_long(
+    redis: Redis, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several such moments may be as long as a lease, and no single one of them as long as a second."""
+    engine: Any = await Running(redis, pool).make()
+    answers: list[Any] = [(0, 1_000), OSError("refused"), (0, 1_400), (0, 1_650)]
+    engine._last_contact = 900
+    asked = asyncio.Event()
+
+    async def look() -> tuple[int, int]:
+        if not answers:
+            asked.set()
+            await asyncio.Event().wait()
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    engine.read_horizon = look
+    monkeypatch.setattr(engine_module, "HORIZON_EVERY_S", 0.001)
+    watching = asyncio.create_task(engine._watch_horizon())
+    async with asyncio.timeout(10):
+        await asked.wait()
+    watching.cancel()
+    assert [event for event in engine._extra if isinstance(event, Blind)] == [Blind(400)]
 
 
 async def test_of_several_errors_in_one_tick_one_is_raised_and_it_is_the_gravest(redis: Redis, pool: str) -> None:

@@ -172,7 +172,7 @@ async def test_a_batch_that_the_sink_refuses_is_reported_and_tried_again(
         problems = await eventually(intake.problems)
         assert "broken on purpose" in problems[0]
         sink.broken = False
-        await eventually(lambda: sink.seqs == [1], timeout=15)
+        await eventually(lambda: sink.seqs == [1], timeout=30)
         assert intake.problems() == []
 
 

@@ -69,7 +69,7 @@ async def test_whoever_submits_too_deep_a_payload_is_told(redis: Redis, redis_ur
         body = b'{"id":"%b","capability":"t.x","payload":%b}' % (task_id.encode(), DEEP)
         await publish(redis, names.submissions(TaskPriority.LOW), body)
         with pytest.raises(TaskFailedError, match="not valid"):
-            await bus.handle(task_id).result(timeout=10)
+            await bus.handle(task_id).result(timeout=30)
 
 
 async def test_one_unreadable_result_does_not_take_its_neighbours_along(
@@ -90,10 +90,10 @@ async def test_one_unreadable_result_does_not_take_its_neighbours_along(
         agent.held.clear()
         head = b'{"v":1,"agent_id":"wire","session":"s1","results":'
         await publish(redis, names.results, head + b"[" + b",".join(results) + b"]}")
-        assert await bus.handle(given[0].task_id).result(timeout=10) == 0
-        assert await bus.handle(given[2].task_id).result(timeout=10) == 2
+        assert await bus.handle(given[0].task_id).result(timeout=30) == 0
+        assert await bus.handle(given[2].task_id).result(timeout=30) == 2
         with pytest.raises(TaskFailedError, match="InvalidReport"):
-            await bus.handle(given[1].task_id).result(timeout=10)
+            await bus.handle(given[1].task_id).result(timeout=30)
         assert [(await handle.get()).attempt for handle in handles] == [1, 1, 1]
         rejected: Any = await redis.xrange(names.rejected)
         assert len(rejected) == 1
@@ -154,6 +154,7 @@ async def test_a_keyed_task_may_be_submitted_again_as_soon_as_its_record_is_gone
             await eventually(gone)
 
 
+@pytest.mark.alone
 async def test_a_large_output_is_read_from_the_ledger_and_not_repeated_in_a_reply(
     redis: Redis, redis_url: str, names: PoolNames
 ) -> None:
@@ -172,5 +173,5 @@ async def test_a_large_output_is_read_from_the_ledger_and_not_repeated_in_a_repl
         assert outcome["output_in_ledger"] is True
         assert "output" not in outcome
         began = monotonic()
-        assert await handle.result(timeout=10) == output
+        assert await handle.result(timeout=30) == output
         assert monotonic() - began < LOOK_EVERY_S / 2, "it need not wait for its turn to look"

@@ -43,7 +43,7 @@ async def test_a_second_dispatcher_stands_by_and_leads_at_once_when_the_first_st
             given = await agent.next()
             await agent.complete(given, handle.id)
         for handle in handles:
-            await handle.result(timeout=10)
+            await handle.result(timeout=30)
         await standing_by.__aexit__(None, None, None)
     await agent.fall_silent()
 
@@ -63,4 +63,4 @@ async def test_an_emptied_server_does_not_stop_a_dispatcher(redis: Redis, redis_
         async with wire_agent(redis, pool, "t.x") as agent:
             handle = await bus.submit("t.x")
             await agent.complete(await agent.next(), "well again")
-            assert await handle.result(timeout=10) == "well again"
+            assert await handle.result(timeout=30) == "well again"

@@ -112,7 +112,7 @@ class Reader:
             await running
 
         self._stack.push_async_callback(end)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await worker.ready.wait()
 
     async def _type(self, block: Block, step: Step) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.docs.newcomer import Newcomer
 from tests.docs.pages import ROOT, blocks, matches, pages
 from tests.docs.reading import Reader
+from tests.support.workers import USUAL_PORTS
 
 
 async def read(newcomer: Newcomer, page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,6 +21,7 @@ async def read(newcomer: Newcomer, page: Path, monkeypatch: pytest.MonkeyPatch) 
             await reader.follow(block)
 
 
+@USUAL_PORTS
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 async def test_every_block_of_a_page_does_what_the_page_says(

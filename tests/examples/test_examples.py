@@ -10,6 +10,9 @@ from bus import AgentStatus, Client
 from tests.docs.newcomer import Newcomer
 from tests.docs.pages import ROOT
 from tests.support.waiting import eventually
+from tests.support.workers import USUAL_PORTS
+
+pytestmark = USUAL_PORTS
 
 FILES = sorted((ROOT / "examples").glob("*.py"))
 

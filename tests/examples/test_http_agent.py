@@ -70,10 +70,10 @@ async def runs(bus: Client, task: TaskHandle[object]) -> None:
 async def test_it_does_tasks_through_two_api_processes(bus: Client, node: RunNode) -> None:
     await node("js-1")
     shouted = [await bus.submit("text.shout", f"hello {n}") for n in range(20)]
-    assert [await task.result(timeout=20) for task in shouted] == [f"HELLO {n}" for n in range(20)]
+    assert [await task.result(timeout=30) for task in shouted] == [f"HELLO {n}" for n in range(20)]
     wrong = await bus.submit("text.shout", 7, max_attempts=1)
     with pytest.raises(Exception, match="not a function"):
-        await wrong.result(timeout=20)
+        await wrong.result(timeout=30)
     record = await bus.get(wrong.id)
     assert record.error is not None
     assert (record.status, record.error.type) == (TaskStatus.FAILED, "TypeError")
@@ -88,7 +88,7 @@ async def test_a_cancel_reaches_it(bus: Client, node: RunNode) -> None:
     assert report.cancelled == (task.id,)
     record = await bus.get(task.id)
     assert (record.status, record.attempts[-1].outcome) == (TaskStatus.CANCELLED, "cancelled")
-    assert await (await bus.submit("text.shout", "on")).result(timeout=20) == "ON"
+    assert await (await bus.submit("text.shout", "on")).result(timeout=30) == "ON"
 
 
 async def test_what_a_killed_one_had_is_given_to_another(bus: Client, node: RunNode) -> None:
@@ -107,7 +107,7 @@ async def test_told_to_end_it_finishes_and_is_forgotten(bus: Client, node: RunNo
     task = await bus.submit("text.wait", 1)
     await runs(bus, task)
     leaving.send_signal(signal.SIGTERM)
-    assert await task.result(timeout=20) == 1
+    assert await task.result(timeout=30) == 1
     async with asyncio.timeout(20):
         assert await leaving.wait() == 0
 
@@ -126,7 +126,7 @@ async def test_the_later_of_two_with_one_id_wins(node: RunNode, bus: Client) -> 
     await node("js-1")
     async with asyncio.timeout(20):
         assert await earlier.wait() == 1
-    assert await (await bus.submit("text.shout", "one")).result(timeout=20) == "ONE"
+    assert await (await bus.submit("text.shout", "one")).result(timeout=30) == "ONE"
 
 
 def test_it_is_sixty_lines_and_needs_nothing_but_node() -> None:

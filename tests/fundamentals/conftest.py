@@ -49,7 +49,7 @@ async def running_agent(bus: Client, agent: Agent) -> AsyncIterator[Worker]:
     stop = asyncio.Event()
     running = asyncio.create_task(worker.run(stop))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await worker.ready.wait()
         yield worker
     finally:

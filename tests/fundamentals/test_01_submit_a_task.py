@@ -31,26 +31,26 @@ class Counter(Agent):
 async def test_a_task_is_submitted_and_its_result_awaited(bus: Client, run_agent: RunAgent) -> None:
     await run_agent(Counter())
     handle = await bus.submit("text.count", {"text": "a b c"})
-    assert await handle.result(timeout=10) == {"words": 3}
+    assert await handle.result(timeout=30) == {"words": 3}
 
 
 async def test_named_by_its_method_a_task_has_a_typed_result(bus: Client, run_agent: RunAgent) -> None:
     await run_agent(Counter())
     handle = await bus.submit(Counter.count, Text(text="a b"))
-    result = await handle.result(timeout=10)
+    result = await handle.result(timeout=30)
     assert isinstance(result, Count)
     assert result.words == 2
 
 
 async def test_a_plain_method_works_in_a_thread(bus: Client, run_agent: RunAgent) -> None:
     await run_agent(Counter())
-    assert await (await bus.submit("text.reverse", "abc")).result(timeout=10) == "cba"
+    assert await (await bus.submit("text.reverse", "abc")).result(timeout=30) == "cba"
 
 
 async def test_the_ledger_keeps_what_happened(bus: Client, run_agent: RunAgent) -> None:
     worker = await run_agent(Counter())
     handle = await bus.submit("text.count", {"text": "a"}, metadata={"from": "the tour"}, tags=["tour"])
-    await handle.result(timeout=10)
+    await handle.result(timeout=30)
     record = await handle.get()
     assert record.status is TaskStatus.COMPLETED
     assert (record.agent_id, record.attempt) == (worker.agent_id, 1)

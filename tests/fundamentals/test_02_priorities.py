@@ -26,5 +26,5 @@ async def test_among_waiting_tasks_the_most_urgent_goes_first(bus: Client, run_a
     agent = OneAtATime()
     await run_agent(agent)
     for handle in handles:
-        await handle.result(timeout=10)
+        await handle.result(timeout=30)
     assert agent.seen == ["URGENT", "HIGH", "MEDIUM", "LOW"]

@@ -24,5 +24,5 @@ async def test_two_agents_share_the_work(bus: Client, run_agent: RunAgent) -> No
     workers = {(await run_agent(Squarer())).agent_id for _ in range(2)}
     handles = await bus.submit_many(TaskCreate(capability="square", payload=n) for n in range(200))
     for handle in handles:
-        await handle.result(timeout=10)
+        await handle.result(timeout=30)
     assert {(await handle.get()).agent_id for handle in handles} == workers

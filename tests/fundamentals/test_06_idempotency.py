@@ -23,6 +23,6 @@ async def test_the_same_key_returns_the_existing_task(bus: Client, run_agent: Ru
     first = await bus.submit("book", 5, key="invoice 7")
     again = await bus.submit("book", 5, key="invoice 7")
     assert again.id == first.id
-    assert await first.result(timeout=10) == await again.result(timeout=10) == 1
-    assert await (await bus.submit("book", 5, key="invoice 7")).result(timeout=10) == 1
+    assert await first.result(timeout=30) == await again.result(timeout=30) == 1
+    assert await (await bus.submit("book", 5, key="invoice 7")).result(timeout=30) == 1
     assert till.booked == [5]

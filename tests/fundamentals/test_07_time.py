@@ -20,7 +20,7 @@ class Echo(Agent):
 async def test_a_delayed_task_starts_no_earlier(bus: Client, run_agent: RunAgent) -> None:
     await run_agent(Echo())
     handle = await bus.submit("echo", "later", delay=0.3)
-    assert await handle.result(timeout=10) == "later"
+    assert await handle.result(timeout=30) == "later"
     record = await handle.get()
     assert record.assigned_at is not None
     assert record.assigned_at - record.enqueued_at >= 300
@@ -29,7 +29,7 @@ async def test_a_delayed_task_starts_no_earlier(bus: Client, run_agent: RunAgent
 async def test_a_task_that_nobody_takes_in_time_expires_and_says_why(bus: Client) -> None:
     handle = await bus.submit("nobody.can.do.this", queue_timeout=0.1)
     with pytest.raises(TaskTimeoutError, match="no agent offers") as caught:
-        await handle.result(timeout=10)
+        await handle.result(timeout=30)
     assert caught.value.reason == FailureReason.EXPIRED
 
 
@@ -55,7 +55,7 @@ async def test_an_attempt_that_hangs_is_declared_overdue_and_the_next_one_succee
     await eventually(lambda: _runs(handle))
     told = await bus.timeout(handle.id, "it hangs", by="alice")
     assert (told.status, told.attempt) == (TaskStatus.PENDING, 1)
-    assert await handle.result(timeout=10) == "well"
+    assert await handle.result(timeout=30) == "well"
     past = (await handle.get()).attempts[0]
     assert (past.outcome, past.error and past.error.message) == ("timeout", "declared overdue by alice: it hangs")
     with pytest.raises(NotRunningError, match="COMPLETED"):

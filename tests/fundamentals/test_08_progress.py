@@ -31,4 +31,4 @@ async def test_progress_is_seen_by_everybody_while_the_task_runs(bus: Client, ru
 
     await eventually(half_way)
     painter.dry.set()
-    assert await handle.result(timeout=10) == {"task": handle.id, "attempt": 1, "for": "Tom", "cancelled": False}
+    assert await handle.result(timeout=30) == {"task": handle.id, "attempt": 1, "for": "Tom", "cancelled": False}

@@ -33,7 +33,7 @@ async def test_each_requirement_finds_the_agent_that_meets_it(bus: Client, run_a
 
     async def done_by(capability: str = "translate", **options: Unpack[TaskOptions]) -> str:
         handle = await bus.submit(capability, "x", **options)
-        return str(await handle.result(timeout=10))
+        return str(await handle.result(timeout=30))
 
     assert await done_by(version=">=2") == "2.0"
     assert await done_by(version="<2") == "1.4"

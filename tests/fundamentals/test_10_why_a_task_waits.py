@@ -42,7 +42,7 @@ async def test_it_is_not_time_yet(bus: Client) -> None:
 async def test_a_task_that_has_ended_says_how_and_where_and_why_there(bus: Client, run_agent: RunAgent) -> None:
     worker = await run_agent(Translator())
     handle = await bus.submit("translate", "x")
-    await handle.result(timeout=10)
+    await handle.result(timeout=30)
     found = await bus.explain(handle.id)
     assert (found.status, found.agent_id) == (TaskStatus.COMPLETED, worker.agent_id)
     assert found.ended_at == (await handle.get()).finished_at
@@ -55,7 +55,7 @@ async def test_a_task_that_has_ended_says_how_and_where_and_why_there(bus: Clien
 async def test_only_what_nobody_knows_cannot_be_explained(bus: Client) -> None:
     failed = await bus.submit("translate", 1, queue_timeout=0.1)
     with pytest.raises(TaskTimeoutError):
-        await failed.result(timeout=10)
+        await failed.result(timeout=30)
     assert "FAILED as expired" in (await bus.explain(failed.id)).text
     with pytest.raises(UnknownTaskError):
         await bus.explain(f"{bus.pool}.nobody")

@@ -29,12 +29,12 @@ async def test_an_agent_that_stops_finishes_what_runs_and_hands_back_the_rest(bu
     first, second = Worker(), Worker()
     async with running_agent(bus, first):
         handles = await bus.submit_many(TaskCreate(capability="work", payload=n) for n in range(4))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await first.begun.wait()
         first.go_on.set()
     second.go_on.set()
     await run_agent(second)
-    assert [await handle.result(timeout=10) for handle in handles] == [0, 1, 2, 3]
+    assert [await handle.result(timeout=30) for handle in handles] == [0, 1, 2, 3]
 
 
 async def test_a_dead_agents_tasks_are_given_to_another_when_its_lease_ends(
@@ -47,7 +47,7 @@ async def test_a_dead_agents_tasks_are_given_to_another_when_its_lease_ends(
         heir = Worker()
         heir.go_on.set()
         await run_agent(heir)
-        assert await handle.result(timeout=15) == 7
+        assert await handle.result(timeout=30) == 7
     record = await handle.get()
     assert (record.attempts[0].agent_id, record.attempts[0].outcome) == ("mortal", "agent_lost")
 
@@ -70,5 +70,5 @@ async def test_a_drained_agent_gets_nothing_new(bus: Client, run_agent: RunAgent
     await eventually(stopped)
     stays = await run_agent(staying)
     handle = await bus.submit("work", 1)
-    await handle.result(timeout=10)
+    await handle.result(timeout=30)
     assert (await handle.get()).agent_id == stays.agent_id

@@ -35,7 +35,7 @@ async def test_garbage_goes_to_the_rejected_stream_and_the_next_task_is_done(
         return int(await redis.xlen(names.rejected)) == len(bodies) + 2
 
     await eventually(all_rejected)
-    assert await (await bus.submit("echo", "still here")).result(timeout=10) == "still here"
+    assert await (await bus.submit("echo", "still here")).result(timeout=30) == "still here"
     entries: Any = await redis.xrange(names.rejected)
     first = from_json(entries[0][1][DATA_FIELD.encode()])
     assert first["raw"] == "not json"
@@ -49,7 +49,7 @@ async def test_a_task_that_names_itself_but_is_wrong_fails_as_rejected(bus: Clie
     body = f'{{"id":"{task_id}","capability":"echo","max_attempts":0}}'
     await redis.xadd(names.submissions(TaskPriority.LOW), {DATA_FIELD: body})
     with pytest.raises(TaskFailedError, match="max_attempts") as caught:
-        await bus.handle(task_id).result(timeout=10)
+        await bus.handle(task_id).result(timeout=30)
     assert caught.value.reason == FailureReason.REJECTED
 
 
@@ -59,7 +59,7 @@ async def test_a_task_over_the_limit_fails_as_rejected_however_it_was_sent(bus: 
     body = f'{{"id":"{task_id}","capability":"echo","payload":"{"x" * 5_000_000}"}}'
     await redis.xadd(names.submissions(TaskPriority.LOW), {DATA_FIELD: body})
     with pytest.raises(TaskFailedError, match="the limit is") as caught:
-        await bus.handle(task_id).result(timeout=10)
+        await bus.handle(task_id).result(timeout=30)
     assert caught.value.reason == FailureReason.REJECTED
 
 
@@ -70,4 +70,4 @@ async def test_any_language_can_submit_with_one_xadd(bus: Client, run_agent: Run
         names.submissions(TaskPriority.HIGH), {DATA_FIELD: '{"capability":"echo","payload":"by hand"}'}
     )
     task_id = f"{bus.pool}.ehigh-{entry.decode()}"  # type: ignore[union-attr]
-    assert await bus.handle(task_id).result(timeout=10) == "by hand"
+    assert await bus.handle(task_id).result(timeout=30) == "by hand"

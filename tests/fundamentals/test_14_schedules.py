@@ -55,7 +55,7 @@ async def test_a_schedule_rests_and_goes_on_and_may_be_triggered_at_any_time(bus
     paused = await bus.schedules.pause("yearly", "books are not closed")
     assert (paused.state, paused.progress.reason) == ("paused", "books are not closed")
     handle = await bus.schedules.trigger("yearly")
-    assert await handle.result(timeout=10) == "year"
+    assert await handle.result(timeout=30) == "year"
     assert agent.built[0][0] == "yearly"
     assert (await bus.schedules.resume("yearly")).state == "active"
     await bus.schedules.delete("yearly")

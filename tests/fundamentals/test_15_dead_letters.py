@@ -53,7 +53,7 @@ async def failed(
     """Let a task fail; return its id."""
     handle = await bus.submit(capability, payload, **options)
     with pytest.raises((TaskFailedError, TimeoutError)):
-        await handle.result(timeout=20)
+        await handle.result(timeout=30)
     return str(handle.id)
 
 
@@ -94,7 +94,7 @@ async def test_one_that_ran_too_long_or_found_no_agent_says_so(bus: Client, run_
     nobody = await bus.submit("nobody", None, queue_timeout=0.05)
     for handle in (slow, nobody):
         with pytest.raises(Exception, match="failed"):
-            await handle.result(timeout=20)
+            await handle.result(timeout=30)
     letter = await bus.dead.get(slow.id)
     assert [(one.agent_id, one.outcome) for one in letter.attempts] == [(worker.agent_id, "timeout")]
     letter = await bus.dead.get(nobody.id)
@@ -126,12 +126,12 @@ async def test_a_requeued_task_is_the_same_task_and_has_another_chance(bus: Clie
     await run_agent(agent)
     first = await bus.submit("work", "this", key="invoice 7", max_attempts=2)
     with pytest.raises(TaskFailedError):
-        await first.result(timeout=20)
+        await first.result(timeout=30)
     agent.broken = False
     told = await bus.dead.requeue([first.id], reason="the bug is fixed", priority=TaskPriority.HIGH)
     assert told.done == (first.id,)
     again = await bus.submit("work", "this", key="invoice 7")
-    assert (again.id, await again.result(timeout=20)) == (first.id, "did this")
+    assert (again.id, await again.result(timeout=30)) == (first.id, "did this")
     record = await again.get()
     assert [one.outcome for one in record.attempts] == ["error", "error", "completed"]
     (past,) = record.requeues
@@ -148,10 +148,10 @@ async def test_a_handle_tells_one_end_and_a_new_one_waits_for_the_next(bus: Clie
     await run_agent(agent)
     old = await bus.submit("work", "this", max_attempts=1)
     with pytest.raises(TaskFailedError):
-        await old.result(timeout=20)
+        await old.result(timeout=30)
     agent.broken = False
     await bus.dead.requeue([old.id])
-    assert await bus.handle(old.id).result(timeout=20) == "did this"
+    assert await bus.handle(old.id).result(timeout=30) == "did this"
     with pytest.raises(TaskFailedError):
         await old.result()
 
@@ -170,7 +170,7 @@ async def test_many_are_meant_by_what_they_have_in_common(bus: Client, run_agent
     told = await bus.dead.requeue(where="tag=night reason=error")
     assert set(told.done) == set(night)
     for task_id in night:
-        assert await bus.handle(task_id).result(timeout=20) == "did this"
+        assert await bus.handle(task_id).result(timeout=30) == "did this"
     assert (await bus.queue_status()).dead == 2
     told = await bus.dead.purge(where=TaskFilter())
     assert (len(told.done), await bus.dead.list()) == (2, [])
@@ -186,7 +186,7 @@ async def test_what_is_purged_is_as_if_it_had_never_been(bus: Client, run_agent:
         await bus.get(task_id)
     assert (await bus.dead.purge([task_id])).unknown == (task_id,)
     agent.broken = False
-    assert await (await bus.submit("work", "this", key="k")).result(timeout=20) == "did this"
+    assert await (await bus.submit("work", "this", key="k")).result(timeout=30) == "did this"
 
 
 async def test_what_is_not_dead_is_told_apart(bus: Client, run_agent: RunAgent, redis: Redis) -> None:
@@ -194,14 +194,14 @@ async def test_what_is_not_dead_is_told_apart(bus: Client, run_agent: RunAgent, 
     agent.broken = False
     await run_agent(agent)
     done = await bus.submit("work", "this")
-    await done.result(timeout=20)
+    await done.result(timeout=30)
     waiting = await bus.submit("nobody", None)
     await waiting.get()
     refused = f"{bus.pool}.refused"
     body = f'{{"id":"{refused}","capability":"work","payload":"this","priority":"HUGE"}}'
     await redis.xadd(PoolNames(check_pool(bus.pool)).submissions(TaskPriority.LOW), {DATA_FIELD: body})
     with pytest.raises(TaskFailedError):
-        await bus.handle(refused).result(timeout=20)
+        await bus.handle(refused).result(timeout=30)
     told = await bus.dead.requeue([done.id, waiting.id, refused, f"{bus.pool}.never"])
     assert set(told.not_dead) == {done.id, waiting.id}
     assert (told.refused, told.unknown, told.done) == ((refused,), (f"{bus.pool}.never",), ())
@@ -215,7 +215,7 @@ async def test_all_live_tasks_of_a_kind_are_cancelled_even_those_that_nobody_has
     await bus.cancel_matching("tag=batch-7", "superseded")
     for handle in handles:
         with pytest.raises(TaskCancelledError, match="superseded"):
-            await handle.result(timeout=20)
+            await handle.result(timeout=30)
     assert await other.status() is TaskStatus.PENDING
 
 
@@ -232,4 +232,4 @@ async def test_a_requeued_task_is_kept_however_soon_it_would_have_expired(
     await eventually(lambda: bus.explain(task_id))
     agent.broken = False
     await run_agent(agent)
-    assert await bus.handle(task_id).result(timeout=20) == "did this"
+    assert await bus.handle(task_id).result(timeout=30) == "did this"

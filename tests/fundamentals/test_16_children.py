@@ -130,7 +130,7 @@ async def test_who_keeps_its_slot_while_it_waits_is_told_why_nothing_happens(bus
 async def test_an_agent_tells_what_waits_for_children_apart_from_its_slots(bus: Client, office: Office) -> None:
     """The child has the slot that its parent has given up."""
     parent = await bus.submit("wait.for.child")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await office.begun.wait()
 
     async def tells() -> bool:
@@ -163,7 +163,7 @@ async def test_a_parent_that_is_tried_again_finds_its_children(bus: Client, offi
 
 async def test_children_are_cancelled_with_their_parent(bus: Client, office: Office) -> None:
     parent = await bus.submit("wait.for.child")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await office.begun.wait()
         await parent.cancel()
         with pytest.raises(TaskCancelledError):
@@ -171,14 +171,14 @@ async def test_children_are_cancelled_with_their_parent(bus: Client, office: Off
         await office.stopped.wait()
     (child,) = await bus.children(parent.id)
     with pytest.raises(TaskCancelledError, match=f"its parent {parent.id} was cancelled"):
-        await bus.handle(child.id).result(timeout=10)
+        await bus.handle(child.id).result(timeout=30)
 
 
 @pytest.mark.usefixtures("office")
 async def test_children_that_nobody_waits_for_outlive_a_parent_that_has_completed(bus: Client) -> None:
     parent = await bus.submit("send.off")
-    child = bus.handle(await parent.result(timeout=10))
-    assert await child.result(timeout=10) == "LATER"
+    child = bus.handle(await parent.result(timeout=30))
+    assert await child.result(timeout=30) == "LATER"
     assert (await child.get()).parent == parent.id
 
 
@@ -199,9 +199,9 @@ async def test_a_trace_is_inherited_and_depth_is_limited(bus: Client) -> None:
 
 async def test_a_plain_def_has_children_too(bus: Client, office: Office) -> None:
     handle = await bus.submit("plain", "ab")
-    assert await handle.result(timeout=10) == "ABAB"
+    assert await handle.result(timeout=30) == "ABAB"
     waiting = await bus.submit("plain.wait")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await office.begun.wait()
         await waiting.cancel()
         await office.threads_stopped.wait()
@@ -230,13 +230,13 @@ class Failing(Agent):
 
 async def test_a_child_that_fails_raises_where_it_is_waited_for(bus: Client, run_agent: RunAgent) -> None:
     await run_agent(Failing())
-    assert await (await bus.submit("asks")).result(timeout=10) == "error: no"
+    assert await (await bus.submit("asks")).result(timeout=30) == "error: no"
 
 
 async def test_a_child_lives_in_the_pool_of_its_parent(bus: Client, run_agent: RunAgent) -> None:
     await run_agent(Failing())
     with pytest.raises(TaskFailedError, match="a child lives in the pool of its parent"):
-        await (await bus.submit("elsewhere", max_attempts=1)).result(timeout=10)
+        await (await bus.submit("elsewhere", max_attempts=1)).result(timeout=30)
 
 
 class Caller(Agent):
@@ -270,7 +270,7 @@ async def test_a_parent_that_moves_to_another_agent_waits_for_the_same_child(bus
     second = await run_agent(Caller())
     await eventually(lambda: _runs_on(bus, parent.id, second.agent_id))
     clerk.may_end.set()
-    assert await parent.result(timeout=20) == "X"
+    assert await parent.result(timeout=30) == "X"
     assert clerk.begun == 1
 
 

@@ -66,10 +66,10 @@ async def test_a_paused_agent_finishes_what_runs_and_gets_nothing_until_it_is_re
     assert await state_of(bus, agent_id, paused) is RequestState.DONE
     waits = await bus.submit("translate", "two")
     agent.go_on.set()
-    assert await runs.result(timeout=10) == "ONE"
+    assert await runs.result(timeout=30) == "ONE"
     assert "1 paused by alice: disk swap" in (await bus.explain(waits.id)).text
     resumed = await bus.resume_agent(agent_id)
-    assert await waits.result(timeout=10) == "TWO"
+    assert await waits.result(timeout=30) == "TWO"
     assert await state_of(bus, agent_id, resumed) is RequestState.DONE
 
 
@@ -79,7 +79,7 @@ async def test_a_pause_may_end_by_itself(bus: Client, run_agent: RunAgent) -> No
     agent_id = (await run_agent(agent)).agent_id
     await bus.wait_agent(agent_id, await bus.pause_agent(agent_id, for_=0.5))
     handle = await bus.submit("translate", "one")
-    assert await handle.result(timeout=10) == "ONE"
+    assert await handle.result(timeout=30) == "ONE"
 
 
 async def test_a_drain_can_be_resumed_and_has_a_deadline(bus: Client, run_agent: RunAgent) -> None:
@@ -102,7 +102,7 @@ async def test_a_drain_can_be_resumed_and_has_a_deadline(bus: Client, run_agent:
     await bus.wait_agent(agent_id, await bus.drain_agent(agent_id, deadline=0.2))
     assert (await bus.agent(agent_id)).status is AgentStatus.STOPPED
     await run_agent(other)
-    assert await handle.result(timeout=10) == "ONE"
+    assert await handle.result(timeout=30) == "ONE"
     assert [attempt.outcome for attempt in (await handle.get()).attempts] == ["agent_lost", "completed"]
 
 
@@ -124,7 +124,7 @@ async def test_a_restart_is_done_when_a_new_session_has_signed_in_and_a_pause_ou
 ) -> None:
     async with supervised(bus, tmp_path / "echo.py"):
         handle = await bus.submit("echo", 1)
-        assert await handle.result(timeout=20) == 1
+        assert await handle.result(timeout=30) == 1
         before = await bus.agent("echo")
         await bus.wait_agent("echo", await bus.pause_agent("echo", by="alice"))
         restart = await bus.wait_agent("echo", await bus.restart_agent("echo", deadline=5), timeout=20)
@@ -136,7 +136,7 @@ async def test_a_restart_is_done_when_a_new_session_has_signed_in_and_a_pause_ou
         waits = await bus.submit("echo", 2)
         assert "paused by alice" in (await bus.explain(waits.id)).text
         await bus.resume_agent("echo")
-        assert await waits.result(timeout=10) == 2
+        assert await waits.result(timeout=30) == 2
 
 
 async def test_what_an_agent_changes_of_itself_counts_from_the_next_placement_on(
@@ -146,9 +146,9 @@ async def test_what_an_agent_changes_of_itself_counts_from_the_next_placement_on
     agent.go_on.set()
     await run_agent(agent)
     handle = await bus.submit("translate[models contains large]", "one")
-    await (await bus.submit("load", "large")).result(timeout=10)
-    assert await handle.result(timeout=10) == "ONE"
-    await (await bus.submit("forget", "translate")).result(timeout=10)
+    await (await bus.submit("load", "large")).result(timeout=30)
+    assert await handle.result(timeout=30) == "ONE"
+    await (await bus.submit("forget", "translate")).result(timeout=30)
     gone = await bus.submit("translate", "two")
     assert "lacks" in (await bus.explain(gone.id)).text or (await bus.explain(gone.id)).eligible == 0
 

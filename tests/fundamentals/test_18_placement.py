@@ -36,12 +36,12 @@ class European(Model):
 async def test_a_sticky_key_goes_back_to_the_agent_that_had_it(bus: Client, run_agent: RunAgent) -> None:
     await run_agent(Model("a"))
     first = await bus.submit("ask", "x", sticky="conversation 7")
-    assert await first.result(timeout=10) == "a"
+    assert await first.result(timeout=30) == "a"
     await run_agent(Model("b", slots=9))
     for _ in range(5):
         handle = await bus.submit("ask", "y", sticky="conversation 7")
-        assert await handle.result(timeout=10) == "a"
-    assert await (await bus.submit("ask", "y")).result(timeout=10) == "b", "the one with most room"
+        assert await handle.result(timeout=30) == "a"
+    assert await (await bus.submit("ask", "y")).result(timeout=30) == "b", "the one with most room"
     because = (await handle.get()).placed_because
     assert because == "it had the task of sticky key 'conversation 7' before; 2 could do it: 2 free slots"
 
@@ -50,7 +50,7 @@ async def test_the_record_says_why_there(bus: Client, run_agent: RunAgent) -> No
     await run_agent(Model("a"))
     await run_agent(European("b"))
     handle = await bus.submit("ask", "x", prefers=["region ~ eu:10"])
-    assert await handle.result(timeout=10) == "b"
+    assert await handle.result(timeout=30) == "b"
     because = (await handle.get()).placed_because
     assert because == "the best of 2 that could do it: 2 free slots, region ~ eu:10 met"
 
@@ -63,7 +63,7 @@ async def test_what_nobody_could_ever_run_says_so_and_fails_if_asked_to(redis_ur
     ):
         hopeless = await bus.submit("ask", "x", requires=["region == mars"], fail_fast=True)
         with pytest.raises(TaskFailedError, match="no registered agent could ever run this") as failure:
-            await hopeless.result(timeout=10)
+            await hopeless.result(timeout=30)
         assert failure.value.reason == "impossible"
         assert "which lacks region == mars" in str(failure.value)
         plan = await bus.plan(
@@ -72,7 +72,7 @@ async def test_what_nobody_could_ever_run_says_so_and_fails_if_asked_to(redis_ur
         assert plan.text.startswith("no registered agent could ever run this")
         assert plan.text.endswith("would fail at once")
         fine = await bus.submit("ask", "x", fail_fast=True)
-        assert await fine.result(timeout=10) == "a"
+        assert await fine.result(timeout=30) == "a"
 
 
 async def test_a_full_queue_refuses_its_submitter_and_lets_in_again(redis_url: str, pool: str) -> None:
@@ -95,7 +95,7 @@ async def test_a_full_queue_refuses_its_submitter_and_lets_in_again(redis_url: s
             handles = await bus.submit_many(
                 [TaskCreate(capability="narrow", payload=n) for n in range(20)], wait_for_room=20
             )
-            assert [await handle.result(timeout=20) for handle in handles] == list(range(20))
+            assert [await handle.result(timeout=30) for handle in handles] == list(range(20))
 
 
 async def test_each_of_many_coroutines_is_told_of_its_own_task(redis_url: str, pool: str) -> None:
@@ -118,7 +118,7 @@ async def test_the_order_follows_a_configured_head_start_in_its_pool(redis_url: 
             await bus.get(handles[-1].id, patience=10)
         async with running_agent(bus, Model("a", slots=1)):
             for handle in handles:
-                await handle.result(timeout=10)
+                await handle.result(timeout=30)
         began = [(await handle.get()).assigned_at or 0 for handle in handles]
         assert began == sorted(began), "without head starts it is first come, first served"
 

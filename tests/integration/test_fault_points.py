@@ -88,7 +88,7 @@ async def ends(redis: Redis, names: PoolNames) -> Counter[str]:
 
 async def all_is_well(redis: Redis, names: PoolNames, handles: list[TaskHandle[Any]], worker: Worker) -> None:
     """See that each task was done once, ended once and was told of, and that nothing is left."""
-    results = await asyncio.gather(*(handle.result(timeout=20) for handle in handles))
+    results = await asyncio.gather(*(handle.result(timeout=30) for handle in handles))
     ids = [handle.id for handle in handles]
     assert results == ids
     once = dict.fromkeys(ids, 1)

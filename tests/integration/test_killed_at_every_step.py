@@ -2,9 +2,8 @@
 
 And SIGSTOP: it wakes when another leads, believes for a moment that it does itself, and goes on where it was.
 
-The victim is a process of its own, which does that to itself (`dying_dispatcher`). It is forked from one that has
-imported everything, so that a step costs no start of Python. The end of its lease is not waited for: the key of that is
-deleted.
+The victim is a process of its own, which does that to itself (`dying_dispatcher`), and a child of the nursery, so that
+a step costs no start of Python. The end of its lease is not waited for: the key of that is deleted.
 """
 
 import asyncio
@@ -13,8 +12,7 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from multiprocessing import get_context
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
 import psutil
@@ -30,6 +28,7 @@ from bus.states import TaskPriority, TaskStatus
 from dispatcher.audit.auditor import Auditor
 from tests.integration import dying_dispatcher
 from tests.integration.dying_dispatcher import Step
+from tests.support import nursery
 from tests.support.bus import WireAgent, running_dispatcher
 from tests.support.waiting import eventually
 
@@ -137,20 +136,10 @@ async def a_hand(redis: Redis, pool: str) -> AsyncIterator[Hand]:
         await agent.fall_silent()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def nursery() -> None:
-    """Let victims be forked from a process that has imported all they need."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload([dying_dispatcher.__name__])
-    first = context.Process(target=int)  # it waits for the imports
-    first.start()
-    first.join()
-
-
 @asynccontextmanager
-async def victim_of(step: Step, url: str, pool: str) -> AsyncIterator[ForkServerProcess]:
+async def victim_of(step: Step, url: str, pool: str) -> AsyncIterator[BaseProcess]:
     """Run the victim, and have it while the block runs, once it has killed or stopped itself."""
-    victim = get_context("forkserver").Process(target=dying_dispatcher.run, args=(step, url, pool), daemon=True)
+    victim = nursery.child(dying_dispatcher.run, step, url, pool)
     victim.start()
     try:
         if step.sleeps:
@@ -189,9 +178,9 @@ async def play(redis: Redis, redis_url: str, pool: str, step: Step) -> None:
         hand.open.set()
         await eventually(lambda: not hand.agent.held)
         parent, dead = await bus.submit("t.x", "well"), await bus.submit("t.x", "bad")
-        assert await parent.result(timeout=10) == "well 1"
+        assert await parent.result(timeout=30) == "well 1"
         with pytest.raises(Exception, match="no"):
-            await dead.result(timeout=10)
+            await dead.result(timeout=30)
         hand.open.clear()
         held += await bus.submit_many([TaskCreate(capability="t.x", payload="long")] * HELD)
         late = await bus.submit("t.x", "late", delay=0.3)
@@ -223,7 +212,7 @@ async def the_next(redis: Redis, url: str, pool: str, names: PoolNames) -> Async
         yield
 
 
-async def _wake(redis: Redis, names: PoolNames, bus: Client, victim: ForkServerProcess) -> list[TaskHandle[Any]]:
+async def _wake(redis: Redis, names: PoolNames, bus: Client, victim: BaseProcess) -> list[TaskHandle[Any]]:
     """Wake the victim while new work comes in, some of which it reads; return that work."""
     token: Any = await redis.get(names.leader)
     assert b"|second|" in token

@@ -114,10 +114,10 @@ async def test_a_client_a_dispatcher_an_agent_and_the_command_line_speak_tls(
     worker, stop = Worker(Shouter(), AgentSettings(redis_url=url, pool=pool)), asyncio.Event()
     async with running_dispatcher(url, pool), Client(url, pool=pool) as bus:
         running = asyncio.create_task(worker.run(stop))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await worker.ready.wait()
         handle = await bus.submit("shout", "hello")
-        assert await handle.result(timeout=10) == "HELLO"
+        assert await handle.result(timeout=30) == "HELLO"
         commands = CommandLine(url, pool, tmp_path)
         ran = await asyncio.to_thread(commands.submit, "shout", '"from a shell"', "--wait")
         assert (ran.code, ran.out) == (0, '"FROM A SHELL"\n')

@@ -4,7 +4,6 @@ Words choose mutants by their names. The exit code is 1 if a test stayed green, 
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,9 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from tests.mutants.catalogue import MUTANTS, Mutant
+from tests.support.checkout import copy_checkout
 
-ROOT: Final = Path(__file__).parents[2]
-PACKAGES: Final = ("agent_runtime", "bus", "callboard", "dispatcher", "metrics", "tests")
 TESTS_FAILED: Final = 1
 """The exit code of pytest when a test has failed; every other one means that something else is wrong."""
 
@@ -26,9 +24,7 @@ def main(words: list[str]) -> int:
     survivors = 0
     with tempfile.TemporaryDirectory(prefix="callboard-mutants-") as folder:
         copy = Path(folder)
-        for package in PACKAGES:
-            shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", copy)
+        copy_checkout(copy)
         for mutant in chosen:
             began = time.monotonic()
             verdict = _try(mutant, copy)

@@ -23,7 +23,7 @@ OF_COMMIT: Final = "tests/dispatcher/ledger/test_commit.py"
 AGENTS: Final = "dispatcher/core/agents.py"
 OF_UPGRADE: Final = (
     "tests/integration/test_rolling_upgrade.py::"
-    "test_what_a_newer_major_version_writes_is_parked_and_read_by_the_first_leader_that_knows_it"
+    "test_what_is_of_a_newer_version_is_parked_and_read_by_the_first_leader_that_reads_it"
 )
 OF_PREDECESSORS: Final = "tests/dispatcher/core/test_predecessors.py"
 OF_CHILDREN: Final = "tests/dispatcher/core/test_children.py"
@@ -273,7 +273,7 @@ MUTANTS: Final = (
     Mutant(
         "what an agent does not hold is believed to run",
         AGENTS,
-        "        elif board.horizon >= current.missing_since:",
+        "        elif board.horizon >= current.missing_since and awake >= current.missing_since:",
         "        elif False:",
         "tests/dispatcher/core/test_agents.py::test_what_runs_and_is_not_held_any_more_is_lost",
     ),
@@ -317,7 +317,7 @@ MUTANTS: Final = (
     Mutant(
         "a task that may be tried only once is begun before that is known",
         "agent_runtime/slots.py",
-        'if attempt.key[1] == 1 and attempt.task.get("max_attempts") != 1 and not execution.exclusive:',
+        "if attempt.key[1] == 1 and not once and not execution.exclusive:",
         "if True:",
         "tests/agent_runtime/test_process.py::"
         "test_a_task_that_kills_its_agent_again_or_may_be_tried_once_only_is_known_to_have_begun",
@@ -325,10 +325,26 @@ MUTANTS: Final = (
     Mutant(
         "what was given to another meanwhile is begun",
         "agent_runtime/reporter.py",
-        "            then(self._has(key, state))",
-        "            then(True)",
+        "            ours = self._has(key, state)",
+        "            ours = True",
         "tests/agent_runtime/test_worker.py::"
         "test_a_task_that_may_be_tried_once_is_not_begun_when_it_was_given_to_another_meanwhile",
+    ),
+    Mutant(
+        "what may be tried once begins when that is stored, whatever the leader has decided before",
+        "agent_runtime/reporter.py",
+        "if read and ours and is_unread(state):",
+        "if False:",
+        "tests/agent_runtime/test_worker.py::"
+        "test_a_task_that_may_be_tried_once_is_begun_only_when_the_leader_has_read_that_it_begins",
+    ),
+    Mutant(
+        "what a blocked event loop has not read is taken away as if it had been lost",
+        "dispatcher/core/agents.py",
+        "awake = at - int(message.lag * 1000)",
+        "awake = at",
+        "tests/dispatcher/core/test_agents.py::"
+        "test_what_an_agent_could_not_read_because_its_loop_is_blocked_is_not_taken_from_it",
     ),
     Mutant(
         "who cannot be heard because the server takes no writes is taken for dead",
@@ -391,8 +407,8 @@ MUTANTS: Final = (
     Mutant(
         "exclusive work is begun whoever has it now",
         "agent_runtime/slots.py",
-        " and not execution.exclusive:",
-        ":",
+        "not once and not execution.exclusive:",
+        "not once:",
         "tests/agent_runtime/test_worker.py::test_exclusive_work_is_not_begun_when_it_was_given_to_another_meanwhile",
     ),
     # --- killed between two steps
@@ -408,9 +424,46 @@ MUTANTS: Final = (
     Mutant(
         "what a newer version wrote is read as if it were known",
         "dispatcher/decoding.py",
-        "            if _version_of(message) > VERSION:",
+        "            if _version_of(message) > READS:",
         "            if False:",
         OF_UPGRADE,
+    ),
+    Mutant(
+        "what does not fit and is newer is rejected",
+        "dispatcher/decoding.py",
+        "            if _version(body) > READS:",
+        "            if False:",
+        "tests/dispatcher/test_decoding.py::test_a_newer_version_is_parked_whether_or_not_it_still_fits_the_model",
+    ),
+    Mutant(
+        "newer heartbeats are kept",
+        "dispatcher/decoding.py",
+        "batch.skipped if topic.fleeting else batch.parked",
+        "batch.parked",
+        "tests/dispatcher/test_decoding.py::test_of_what_only_the_latest_counts_a_newer_version_is_not_kept",
+    ),
+    Mutant(
+        "an agent leaves out what is of a version that it reads",
+        "agent_runtime/reader.py",
+        'message.get("v", 1)) > READS',
+        'message.get("v", 1)) >= READS > 1',
+        "tests/integration/test_rolling_upgrade.py::test_two_releases_that_follow_each_other_work_side_by_side",
+    ),
+    Mutant(
+        "an agent that understands nothing stays",
+        "agent_runtime/reader.py",
+        "            self._outdated(version)",
+        "            pass",
+        "tests/integration/test_rolling_upgrade.py::"
+        "test_an_agent_that_is_too_old_for_its_dispatcher_says_so_and_leaves_its_tasks_to_others",
+    ),
+    Mutant(
+        "a client takes an answer that it cannot read for an empty one",
+        "bus/link.py",
+        "    if version > READS:",
+        "    if False:",
+        "tests/integration/test_rolling_upgrade.py::"
+        "test_when_the_next_leader_writes_what_agents_and_clients_do_not_read_nothing_of_theirs_is_lost",
     ),
     Mutant(
         "what a newer version wrote holds up the horizon",

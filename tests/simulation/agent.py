@@ -21,6 +21,8 @@ LEASE_MS: Final = 5_000
 BEAT_MS: Final = 1_000
 LEASE_MARGIN_MS: Final = 500
 WATCH_MS: Final = 100
+RETRY: Final = {"base": 0.1, "cap": 1}
+"""How tasks of a capability are to be tried again that do not say it themselves."""
 FAITHFUL: Final = "a0"
 """It always comes back, and could do every task."""
 PICKY: Final = "a1"
@@ -146,9 +148,9 @@ class Agent:
     def _register(self) -> None:
         wide = {"gpu": 2} if self.id in GPUS else {}
         rate = self.world.rates.of_capability.get("do")
-        capabilities = [
+        capabilities: list[dict[str, Any]] = [
             {"name": "do", "rate": rate, "concurrency": self._slots + 3 if self.id == PICKY else None},
-            {"name": EXCLUSIVE, "max_pending": 3 if self.id == PICKY else None, "exclusive": True},
+            {"name": EXCLUSIVE, "max_pending": 3 if self.id == PICKY else None, "exclusive": True, "retry": RETRY},
         ]
         attributes = {"zone": "eu" if self.id in GPUS else "us"} | self._overrides.attributes
         message = {

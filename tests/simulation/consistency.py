@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
+from itertools import zip_longest
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
@@ -118,6 +119,21 @@ def check_orphans(board: Board, ledger: MemoryLedger, asked: AbstractSet[str]) -
         end = ledger.ends.get(parent)
         older = end is not None and ledger.tasks[parent].at <= ledger.tasks[task.id].at
         assert not older or str(end).startswith("COMPLETED"), f"{task.id} goes on, and its parent is {end}"
+
+
+def check_retries(ledger: MemoryLedger) -> int:
+    """Fail if a task was tried again after an error of which it says never; return how many such errors there were."""
+    seen = 0
+    for task_id in ledger.ends:
+        stored = ledger.read(task_id)
+        if stored is None or stored.header.retry is None or not stored.header.retry.never_for:
+            continue
+        lives = {life.attempt for life in stored.run.requeues}
+        for past, following in zip_longest(stored.run.attempts, stored.run.attempts[1:]):
+            if past.outcome == "error" and past.error is not None and past.error.type in stored.header.retry.never_for:
+                seen += 1
+                assert following is None or past.attempt in lives, f"{task_id} was tried again after {past}"
+    return seen
 
 
 def check_nothing_is_left(board: Board, ledger: MemoryLedger) -> None:

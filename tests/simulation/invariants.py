@@ -208,11 +208,15 @@ class Invariants:
         self._world, self._board = world, board
         self._bounds = Bounds(board)
         self._quiet = 0
+        self._paused = self._paused_schedules()
         check_memory(board)
 
     def after_pass(self, decisions: Decisions, *, quiet: bool) -> None:
         """Check the scheduler's memory, and what it has decided; after `quiet` passes not each time."""
         board = self._board
+        paused, self._paused = self._paused, self._paused_schedules()
+        for one in decisions.firings:
+            assert one.outcome != "fired" or one.schedule not in paused & self._paused, f"{one} of a paused schedule"
         self._quiet = self._quiet + 1 if quiet and not len(decisions) else 0
         if self._quiet % LOOK_EVERY:
             return
@@ -222,6 +226,9 @@ class Invariants:
         check_memory(board)
         self._bounds.check(board)
         self._check_fences()
+
+    def _paused_schedules(self) -> set[str]:
+        return {name for name, one in self._board.schedules.by_id.items() if one.progress.paused}
 
     def _check_fences(self) -> None:
         """Say something of an attempt that is not current, in all the ways there are; nothing may come of it."""

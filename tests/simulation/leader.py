@@ -27,6 +27,7 @@ from dispatcher.core.events import (
     Reported,
     SignedIn,
     SignedOut,
+    Strays,
 )
 from dispatcher.core.record import restore_agent
 from dispatcher.core.scheduler import Scheduler
@@ -205,7 +206,18 @@ class Leader:
         left = [at for at, event in (*unstored, *self._inbound) if isinstance(event, FROM_AGENTS)]
         self._horizon = max(self._horizon, min([self.world.now, *left]) - 1)
         events.append(Horizon(self._horizon))
+        events += self._strays()
         return events
+
+    def _strays(self) -> list[Event]:
+        """Suspect tasks of counting for a bound and not waiting, at times: none that waits is to be taken out."""
+        board, world = self.scheduler.board, self.world
+        if not board.bounds.in_force or not world.may(0.02):
+            return []
+        world.counts["strays"] += 1
+        known = sorted(board.tasks)
+        ids = world.rng.sample(known, min(3, len(known)))
+        return [Strays(world.rng.choice(sorted(board.bounds.in_force)), (*ids, "default.unheard-of"))]
 
     # --- storing
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
+from bus.ids import DEFAULT_POOL, scheduled_task_id
 from bus.messages import TaskHeader
 from bus.records import AgentRecord, Guard, Run
 from bus.states import TaskStatus
@@ -57,7 +58,9 @@ class MemoryLedger:
     purged: set[str] = field(default_factory=set)
     requeued: int = 0
     fired: dict[str, list[int]] = field(default_factory=dict)
-    """The instants of each schedule's tasks."""
+    """The instants of each schedule's tasks, those apart that somebody asked for."""
+    triggered: list[str] = field(default_factory=list)
+    """The tasks of schedules that somebody asked for."""
     starts: list[tuple[Handover, TaskHeader]] = field(default_factory=list)
     """All assignments there ever were."""
     tell: Callable[[str], None] = lambda _agent_id: None
@@ -126,7 +129,11 @@ class MemoryLedger:
         self._numbers += 1
         header = TaskHeader.model_validate_json(change.spec)
         if header.schedule is not None:
-            self.fired.setdefault(header.schedule.id, []).append(header.schedule.due)
+            due = header.schedule
+            if change.task_id == scheduled_task_id(DEFAULT_POOL, due.id, due.due):
+                self.fired.setdefault(due.id, []).append(due.due)
+            else:
+                self.triggered.append(change.task_id)
         self.purged.discard(change.task_id)
         return Record("", b"{}", header, self._numbers, self.now)
 

@@ -11,14 +11,18 @@ from bus.messages import (
     AgentCommand,
     CancelMatching,
     CancelTasks,
+    DeleteSchedule,
     Explain,
+    PauseSchedule,
     Plan,
     PurgeDead,
     Reprioritise,
     ReprioritiseMatching,
     RequeueDead,
+    ResumeSchedule,
     TaskHeader,
     TimeOutTask,
+    TriggerSchedule,
     UpdateAgent,
     WatchTasks,
 )
@@ -35,16 +39,22 @@ OfOperators = (
     AgentCommand
     | CancelMatching
     | CancelTasks
+    | DeleteSchedule
     | Explain
+    | PauseSchedule
     | Plan
     | PurgeDead
     | Reprioritise
     | ReprioritiseMatching
     | RequeueDead
+    | ResumeSchedule
     | TimeOutTask
+    | TriggerSchedule
     | UpdateAgent
     | WatchTasks
 )
+STEERED: Final = ("skip", "replace")
+"""Schedules that operators do things to; of the others each instant is accounted for."""
 ANYBODY: Final = ("a0", "a1", "a2", "a3")
 CHANGES: Final = (
     {"slots": 1},
@@ -66,12 +76,15 @@ class Operators:
             *(self._command_agent, self._command_agent, self._change_agent),
             *(self._requeue, self._requeue, self._requeue, self._purge, self._sweep, self._sweep),
             *(self._cancel, self._reprioritise, self._declare_overdue, self._ask),
+            *(self._trigger, self._trigger, self._pause_schedule, self._delete_schedule),
         )
         for _ in range(rng.randrange(16)):
             world.at(rng.randrange(2_000, world.calm_at), rng.choice(deeds))
         if rng.random() < 0.2:  # zealous: what has failed is given one life after the other
             for _ in range(15):
                 world.at(rng.randrange(2_000, world.calm_at), self._requeue)
+        for name in STEERED:
+            world.at(world.calm_at, partial(self._send, ResumeSchedule(id=name)))
         for agent_id in ANYBODY:
             world.at(world.calm_at, partial(self._change, agent_id, {"reset": True}))
 
@@ -94,6 +107,27 @@ class Operators:
 
     def _change(self, agent_id: str, change: object) -> None:
         self._send(UpdateAgent(agent_id=agent_id, change=OfferChange.model_validate(change)))
+
+    # --- schedules
+
+    def _trigger(self) -> None:
+        """Ask for a task of a schedule: once, or by impatient clients twice."""
+        rng = self.world.rng
+        occasion = rng.choice((None, f"o{rng.randrange(1_000)}"))
+        name = rng.choice(STEERED)
+        for _ in range(1 if occasion is None else rng.choice((1, 2))):
+            self._send(TriggerSchedule(id=name, occasion=occasion, reply_to="operator"))
+
+    def _pause_schedule(self) -> None:
+        rng = self.world.rng
+        name = rng.choice(STEERED)
+        self._send(PauseSchedule(id=name, reason="a freeze"))
+        self.world.at(rng.choice((500, 8_000)), partial(self._send, ResumeSchedule(id=name)))
+
+    def _delete_schedule(self) -> None:
+        name = self.world.rng.choice(STEERED)
+        self.world.clients.deleted.add(name)
+        self._send(DeleteSchedule(id=name, reply_to="operator"))
 
     # --- tasks that have ended
 

@@ -93,6 +93,7 @@ class Simulation:
             assert self.now < START + limit_ms, f"still live: {self.unended()}"
             what()
         self.clients.check_schedules()
+        self.counts["errors that end a task"] += consistency.check_retries(self.ledger)
         self.over = True
         for _ in range(3 + self.config.forget_agent_ms // SILENCE_MS):
             self.now += SILENCE_MS

@@ -30,7 +30,7 @@ async def running_dispatcher(
     dispatcher = Dispatcher(DispatcherSettings(redis_url=url, pools=(pool,), **settings), lambda _: observer)
     serving = asyncio.create_task(dispatcher.run(stop, ready))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await ready.wait()
         yield
     finally:
@@ -59,7 +59,7 @@ class WireAgent:
         )
         await self.publish(self.names.registrations, message)
         self._loops += [asyncio.create_task(self._read()), asyncio.create_task(self._beat())]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await self.control.get()).root.type != "registered":
                 pass
 
@@ -67,7 +67,7 @@ class WireAgent:
         """Write one message."""
         await self.redis.xadd(stream, {DATA_FIELD: message.model_dump_json()})
 
-    async def next(self, timeout: float = 10.0) -> Assignment:
+    async def next(self, timeout: float = 30.0) -> Assignment:
         """Return the next assignment."""
         async with asyncio.timeout(timeout):
             return await self.assignments.get()

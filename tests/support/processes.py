@@ -66,7 +66,7 @@ class Process:
         self._tied = spawn_tied(command, log=self.log, env=self._env)
         return self
 
-    async def wait_for(self, pattern: str, timeout: float = 40.0) -> re.Match[str]:
+    async def wait_for(self, pattern: str, timeout: float = 40.0, every: float = _POLL_S) -> re.Match[str]:
         """Return the match of the first line since its start in which `pattern` is found."""
 
         def found() -> Any:
@@ -76,7 +76,7 @@ class Process:
                 lines.seek(self._log_from)
                 return re.search(pattern, lines.read().decode(errors="replace"))
 
-        match: re.Match[str] = await eventually(found, timeout=timeout)
+        match: re.Match[str] = await eventually(found, timeout=timeout, every=every)
         return match
 
     def signal(self, number: int) -> None:

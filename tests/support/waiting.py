@@ -11,15 +11,20 @@ _POLL = 0.01
 
 
 @overload
-async def eventually(predicate: Callable[[], Coroutine[Any, Any, T]], timeout: float = 10.0) -> T: ...
+async def eventually(
+    predicate: Callable[[], Coroutine[Any, Any, T]], timeout: float = 30.0, every: float = _POLL
+) -> T: ...
 
 
 @overload
-async def eventually(predicate: Callable[[], T], timeout: float = 10.0) -> T: ...
+async def eventually(predicate: Callable[[], T], timeout: float = 30.0, every: float = _POLL) -> T: ...
 
 
-async def eventually(predicate: Callable[[], Any], timeout: float = 10.0) -> Any:
-    """Return the first true value of `predicate`, a plain or an async function; fail after `timeout` seconds."""
+async def eventually(predicate: Callable[[], Any], timeout: float = 30.0, every: float = _POLL) -> Any:
+    """Return the first true value of `predicate`, a plain or an async function; fail after `timeout` seconds.
+
+    It is called again `every` so many seconds.
+    """
     value: Any = None
     try:
         async with asyncio.timeout(timeout):
@@ -28,7 +33,7 @@ async def eventually(predicate: Callable[[], Any], timeout: float = 10.0) -> Any
                 value = await answer if inspect.isawaitable(answer) else answer
                 if value:
                     return value
-                await asyncio.sleep(_POLL)
+                await asyncio.sleep(every)
     except TimeoutError:
         raise AssertionError(f"still {value!r} after {timeout:g} s: {_shown(predicate)}") from None
 

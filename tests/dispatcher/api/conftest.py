@@ -21,14 +21,14 @@ async def serving(url: str, pool: str, **settings: Any) -> AsyncIterator[httpx.A
     stop, ready = asyncio.Event(), asyncio.Event()
     running = asyncio.create_task(service.run(stop, ready))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await ready.wait()
         limits = httpx.Limits(max_connections=200)
         async with httpx.AsyncClient(base_url=f"{service.url}/api/v1", timeout=20, limits=limits) as client:
             yield client
     finally:
         stop.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await running
 
 

@@ -133,6 +133,7 @@ async def test_no_more_are_handed_out_than_asked_for_and_the_cursor_leaves_none_
     assert seen == ids
 
 
+@pytest.mark.alone
 async def test_a_poll_wakes_with_the_assignment_and_not_when_it_looks_again(
     agent: HttpAgent, api: Alternating, redis: Redis
 ) -> None:
@@ -171,6 +172,7 @@ async def _is_empty(agent: HttpAgent) -> bool:
     return await agent.poll(0) == []
 
 
+@pytest.mark.alone
 async def test_many_agents_poll_at_once_with_a_few_connections(api: Alternating, redis: Redis) -> None:
     agents = [HttpAgent(api, f"many-{n}") for n in range(60)]
     await asyncio.gather(*(one.register(f"of.{one.id}") for one in agents))

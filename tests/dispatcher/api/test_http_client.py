@@ -103,8 +103,8 @@ async def test_a_task_is_submitted_and_its_result_comes_back_as_the_method_retur
     http: HttpClient, crew: str
 ) -> None:
     handle = await http.submit(Crew.count, Text(text="to be"))
-    assert await handle.result(timeout=10) == Words(words=2)
-    assert await (await http.submit("text.count", {"text": "a"})).result(timeout=10) == {"words": 1}
+    assert await handle.result(timeout=30) == Words(words=2)
+    assert await (await http.submit("text.count", {"text": "a"})).result(timeout=30) == {"words": 1}
     assert (await handle.get()).agent_id == crew
 
 
@@ -122,23 +122,23 @@ async def test_a_task_with_a_key_is_submitted_once(http: HttpClient) -> None:
     first = await http.submit("text.count", {"text": "a"}, key="order-17")
     (again,) = await http.submit_many([TaskCreate(capability="text.count", payload={"text": "b"}, key="order-17")])
     assert first.id == again.id
-    assert await again.result(timeout=10) == {"words": 1}
+    assert await again.result(timeout=30) == {"words": 1}
 
 
 @pytest.mark.usefixtures("crew")
 async def test_what_ends_badly_raises_as_it_does_on_redis(http: HttpClient) -> None:
     with pytest.raises(TaskFailedError, match="RuntimeError: no") as failed:
-        await (await http.submit("boom", "no", max_attempts=1)).result(timeout=10)
+        await (await http.submit("boom", "no", max_attempts=1)).result(timeout=30)
     assert failed.value.reason == "error"
     waiting = await http.submit("nobody.can", None)
     with pytest.raises(TaskTimeoutError, match="goes on"):
         await waiting.result(timeout=0.1)
     await waiting.cancel("no need")
     with pytest.raises(TaskCancelledError, match="no need") as cancelled:
-        await waiting.result(timeout=10)
+        await waiting.result(timeout=30)
     assert cancelled.value.by == "api"
     with pytest.raises(UnknownTaskError):
-        await http.handle(f"{http.pool}.nothing").result(timeout=10)
+        await http.handle(f"{http.pool}.nothing").result(timeout=30)
 
 
 @pytest.mark.usefixtures("crew")
@@ -157,7 +157,7 @@ async def test_tasks_are_looked_at_and_steered(http: HttpClient) -> None:
     assert await http.reprioritise_matching("tag=x", TaskPriority.LOW) == 1
     runs = await http.submit("hang", None, max_attempts=1)
     await eventually(lambda: _is(http, runs.id, TaskStatus.RUNNING))
-    report = await http.cancel_and_wait([tagged.id, f"{http.pool}.nothing"], "no need", timeout=5)
+    report = await http.cancel_and_wait([tagged.id, f"{http.pool}.nothing"], "no need", timeout=30)
     assert (report.cancelled, report.unknown) == ((tagged.id,), (f"{http.pool}.nothing",))
     assert (await http.timeout(runs.id, "it hangs")).status is TaskStatus.FAILED
     with pytest.raises(NotRunningError, match="FAILED"):
@@ -178,16 +178,16 @@ async def test_dead_letters_are_requeued_and_purged(http: HttpClient) -> None:
     handles = [await http.submit("boom", n, max_attempts=1, tags=[f"n{n}"]) for n in ("a", "b")]
     for handle in handles:
         with pytest.raises(TaskFailedError):
-            await handle.result(timeout=10)
+            await handle.result(timeout=30)
     assert {task.id for task in await http.dead.list("error=RuntimeError")} == {handle.id for handle in handles}
     assert (await http.dead.get(handles[0].id)).status is TaskStatus.FAILED
     assert (await http.dead.count(), await http.dead.count("tag=na")) == (2, 1)
     assert (await http.dead.requeue(where="tag=na", reason="again")).done == (handles[0].id,)
     with pytest.raises(TaskFailedError):
-        await http.handle(handles[0].id).result(timeout=10)
+        await http.handle(handles[0].id).result(timeout=30)
     assert (await http.dead.purge([handles[1].id, f"{http.pool}.nothing"])).unknown == (f"{http.pool}.nothing",)
     done = await http.submit("text.count", {"text": "a"})
-    await done.result(timeout=10)
+    await done.result(timeout=30)
     with pytest.raises(NotDeadError, match="COMPLETED"):
         await http.dead.get(done.id)
     with pytest.raises(ValueError, match="by their ids or by `where`"):
@@ -202,7 +202,7 @@ async def test_schedules_are_made_and_steered(http: HttpClient) -> None:
     assert (await http.schedules.pause("s", "audit")).progress.paused
     assert not (await http.schedules.resume("s")).progress.paused
     handle = await http.schedules.trigger("s")
-    assert await handle.result(timeout=10) == {"words": 1}
+    assert await handle.result(timeout=30) == {"words": 1}
     await http.schedules.delete("s")
     with pytest.raises(UnknownScheduleError):
         await http.schedules.get("s")
@@ -236,10 +236,10 @@ async def test_events_are_followed_and_gone_on_behind_the_last(http: HttpClient)
     async with asyncio.timeout(20):
         coming = asyncio.create_task(_first(http))
         while not coming.done():
-            await (await http.submit("text.count", {"text": "a"})).result(timeout=10)
+            await (await http.submit("text.count", {"text": "a"})).result(timeout=30)
         first = await coming
         second = await http.submit("text.count", {"text": "b"})
-        await second.result(timeout=10)
+        await second.result(timeout=30)
         async for event in http.events(task=second.id, after=first.id):
             assert (event.data["status"], event.data["task_id"]) in {
                 (status, second.id) for status in ("PENDING", "ASSIGNED", "RUNNING", "COMPLETED")
@@ -359,7 +359,7 @@ async def test_whoever_waits_is_told_though_the_api_was_away(redis_url: str, led
             waiting = asyncio.create_task(handle.result())
             await eventually(lambda: _is(http, handle.id, TaskStatus.PENDING))
         async with running_agent(bus, Crew()):
-            await bus.handle(handle.id).result(timeout=10)
+            await bus.handle(handle.id).result(timeout=30)
         async with serving(redis_url, led, port=port):
             assert await waiting == {"words": 2}
 

@@ -49,9 +49,11 @@ async def test_without_a_leader_no_loops_are_told_and_the_lag_grows(
 
 
 async def test_readiness_says_what_was_looked_at(api: Alternating) -> None:
-    ready = (await api.get("/readyz")).json()
-    assert ready["ready"]
-    assert all(check["ok"] for check in ready["checks"])
+    async def all_is_well() -> bool:  # a leader is seen by what it says, which takes a moment
+        ready = (await api.get("/readyz")).json()
+        return ready["ready"] and all(check["ok"] for check in ready["checks"])
+
+    await eventually(all_is_well)
 
 
 async def test_it_is_ready_without_a_leader_and_says_so(orphan: httpx.AsyncClient) -> None:

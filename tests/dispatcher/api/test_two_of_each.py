@@ -160,7 +160,7 @@ async def test_nothing_is_lost_though_each_request_goes_elsewhere_and_the_leader
     found = await outputs(api, wanted)
     assert {task_id: output["words"] for task_id, output in found.items()} == wanted
     assert len(set(killed)) == ROUNDS
-    assert await eventually(board.leader, timeout=20) not in killed
+    assert await eventually(board.leader, timeout=30) not in killed
     assert await _completed(board, set(wanted)) == Counter(dict.fromkeys(wanted, 1))
 
 

@@ -48,7 +48,7 @@ async def place(redis: Redis, redis_url: str, pool: str) -> AsyncIterator[Place]
         place = Place(redis, bus, PoolNames(check_pool(pool)), agent)
         done = await bus.submit("t.x")
         await agent.complete(await agent.next(), "well")
-        await done.result(timeout=10)
+        await done.result(timeout=30)
         bad = await bus.submit("t.x", max_attempts=1)
         given = await agent.next()
         agent.held.pop(given.task_id)

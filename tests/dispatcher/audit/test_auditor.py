@@ -135,7 +135,7 @@ async def test_what_is_wrong_is_found_explained_and_repaired(place: Place, audit
     while (given := await place.agent.next()).task_id != handle.id:
         pass
     await place.agent.complete(given, "well")
-    assert await handle.result(timeout=10) == "well"
+    assert await handle.result(timeout=30) == "well"
 
 
 async def test_an_agent_that_no_list_names_and_its_tasks_are_put_right_together(place: Place, audit: Audit) -> None:
@@ -161,7 +161,7 @@ async def test_a_repaired_task_is_run_by_a_leader_that_had_not_found_it(place: P
     given = await another.next()
     assert given.task_id == task_id
     await another.complete(given, "late, and not lost")
-    assert await place.bus.handle(task_id).result(timeout=10) == "late, and not lost"
+    assert await place.bus.handle(task_id).result(timeout=30) == "late, and not lost"
     await another.fall_silent()
 
 
@@ -247,7 +247,7 @@ async def test_a_busy_pool_shows_nothing(place: Place) -> None:
         while not stop.is_set():
             tasks = [TaskCreate(capability="t.x", delay=0.05 * (n % 3)) for n in range(30)]
             for handle in await place.bus.submit_many(tasks, wait_for_room=5):
-                await handle.result(timeout=20)
+                await handle.result(timeout=30)
 
     working, submitting = asyncio.create_task(work()), asyncio.create_task(submit())
     auditor = Auditor(place.redis, place.names, pause_s=0.02, patience=PATIENCE)

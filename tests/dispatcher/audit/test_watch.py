@@ -39,7 +39,7 @@ async def test_a_leader_counts_what_it_finds_and_publishes_it(redis: Redis, redi
     ):
         done = await bus.submit("t.x")
         await agent.complete(await agent.next())
-        await done.result(timeout=10)
+        await done.result(timeout=30)
         await eventually(lambda: redis.exists(names.load))
         assert observer.found == {}
         await redis.set(f"{names.root}mine", "x")

@@ -145,6 +145,24 @@ def test_an_agent_that_does_not_read_its_assignments_is_deaf() -> None:
     assert placed(world.step(after=1_000)) == [(1, "a")]
 
 
+def test_what_an_agent_could_not_read_because_its_loop_is_blocked_is_not_taken_from_it() -> None:
+    world = World()
+    world.step(world.sign_in(lease=60), world.task())
+    for lag in (2.0, 3.0, 4.0):
+        world.pass_time(1_500)
+        world.step(world.beat(holding=[], lag=lag))
+        world.horizon()
+    assert world.agent().health is AgentHealth.BLOCKED
+    assert world.agent().tasks
+    world.step(world.beat(holding=[]))  # its loop runs again, and has not come to read yet
+    assert world.agent().tasks
+    world.horizon(after=1_000)
+    world.step(world.beat(holding=[], lag=2.0))
+    assert world.agent().tasks
+    world.step(world.beat(holding=[]))
+    assert not world.agent().tasks
+
+
 def test_what_runs_and_is_not_held_any_more_is_lost() -> None:
     world = World()
     world.step(world.sign_in(lease=60), world.task())

@@ -1,5 +1,6 @@
 """A task's life: attempts, retries, timers, cancels, and what is said of it."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,6 +36,20 @@ def current(task: TaskState) -> Attempt:
 
 def reason(decisions: Decisions) -> str | None:
     return decisions.transitions[-1].reason
+
+
+@pytest.mark.parametrize("began", [True, False])
+@pytest.mark.parametrize("status", [TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED])
+def test_nothing_ends_before_it_was_assigned_whatever_the_clocks(status: TaskStatus, *, began: bool) -> None:
+    world = World()
+    world.step(world.sign_in(lease=600), world.task(max_attempts=1))
+    assigned_at = world.now
+    said = [world.started(1), world.ended(1, status, output=None)] if began else [world.ended(1, status, output=None)]
+    world.step(*[replace(event, at=assigned_at - 20) for event in said])
+    run = world.run(1)
+    (attempt,) = run.attempts
+    assert (attempt.assigned_at, attempt.ended_at, run.finished_at) == (assigned_at,) * 3
+    assert attempt.started_at in (None, assigned_at)
 
 
 def test_from_submission_to_result() -> None:

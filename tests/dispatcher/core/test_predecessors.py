@@ -62,6 +62,16 @@ def test_what_the_replaced_session_reports_of_it_counts(world: World) -> None:
     assert world.status(1) is TaskStatus.COMPLETED
 
 
+def test_what_the_replaced_session_hands_back_is_given_on_at_once() -> None:
+    world = World()
+    world.step(world.sign_in("a", ALONE, "do"))
+    world.step(world.task("alone"))
+    replace(world)
+    assert world.guard(1).session == "a1"
+    assert placed(world.step(world.returned(1))) == [(1, "a")]
+    assert world.guard(1).session == "a2"
+
+
 def test_each_heartbeat_of_the_replaced_session_prolongs_its_lease(world: World) -> None:
     replace(world)
     world.step(world.beat(session="a1", holding=((task_id(1), 1),)))

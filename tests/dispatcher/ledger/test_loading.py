@@ -92,7 +92,7 @@ async def test_a_new_leader_places_what_it_has_loaded_before_it_has_loaded_all(
     assert first.task.payload == 0
     await agent.complete(first, "well")
     async with Client(redis_url, pool=pool) as bus:
-        assert await bus.handle(first.task_id).result(timeout=10) == "well"
+        assert await bus.handle(first.task_id).result(timeout=30) == "well"
         late = await bus.submit("t.x", payload=3)
         assert not leading.done(), "it does not read what clients write until it knows all tasks"
         more.set()

@@ -487,7 +487,7 @@ def decoded(fields: dict[bytes, bytes]) -> Any:
     return from_json(fields[DATA_FIELD.encode()])
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_whatever_happens_no_task_is_lost_and_none_ends_twice(
     redis_server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
