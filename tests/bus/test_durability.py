@@ -50,7 +50,7 @@ async def replicated(folder: Path) -> AsyncIterator[tuple[EmbeddedServer, Embedd
 
             async def online() -> bool:
                 # It counts as connected five seconds before it is sent anything (repl-diskless-sync-delay).
-                return (await leading.info("replication")).get("slave0", {}).get("state") == "online"
+                return bool((await leading.info("replication")).get("slave0", {}).get("state") == "online")
 
             await eventually(online, timeout=30)
         yield master, replica
