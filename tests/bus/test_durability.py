@@ -48,10 +48,11 @@ async def replicated(folder: Path) -> AsyncIterator[tuple[EmbeddedServer, Embedd
         async with connect(replica.url, name="test") as client, connect(master.url, name="test") as leading:
             await client.replicaof("127.0.0.1", str(master.port))
 
-            async def connected() -> bool:
-                return bool((await leading.info("replication"))["connected_slaves"])
+            async def online() -> bool:
+                # It counts as connected five seconds before it is sent anything (repl-diskless-sync-delay).
+                return bool((await leading.info("replication")).get("slave0", {}).get("state") == "online")
 
-            await eventually(connected, timeout=30)
+            await eventually(online, timeout=30)
         yield master, replica
 
 
