@@ -75,4 +75,5 @@ def compiled(root: Path, folder: Path) -> list[Path]:
     (folder / "mypy.ini").write_text(_TYPES)
     command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
     subprocess.run(command, cwd=folder, check=True, env=os.environ | {"PYTHONPATH": str(folder)})  # noqa: S603 - our own
-    return [path for path in folder.rglob("*") if path.suffix in {".so", ".pyd"} and "build" not in path.parts]
+    made = (path for path in folder.rglob("*") if path.suffix in {".so", ".pyd"})
+    return [path for path in made if path.relative_to(folder).parts[0] != "build"]
