@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from bus.connection import CONNECTION_ERRORS
 from bus.errors import (
     BusUnavailableError,
+    ClientTooOldError,
     DurabilityUnavailableError,
     NoLeaderError,
     NotDeadError,
@@ -78,6 +79,7 @@ TOO_MANY_REQUESTS: Final = Kind("too-many-requests", 429, "The token makes too m
 QUEUE_FULL: Final = Kind("queue-full", 429, "As many tasks wait as may", 1)
 INTERNAL: Final = Kind("internal", 500, "A defect of the API")
 UNREADABLE_TASK: Final = Kind("unreadable-task", 500, "The record of the task cannot be read")
+API_TOO_OLD: Final = Kind("api-too-old", 502, "The leader is of a newer release than this API process")
 UNREADABLE_SCHEDULE: Final = Kind("unreadable-schedule", 500, "A schedule cannot be read")
 SERVER_UNAVAILABLE: Final = Kind("server-unavailable", 503, "The Redis server does not answer", 2)
 NO_LEADER: Final = Kind("no-leader", 503, "Nobody leads the pool", 2)
@@ -195,6 +197,8 @@ def as_problem(error: BaseException) -> ProblemError | None:  # noqa: C901, PLR0
             return field_problem("body", str(error))
         case UnreadableTaskError():
             return ProblemError(UNREADABLE_TASK, "it was written by a newer dispatcher, or is damaged: see the log")
+        case ClientTooOldError():
+            return ProblemError(API_TOO_OLD, f"{error}; what was asked for may have been done")
         case NoLeaderError():
             return _without_leader(error)
         case DurabilityUnavailableError():

@@ -65,7 +65,10 @@ def _purge(board: Board, stored: StoredTask) -> None:
 
 
 def _revive(board: Board, stored: StoredTask, command: RequeueDead, at: int) -> None:
-    """Make the live task of a dead letter: with its attempts, numbered on, and none of them counted against it."""
+    """Make the live task of a dead letter: with its attempts, numbered on, and none of them counted against it.
+
+    `at` may be later than the clock here, which follows the server's: it names the command, and places nothing.
+    """
     run = stored.run
     priority = command.priority or run.priority
     terms = board.terms.of(stored.header)
@@ -83,7 +86,7 @@ def _revive(board: Board, stored: StoredTask, command: RequeueDead, at: int) -> 
     task = TaskState(
         id=stored.task_id,
         terms=terms,
-        enqueued_at=at,
+        enqueued_at=min(at, board.now),
         priority=priority,
         status=stored.guard.status,
         attempt=stored.guard.attempt,

@@ -90,6 +90,7 @@ class OfDeadLetters:
     found: Mapping[str, StoredTask]
     """By their ids; who is missing has no record, or none that can be read."""
     at: int
+    """Never changed, not even if the clock here is behind: with `command.by` it tells whether it was read before."""
 
 
 @dataclass(slots=True)

@@ -54,7 +54,7 @@ from dispatcher.core.terms import Requirement, Terms
 from dispatcher.core.timers import TimerKind
 from dispatcher.core.waiting import why_waiting
 
-Timed = Submitted | Refused | Commanded | OfDeadLetters | SignedIn | SignedOut | Beat | Reported | Horizon
+Timed = Submitted | Refused | Commanded | SignedIn | SignedOut | Beat | Reported | Horizon
 """An event that is of an instant."""
 
 AHEAD_MS: Final = 60_000
@@ -80,7 +80,7 @@ class Scheduler:
         board.now = max(now, board.now)
         board.began = board.began or board.now
         for event in events:
-            if not isinstance(event, Duplicate | Blind | Found | Strays) and event.at > board.now:
+            if not isinstance(event, Duplicate | Blind | Found | Strays | OfDeadLetters) and event.at > board.now:
                 self._take_early(event, event.at)
             else:
                 self._take(event)

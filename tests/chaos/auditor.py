@@ -3,6 +3,7 @@
 Three things are compared: what was receipted, what agents began and ended, and the outcomes that submitters were told.
 """
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Final
 from tests.chaos.journal import Line, read
 from tests.chaos.strikes import Strike
 
+POISON_LOSSES: Final = 3
 POISON_BEGUN: Final = 2
 
 TAKES_THE_LEASE: Final = {
@@ -27,6 +29,10 @@ TAKES_THE_LEASE: Final = {
 """After these an agent may go on with what was given to others."""
 KEEPS_FROM_CANCELLING: Final = {"agent stopped beyond its lease"}
 """Who is stopped cannot cancel what is exclusive."""
+KILLS: Final = TAKES_THE_LEASE | {"agent killed"}
+"""By these an agent is lost, whatever it was doing."""
+LOST_LATER_S: Final = 45.0
+"""How long after one of these began an agent may be found lost: the longest lasts 30 s, a lease 5 s, an outage more."""
 DEEDS: Final = {
     "dies": "task that calls os._exit",
     "killed": "task that is killed with its agent",
@@ -109,6 +115,14 @@ class Evidence:
             case "lost":
                 self.orders[order].errors.append(line)
 
+    def lost(self, agent: str, at: float, strikes: Iterable[Strike]) -> bool:
+        """Tell whether anything was done to an agent for which it may have been found lost at an instant."""
+        struck = [strike.began for strike in strikes if strike.fault in KILLS and strike.victim == agent]
+        struck += [
+            one.ended for one in self.executions.values() if one.agent == agent and one.end in DEEDS and one.ended
+        ]
+        return any(began <= at <= began + LOST_LATER_S for began in struck)
+
     def in_flight(self, strike: Strike) -> int:
         """Return how many executions were under way when it struck, at its victim if that is an agent."""
         return sum(
@@ -171,12 +185,14 @@ def _of_order(order: Order, evidence: Evidence, strikes: list[Strike]) -> Iterat
     lost = _lost_all(strikes, asked["at"], outcome["at"])
     if outcome["task_id"] != task:
         yield f"it has the outcome of another task: {outcome}"
-    yield from _of_outcome(outcome, asked, executions, evidence)
+    yield from _of_outcome(outcome, asked, executions, evidence, strikes)
     if asked["once"] and len(executions) > 1 and not lost:
         yield f"task {task} may be tried only once and was begun {len(executions)} times: {executions}"
 
 
-def _of_outcome(outcome: Line, asked: Line, executions: list[Execution], evidence: Evidence) -> Iterator[str]:
+def _of_outcome(
+    outcome: Line, asked: Line, executions: list[Execution], evidence: Evidence, strikes: list[Strike]
+) -> Iterator[str]:
     status, reason = outcome["status"], outcome["reason"]
     if status == "COMPLETED":
         yield from _of_result(outcome, asked, evidence)
@@ -185,10 +201,20 @@ def _of_outcome(outcome: Line, asked: Line, executions: list[Execution], evidenc
     elif status == "FAILED" and asked["once"] and (reason == "agent_lost" or (reason == "error" and asked["fails"])):
         pass  # its only attempt was lost with its agent, or was to fail
     elif status == "FAILED" and reason == "poison":
-        if len(executions) < POISON_BEGUN:
+        # An attempt that was announced may not have begun when its agent died: the more so must they all have died.
+        if len(executions) < POISON_BEGUN and not _all_were_lost(outcome, evidence, strikes):
             yield f"it is poison, and was not begun so often: {outcome}, {executions}"
     else:
         yield f"it ended as {status} ({reason}), for which there is no cause: {outcome}, {executions}"
+
+
+def _all_were_lost(outcome: Line, evidence: Evidence, strikes: list[Strike]) -> bool:
+    """Tell whether something was done to each of the agents that a task is said to have killed."""
+    clocks = time.time() - time.monotonic()
+    told = outcome["error"]["details"]
+    return len(told) == POISON_LOSSES and all(
+        evidence.lost(one["agent_id"], one["lost_at"] / 1000 - clocks, strikes) for one in told
+    )
 
 
 def _of_result(outcome: Line, asked: Line, evidence: Evidence) -> Iterator[str]:

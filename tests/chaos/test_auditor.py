@@ -173,3 +173,18 @@ def test_what_began_before_the_server_lost_everything_may_begin_anew(scene: Scen
     scene.outcome(output=RESULT | {"token": "two"})
     assert "begun twice" in scene.findings(Strike("server killed", "server", now, now))
     assert scene.findings(Strike("everything flushed", "server", now, now)) == ""
+
+
+def test_poison_that_was_begun_once_needs_three_agents_to_which_something_was_done(scene: Scene) -> None:
+    scene.asked()
+    scene.begin()
+    now = time.monotonic()
+    lost = [
+        {"agent_id": name, "attempt": n, "lost_at": round(time.time() * 1000)}
+        for n, name in enumerate(("a1", "a2", "a3"))
+    ]
+    scene.outcome(status="FAILED", reason="poison", error={"type": "Poison", "message": "", "details": lost})
+    strikes = [Strike("agent killed", "a1", now - 1, now), Strike("agent deaf", "a2", now - 7, now)]
+    assert "it is poison" in scene.findings(*strikes)
+    assert scene.findings(*strikes, Strike("agent gone", "a3", now - 9, now)) == ""
+    assert "it is poison" in scene.findings(*strikes, Strike("agent gone", "a3", now - 50, now - 40))

@@ -165,6 +165,20 @@ def test_a_task_that_is_purged_and_submitted_in_one_pass_is_a_new_one() -> None:
     assert world.run(1).attempts == ()
 
 
+def test_it_is_known_again_though_the_clock_of_the_first_leader_was_behind() -> None:
+    world = dead(World())
+    command = world.requeue(1)
+    command.at = written = world.now + 5
+    world.step(command, after=0)
+    assert (world.run(1).requeues[-1].at, world.run(1).enqueued_at) == (written, world.now)
+    world.step(world.started(1))
+    world.step(world.failed(1))
+    again = world.requeue(1)
+    again.at = written
+    assert answer(world.step(again, after=1_000)) == {"done": [1]}
+    assert (world.status(1), len(world.run(1).requeues)) == (TaskStatus.FAILED, 1)
+
+
 def test_a_requeued_task_may_wait_for_its_queue_timeout_again_however_often_it_ran_before() -> None:
     world = dead(World(), queue_timeout=10)
     world.step(world.sign_out())
