@@ -94,7 +94,7 @@ KINDS: Final = tuple(value for value in list(globals().values()) if isinstance(v
 
 ALWAYS: Final = (
     *(UNAUTHENTICATED, FORBIDDEN, CROSS_SITE, BODY_TIMEOUT, BODY_TOO_LARGE, WRONG_HOST, INVALID),
-    *(TOO_MANY_REQUESTS, INTERNAL, SERVER_UNAVAILABLE, STOPPING, TIMED_OUT),
+    *(TOO_MANY_REQUESTS, INTERNAL, API_TOO_OLD, SERVER_UNAVAILABLE, STOPPING, TIMED_OUT),
 )
 """What any operation may answer."""
 
@@ -271,6 +271,7 @@ def handle_problems(app: FastAPI) -> None:
         *(UnknownScheduleError, NotRunningError, NotDeadError),
         *(
             UnreadableTaskError,
+            ClientTooOldError,
             NoLeaderError,
             InvalidCursorError,
             DurabilityUnavailableError,

@@ -62,7 +62,8 @@ def sign_in(board: Board, message: Register, at: int) -> None:
         heartbeat_interval=message.heartbeat_interval,
         retired=retired,
         predecessors=inherited,
-        last_beat=at,
+        # Not `at`: what was written since may have been read before this, and nobody listened before this leader began.
+        last_beat=board.now,
         life=board.new_life(),
     )
     if agent is not None:
@@ -84,7 +85,7 @@ def sign_in(board: Board, message: Register, at: int) -> None:
         fail_fast.review(board)
     board.throttle(fresh)
     _hand_over(board, fresh, tasks)
-    board.horizon_timers.set(at + fresh.lease_ms, TimerKind.LEASE, fresh.id, fresh.life)
+    board.horizon_timers.set(fresh.last_beat + fresh.lease_ms, TimerKind.LEASE, fresh.id, fresh.life)
     board.touch_agent(fresh)
     board.announce(fresh)
     board.instruct(fresh.id, Control(Registered(session=fresh.session, revision=message.revision)))

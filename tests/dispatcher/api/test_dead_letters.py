@@ -1,10 +1,14 @@
 """Dead letters over HTTP: listed, shown, requeued and purged."""
 
+import asyncio
 from typing import Any
 
 import httpx
+from pydantic_core import from_json
 from redis.asyncio import Redis
 
+from bus.ids import check_pool
+from bus.names import PoolNames
 from tests.dispatcher.api.conftest import Alternating, assert_problem, failed, submitted
 from tests.support.bus import wire_agent
 
@@ -78,3 +82,19 @@ async def test_which_are_meant_must_be_said(orphan: httpx.AsyncClient) -> None:
 async def test_without_a_leader_none_is_requeued(orphan: httpx.AsyncClient, pool: str) -> None:
     answer = await orphan.post("/dead/requeue", json={"task_ids": [f"{pool}.x"]}, timeout=30)
     assert_problem(answer, "no-leader", 503)
+
+
+async def test_an_answer_of_a_newer_leader_is_told_as_what_it_is(
+    orphan: httpx.AsyncClient, redis: Redis, pool: str
+) -> None:
+    names = PoolNames(check_pool(pool))
+
+    async def newer() -> None:
+        ((_, [(_, fields)]),) = await redis.xread({names.commands: "0"}, block=10_000)
+        asked = from_json(fields[b"__data__"])
+        await redis.xadd(names.replies(asked["reply_to"]), {"__data__": '{"v":99,"dead":"in other words"}'})
+
+    leading = asyncio.create_task(newer())
+    asked = {"task_ids": [f"{pool}.one"]}
+    assert_problem(await orphan.post("/dead/requeue", json=asked), "api-too-old", 502)
+    await leading

@@ -80,7 +80,10 @@ def test_no_life_leads_to_a_move_or_a_guard_that_is_wrong(seed: int) -> None:
     held = [task.id for agent in board.fleet.agents.values() for task in agent.tasks.values()]
     assert sorted(held) == sorted(task.id for task in board.tasks.values() if task.status is not TaskStatus.PENDING)
     for agent in board.fleet.agents.values():
-        assert agent.used == sum(task.current is not None and not task.current.waiting for task in agent.tasks.values())
+        assert agent.used == sum(
+            task.current is not None and not task.current.waiting and task.current.session == agent.session
+            for task in agent.tasks.values()
+        )
     kin = [
         (task.kin.parent, task.id)
         for task in board.tasks.values()

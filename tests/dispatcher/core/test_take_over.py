@@ -179,6 +179,20 @@ def half_loaded() -> tuple[World, list[StoredTask]]:
     return new, records
 
 
+def test_a_registration_that_is_read_long_after_it_was_written_gives_a_whole_lease() -> None:
+    world = World()
+    late = world.sign_in()
+    world.pass_time(4_500)
+    world.step(world.sign_in(), world.task(), after=0)
+    world.step(world.started(1))
+    world.take_over()
+    world.step(late)  # its acknowledgement was lost, and with it, for the new leader, all that was heard since
+    world.horizon(after=1_000)
+    assert world.agent().status is AgentStatus.RUNNING, "five and a half seconds after it was written"
+    world.horizon(after=4_000)
+    assert (world.agent().status, world.status(1)) == (AgentStatus.ERROR, TaskStatus.PENDING)
+
+
 def test_what_is_loaded_is_placed_while_the_rest_is_not() -> None:
     world, records = half_loaded()
     assert placed(world.step(world.sign_in(slots=2))) == [(1, "a")]
