@@ -39,9 +39,18 @@ class Crew(Agent):
     async def crash(self, task: int) -> None:
         os._exit(task)
 
+    @capability("starve")
+    async def starve(self, task: float) -> None:
+        asyncio.get_running_loop().call_soon(_no_memory)
+        await asyncio.sleep(task)
+
     @capability("modules")
     async def modules(self, task: list[str]) -> list[str]:
         return [name for name in task if name in sys.modules]
+
+
+def _no_memory() -> None:
+    raise MemoryError
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from agent_runtime import out_of_memory
 from agent_runtime.exit_codes import ExitCode
 from agent_runtime.supervisor import Supervisor
 from bus.messages import Register, Unregister
@@ -94,6 +95,16 @@ async def test_a_thread_that_never_ends_does_not_keep_the_process(leader: HandLe
     assert await _code(process) == ExitCode.STOPPED
     await leader.read()
     assert leader.results[task].reason is FailureReason.AGENT_LOST
+
+
+async def test_an_agent_whose_event_loop_had_no_memory_ends_as_by_a_crash(leader: HandLeader, start: Start) -> None:
+    process = start()
+    signed = await leader.welcome()
+    task = await leader.assign(signed, "a", 60.0, capability="starve")
+    assert await _code(process) == out_of_memory.EXIT_CODE
+    await leader.read()
+    assert task not in leader.results
+    assert not any(isinstance(message, Unregister) for message in leader.registrations)
 
 
 async def test_a_killed_agent_says_nothing_more(leader: HandLeader, start: Start) -> None:

@@ -1,5 +1,5 @@
 import asyncio
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -127,3 +127,16 @@ async def test_replies_that_come_in_time_may_come_for_as_long_as_they_like(redis
         for _ in range(6):
             assert await client.blpop(["nothing"], timeout=0.2) is None
         assert [connection._reader for connection in pool._available_connections] == [stream]
+
+
+async def test_a_reply_that_lay_unread_because_the_loop_was_blocked_is_not_overdue(redis_url: str) -> None:
+    async with connect(redis_url, name="test", max_connections=1) as client:
+        pool: Any = client.connection_pool
+        pool.connection_kwargs["socket_timeout"] = 0.3
+        await client.ping()
+        for _ in range(3):
+            asked = asyncio.ensure_future(client.execute_command("ECHO", "there"))  # type: ignore[no-untyped-call]
+            for _ in range(3):
+                await asyncio.sleep(0)  # it is sent
+            sleep(1.0)  # noqa: ASYNC251 - an author's mistake, on purpose
+            assert await asked == b"there"

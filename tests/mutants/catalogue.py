@@ -347,6 +347,36 @@ MUTANTS: Final = (
         "test_what_an_agent_could_not_read_because_its_loop_is_blocked_is_not_taken_from_it",
     ),
     Mutant(
+        "the lease of an agent whose registration is read late runs from when that was written",
+        AGENTS,
+        "before this leader began.\n        last_beat=board.now,",
+        "before this leader began.\n        last_beat=at,",
+        "tests/dispatcher/core/test_take_over.py::"
+        "test_a_registration_that_is_read_long_after_it_was_written_gives_a_whole_lease",
+    ),
+    Mutant(
+        "a process whose event loop had no memory goes on",
+        "agent_runtime/process.py",
+        "out_of_memory.end_on(loop)",
+        "pass",
+        "tests/agent_runtime/test_process.py::test_an_agent_whose_event_loop_had_no_memory_ends_as_by_a_crash",
+    ),
+    Mutant(
+        "a blocked event loop is taken for a silent server",
+        "bus/socket_connection.py",
+        "loop.time() > overdue_at + _LATE_S",
+        "False",
+        "tests/bus/test_socket_connection.py::test_a_reply_that_lay_unread_because_the_loop_was_blocked_is_not_overdue",
+    ),
+    Mutant(
+        "a requeue is told from another by the clock of the leader that reads it",
+        "dispatcher/core/scheduler.py",
+        "Duplicate | Blind | Found | Strays | OfDeadLetters) and",
+        "Duplicate | Blind | Found | Strays) and",
+        "tests/dispatcher/core/test_dead_letters.py::"
+        "test_it_is_known_again_though_the_clock_of_the_first_leader_was_behind",
+    ),
+    Mutant(
         "who cannot be heard because the server takes no writes is taken for dead",
         "dispatcher/engine.py",
         'pipe.setrange(names.leader, 0, "")',
