@@ -2,7 +2,7 @@
 
 from bus.messages import TaskHeader
 from bus.states import FailureReason
-from dispatcher.core import cancellation, children, fail_fast, lifecycle, sweeps, task_commands
+from dispatcher.core import cancellation, children, deadlines, fail_fast, lifecycle, sweeps, task_commands
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Accepted
 from dispatcher.core.model import TaskState
@@ -27,7 +27,7 @@ def accept(board: Board, task_id: str, header: TaskHeader, body: bytes, at: int)
     board.tell(task)
     board.draft.accepted.append(Accepted(task.id, terms.requirement.capability, terms.priority.value))
     if _may_begin(board, task, header):
-        lifecycle.arm_expiry(board, task)
+        deadlines.arm_expiry(board, task)
         lifecycle.wait(board, task)
         if board.sweeps:
             for sweep in sweeps.claimants(board, task):

@@ -16,7 +16,7 @@ from bus.messages import (
 )
 from bus.requirements import AGENT_ID
 from bus.states import AgentHealth, AgentStatus, FailureReason, TaskStatus
-from dispatcher.core import breaker, cancellation, fail_fast, lifecycle, predecessors, steering
+from dispatcher.core import breaker, cancellation, fail_fast, failing, lifecycle, predecessors, steering
 from dispatcher.core.board import Board
 from dispatcher.core.model import AgentState, TaskState, session_of
 from dispatcher.core.record import thousandths
@@ -122,7 +122,7 @@ def sign_out(board: Board, message: Unregister, at: int) -> None:
     steering.signed_out(board, agent, at)
     agent.deleted = agent.deleted or message.forget
     board.set_agent(agent, AgentStatus.STOPPED, message.reason or None)
-    board.fleet.refresh(agent)
+    board.fleet.levels.refresh(agent)
     board.horizon_timers.set(at, TimerKind.SESSION, agent.id)
     board.clock_timers.set(at + board.config.forget_agent_ms, TimerKind.FORGET, agent.id)
     fail_fast.review(board)
@@ -162,13 +162,13 @@ def _judge(board: Board, agent: AgentState, message: Heartbeat, at: int) -> None
         health = AgentHealth.DEAF
     if agent.occupied != message.occupied:
         agent.occupied = message.occupied
-        board.fleet.refresh(agent)
+        board.fleet.levels.refresh(agent)
         if agent.free < 0:
             board.watch(agent)
     _set_health(board, agent, health)
     if message.draining and agent.status in (AgentStatus.IDLE, AgentStatus.RUNNING):
         board.set_agent(agent, AgentStatus.DRAINING, "its process is shutting down")
-        board.fleet.refresh(agent)
+        board.fleet.levels.refresh(agent)
 
 
 def _set_health(board: Board, agent: AgentState, health: AgentHealth) -> None:
@@ -184,7 +184,7 @@ def _set_health(board: Board, agent: AgentState, health: AgentHealth) -> None:
     agent.blocked_since = board.now if health is AgentHealth.BLOCKED else None
     if health is AgentHealth.BLOCKED:
         board.watch(agent)
-    board.fleet.refresh(agent)
+    board.fleet.levels.refresh(agent)
     board.touch_agent(agent)
     board.announce(agent)
 
@@ -225,7 +225,7 @@ def _undelivered(board: Board, agent: AgentState, task: TaskState, at: int) -> N
         board.clock_timers.set(agent.deaf_until, TimerKind.PROBATION, agent.id)
         _set_health(board, agent, AgentHealth.DEAF)
     else:
-        lifecycle.attempt_failed(board, task, FailureReason.AGENT_LOST, None, at)
+        failing.attempt_failed(board, task, FailureReason.AGENT_LOST, None, at)
 
 
 def lease_ended(board: Board, agent_id: str, life: int, at: int) -> None:
@@ -250,7 +250,7 @@ def lease_ended(board: Board, agent_id: str, life: int, at: int) -> None:
         return
     agent.health = AgentHealth.LOST
     board.set_agent(agent, AgentStatus.ERROR, "no heartbeat within its lease")
-    board.fleet.refresh(agent)
+    board.fleet.levels.refresh(agent)
     release_all(board, agent, at)
     board.clock_timers.set(at + board.config.forget_agent_ms, TimerKind.FORGET, agent.id)
 
@@ -286,7 +286,7 @@ def release_all(board: Board, agent: AgentState, at: int, *, keep: str | None = 
         if session_of(task) == keep or (agent.predecessors and predecessors.keeps(agent, task, at)):
             continue
         if task.status is TaskStatus.RUNNING:
-            lifecycle.attempt_failed(board, task, FailureReason.AGENT_LOST, None, at)
+            failing.attempt_failed(board, task, FailureReason.AGENT_LOST, None, at)
         else:
             lifecycle.requeue(board, task, FailureReason.AGENT_LOST.value, at)
 
@@ -324,7 +324,7 @@ def throttle_over(board: Board, agent_id: str) -> None:
     agent = board.fleet.agents.get(agent_id)
     if agent is not None and board.limits.closed(agent.gates, board.now) is None:
         agent.throttled = False
-        board.fleet.refresh(agent)
+        board.fleet.levels.refresh(agent)
 
 
 def forget(board: Board, agent_id: str, at: int) -> None:

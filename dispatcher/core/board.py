@@ -136,7 +136,7 @@ class Board:
         closed = self.limits.closed(agent.gates, self.now)
         if closed is not None and closed.until is not None:
             agent.throttled = True
-            self.fleet.refresh(agent)
+            self.fleet.levels.refresh(agent)
             self.clock_timers.set(closed.until, TimerKind.THROTTLE, agent.id)
 
     def new_life(self) -> int:

@@ -64,7 +64,7 @@ def succeeded(board: Board, agent: AgentState, capability: str) -> None:
         board.fleet.admit(agent, capability)
         if agent.status is AgentStatus.ERROR and agent.reason == TRIPPED:
             board.set_agent(agent, AgentStatus.RUNNING if agent.tasks else AgentStatus.IDLE)
-            board.fleet.refresh(agent)
+            board.fleet.levels.refresh(agent)
         board.touch_agent(agent)
 
 
@@ -86,7 +86,7 @@ def cooled_down(board: Board, agent_id: str, capability: str) -> None:
     if agent.status is AgentStatus.ERROR and agent.reason == TRIPPED:
         board.set_agent(agent, AgentStatus.RUNNING if agent.tasks else AgentStatus.IDLE)
     board.fleet.admit(agent, capability)
-    board.fleet.refresh(agent)
+    board.fleet.levels.refresh(agent)
 
 
 def restore(board: Board, field: str, value: bytes) -> None:
@@ -128,7 +128,7 @@ def judge(board: Board, agent: AgentState) -> None:
     shut = {name for name, one in agent.breakers.items() if one.state is BreakerState.OPEN}
     if shut >= {spec.name for spec in agent.capabilities} and agent.status in (AgentStatus.IDLE, AgentStatus.RUNNING):
         board.set_agent(agent, AgentStatus.ERROR, TRIPPED)
-        board.fleet.refresh(agent)
+        board.fleet.levels.refresh(agent)
 
 
 def left(board: Board, agent: AgentState, capability: str, task_id: str) -> None:

@@ -1,9 +1,8 @@
-"""Which agents could take a task, and which of them has most room: sets of agents as bits of integers.
+"""Which agents could take a task, and which of them is to have it: classes of tasks that ask for the same.
 
-Each agent is one bit. Each requirement class knows its eligible agents as one integer, each level of free capacity
-its agents as another; the best agent for a class is in the highest level whose bits meet the class's. Both are kept up
-to date when an agent comes, goes or changes, so a placement costs a few word-wise ANDs: 10,000 agents are 1.3 kB of
-bits, and the backlog plays no part.
+Each requirement class knows its eligible agents as the bits of one integer, `levels` those of each level of free
+capacity; the best agent for a class is in the highest level whose bits meet the class's. Both are kept up to date when
+an agent comes, goes or changes, so the backlog plays no part in what a placement costs.
 """
 
 from collections import Counter
@@ -12,9 +11,10 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from bus.requirements import Value
-from bus.states import AgentHealth, TaskPriority
+from bus.states import TaskPriority
 from dispatcher.core.config import SchedulerConfig
 from dispatcher.core.eligibility import Eligible
+from dispatcher.core.levels import FEW, Levels
 from dispatcher.core.limits import Gate, rate_gate
 from dispatcher.core.match import facts_asked
 from dispatcher.core.model import AgentState
@@ -23,22 +23,11 @@ from dispatcher.core.terms import Requirement, Terms
 if TYPE_CHECKING:
     from dispatcher.core.order import Line
 
-EXACT_LEVELS: Final = 8
-LEVELS: Final = EXACT_LEVELS + 16
-"""Level 0: all slots taken, but room for short work ahead. 1-8: so many free slots. Above: powers of two."""
-
-_HIGH_TO_LOW: Final = tuple(range(LEVELS, 0, -1))
-
 KEPT_CLASSES: Final = 1_024
 """So many classes are kept though nobody may wait in them: to make one anew is to match every agent."""
 
 UNKNOWN_LOAD_MS: Final = 1_000.0
 """What a task of unknown duration counts for: enough that nothing is queued up behind it."""
-
-FEW: Final = 4
-"""Up to so many agents of equal room are all compared by their record; of more two are drawn at random, which is nearly
-as good: the "power of two choices" (Mitzenmacher, 2001)."""
-
 
 ClassKey = tuple[Requirement, tuple[tuple[str, str], ...] | None]
 
@@ -80,10 +69,11 @@ class RequirementClass:
 
 
 class Fleet:
-    """Agents and classes of one pool. `gained` collects the bits of agents that have more room than before."""
+    """Agents and classes of one pool."""
 
     def __init__(self, config: SchedulerConfig) -> None:
         self._config = config
+        self.levels = Levels(config)
         self.agents: dict[str, AgentState] = {}
         self.classes: dict[ClassKey, RequirementClass] = {}
         self._eligible: dict[tuple[str, object], Eligible] = {}
@@ -92,7 +82,6 @@ class Fleet:
         """Facts of tasks that any agent asks for: tasks that differ in them are of different classes."""
         self.durations: dict[str, float] = {}
         """Moving average of the run time of each capability, in milliseconds."""
-        self.gained = 0
         self.loosened: list[RequirementClass] = []
         """Classes whose limits have changed since the last pass."""
         self.sweep_at = KEPT_CLASSES
@@ -104,96 +93,31 @@ class Fleet:
         self.stated = False
         """An agent has come or gone that states how many tasks may wait, see `bounds`."""
         self._capability_gates: dict[str, tuple[Gate, ...]] = {}
-        self.lost = 0
-        """Agents that are lost, as bits."""
         self.shut: Counter[str] = Counter()
         """How many agents are shut off, by the capability."""
-        self._levels = [0] * (LEVELS + 1)
-        self._eased: dict[AgentState, None] = {}
-        """Agents that have given room back since they were put into their levels."""
-        self._by_index: list[AgentState | None] = []
-        self._free_indexes: list[int] = []
 
     # --- agents
 
     def add(self, agent: AgentState) -> None:
         """Let `agent` be considered from the next placement on."""
-        if self._free_indexes:
-            agent.index = self._free_indexes.pop()
-            self._by_index[agent.index] = agent
-        else:
-            agent.index = len(self._by_index)
-            self._by_index.append(agent)
+        self.levels.enter(agent)
         self.agents[agent.id] = agent
         self.shut.update(agent.shut)
         self.asked |= facts_asked(agent.accepts)
         for eligible in self._eligible.values():
             eligible.match(agent)
         self._limit(agent)
-        self.refresh(agent)
+        self.levels.refresh(agent)
 
     def remove(self, agent: AgentState) -> None:
         """Forget `agent`; it must hold no task."""
         del self.agents[agent.id]
         self.shut.subtract(agent.shut)
         bit = 1 << agent.index
-        if agent.level >= 0:
-            self._levels[agent.level] ^= bit
-            agent.level = -1
-        self.lost &= ~bit
         for eligible in self._eligible.values():
             eligible.drop(bit)
         self._limit(agent)
-        self._by_index[agent.index] = None
-        self._free_indexes.append(agent.index)
-        agent.index = -1
-        self._eased.pop(agent, None)
-
-    def ease(self, agent: AgentState) -> None:
-        """Do what `refresh` does before anybody is placed again: once, however many tasks of `agent` end in a pass."""
-        self._eased[agent] = None
-
-    def settle(self) -> None:
-        """Put agents that have given room back into their levels: before those are looked at."""
-        if self._eased:
-            eased, self._eased = self._eased, {}
-            for agent in eased:
-                self.refresh(agent)
-
-    def refresh(self, agent: AgentState) -> None:
-        """Put `agent` into the level of its present room: after each change of its tasks, status or health."""
-        level = self._level(agent)
-        bit = 1 << agent.index
-        if (agent.health is AgentHealth.LOST) != bool(self.lost & bit):
-            self.lost ^= bit
-        before, agent.seen_free = agent.seen_free, agent.free
-        if level == agent.level:
-            if level > EXACT_LEVELS and agent.free > before:
-                self.gained |= bit  # more room within a level that is a range
-            return
-        if agent.level >= 0:
-            self._levels[agent.level] ^= bit
-        if level >= 0:
-            self._levels[level] |= bit
-        if level > agent.level:
-            self.gained |= bit
-        agent.level = level
-
-    def returned(self, agent: AgentState) -> None:
-        """Let classes that wait for a resource look at `agent` again, whose level may be the same as before."""
-        if agent.level >= 0:
-            self.gained |= 1 << agent.index
-
-    def _level(self, agent: AgentState) -> int:
-        if not agent.open:
-            return -1
-        free = agent.free
-        if free > 0:
-            return _level_of(free)
-        config = self._config
-        if agent.load_ms < config.prefetch_ms * agent.slots and -free < config.prefetch_tasks:
-            return 0
-        return -1
+        self.levels.leave(agent)
 
     def exclude(self, agent: AgentState, capability: str) -> None:
         """Let `agent` not be eligible for `capability`."""
@@ -213,7 +137,7 @@ class Fleet:
         for eligible in self._eligible.values():
             if eligible.requirement.capability == capability:
                 eligible.match(agent)
-        self.returned(agent)
+        self.levels.returned(agent)
 
     # --- classes
 
@@ -277,11 +201,6 @@ class Fleet:
 
     # --- choosing
 
-    @property
-    def full(self) -> bool:
-        """True when no agent at all takes anything."""
-        return not any(self._levels)
-
     def choose(
         self, cls: RequirementClass, estimate_ms: float | None, rng: Random, *, spared: int = 0, barred: int = 0
     ) -> AgentState | None:
@@ -297,19 +216,14 @@ class Fleet:
         if not cls.plain:
             return self._choose_fitting(cls, mask, rng)
         short = estimate_ms is not None and estimate_ms <= self._config.prefetch_ms
-        levels = self._levels
-        for level in _HIGH_TO_LOW:
-            if levels[level] and (found := levels[level] & mask):
-                break
-        else:
-            found = levels[0] & ~spared & mask if short else 0
-            if not found:
-                return None
+        found = self.levels.roomiest(mask) or (self.levels.taken(mask & ~spared) if short else 0)
+        if not found:
+            return None
         for _, preferred in cls.eligible.preferred:
             if found & preferred:
                 found &= preferred
                 break
-        return self._pick(found, rng)
+        return self.levels.best(found, rng)
 
     def _choose_fitting(self, cls: RequirementClass, mask: int, rng: Random) -> AgentState | None:
         """Return the best agent that has the slots and the resources now, of a few that have, or None.
@@ -318,21 +232,21 @@ class Fleet:
         once.
         """
         requirement = cls.requirement
-        for level in range(LEVELS, _level_of(requirement.slots) - 1, -1):
-            found = self._levels[level] & mask & cls.candidates
+        for bits in self.levels.down_to(requirement.slots):
+            found = bits & mask & cls.candidates
             if not found:
                 continue
             for preferred in (*(agents for _, agents in cls.eligible.preferred), found):
                 fit = self._fitting(cls, found & preferred, rng)
                 if fit:
-                    return self._pick(fit, rng)
+                    return self.levels.best(fit, rng)
                 found &= ~preferred
         return None
 
     def _fitting(self, cls: RequirementClass, bits: int, rng: Random) -> int:
         """Return a few of `bits` whose agents have the room now; those that have not are no candidates any more."""
         fit = misfits = 0
-        for agent in self.some(bits, bits.bit_count(), rng):
+        for agent in self.levels.some(bits, bits.bit_count(), rng):
             bit = 1 << agent.index
             if not agent.fits(cls.requirement):
                 misfits |= bit
@@ -350,64 +264,18 @@ class Fleet:
         for cls in self._narrowed:
             cls.candidates |= gained
 
-    def some(self, bits: int, most: int, rng: Random) -> Iterator[AgentState]:
-        """Yield the agents of `bits`, from a random one on, and not more than `most`."""
-        if not bits:
-            return
-        start = int(rng.random() * bits.bit_length())
-        upper = (bits >> start) << start
-        for part in (upper, bits ^ upper):
-            for agent in self.agents_of(part):
-                if not most:
-                    return
-                most -= 1
-                yield agent
-
     def eligible(self, cls: RequirementClass) -> Iterator[AgentState]:
         """Yield the agents that could run tasks of `cls`, and are not shut off after failures."""
-        return self.agents_of(cls.mask)
+        return self.levels.agents_of(cls.mask)
 
     def with_room(self, cls: RequirementClass) -> int:
         """Return the agents that have a free slot for a task of `cls` now, or as many as it takes, as bits."""
-        self.settle()
-        found = 0
-        for level in range(_level_of(cls.requirement.slots), LEVELS + 1):
-            found |= self._levels[level]
-        found &= cls.mask
+        self.levels.settle()
+        found = self.levels.with_free(cls.requirement.slots) & cls.mask
         if cls.plain:
             return found
-        return sum(1 << agent.index for agent in self.agents_of(found & cls.candidates) if agent.fits(cls.requirement))
-
-    def agents_of(self, bits: int) -> Iterator[AgentState]:
-        """Yield the agents of `bits`."""
-        while bits:
-            low = bits & -bits
-            yield self._at(low)
-            bits ^= low
-
-    def _pick(self, bits: int, rng: Random) -> AgentState:
-        """Return the agent with the best record among `bits`: of all if they are few, else of two that are drawn."""
-        if not bits & (bits - 1):
-            return self._at(bits)
-        few = bits.bit_count() <= FEW
-        width = bits.bit_length()
-        best = self._at(self._draw(bits, width, rng))
-        for other in self.agents_of(bits) if few else (self._at(self._draw(bits, width, rng)),):
-            if other.standing > best.standing:
-                best = other
-        return best
-
-    @staticmethod
-    def _draw(bits: int, width: int, rng: Random) -> int:
-        """Return one of `bits`: the first at or above a random place, around the end if there is none."""
-        start = int(rng.random() * width)
-        upper = bits >> start
-        return (upper & -upper) << start if upper else bits & -bits
-
-    def _at(self, bit: int) -> AgentState:
-        agent = self._by_index[bit.bit_length() - 1]
-        assert agent is not None, "a bit without an agent"  # noqa: S101 - an invariant, not a check of input
-        return agent
+        looked_at = self.levels.agents_of(found & cls.candidates)
+        return sum(1 << agent.index for agent in looked_at if agent.fits(cls.requirement))
 
     # --- durations
 
@@ -422,7 +290,3 @@ class Fleet:
         if known is None or given_ms is None:
             return given_ms if known is None else known
         return max(known, given_ms)
-
-
-def _level_of(free: int) -> int:
-    return free if free <= EXACT_LEVELS else min(EXACT_LEVELS + free.bit_length() - 3, LEVELS)

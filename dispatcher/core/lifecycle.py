@@ -6,19 +6,16 @@ table of its own `revive` leads out of a terminal status, and nothing else does.
 
 from typing import Final
 
-from pydantic_core import to_json
-
 from bus.messages import CancelAttempt, Control, TaskError
 from bus.records import AttemptRecord, Cancellation, CancelOutcome
-from bus.retries import RetryPolicy
 from bus.states import AgentStatus, FailureReason, TaskStatus, task_may_be_revived, task_may_become
-from dispatcher.core import breaker, fail_fast, room
+from dispatcher.core import breaker, deadlines, fail_fast, room
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Answer, Ended, Placed
 from dispatcher.core.fleet import UNKNOWN_LOAD_MS, RequirementClass
-from dispatcher.core.match import find_capability
 from dispatcher.core.model import AgentState, Attempt, TaskState
-from dispatcher.core.retry import backoff_ms, forbids, poison
+from dispatcher.core.outcome import outcome_json
+from dispatcher.core.retry import poison
 from dispatcher.core.timers import TimerKind
 
 KEPT_ATTEMPTS: Final = 50
@@ -80,7 +77,7 @@ def start(board: Board, task: TaskState, current: Attempt, at: int) -> None:
     current.started_at = current.heard_at = at
     if current.agent is not None:
         current.agent.began(at - current.assigned_at)
-    _arm_timeouts(board, task, current)
+    deadlines.arm_timeouts(board, task, current)
     board.touch(task)
     board.tell(task)
 
@@ -143,60 +140,12 @@ def fail(board: Board, task: TaskState, reason: FailureReason, error: TaskError 
     _finish(board, task, TaskStatus.FAILED, reason.value, at, run_ms)
 
 
-def attempt_failed(
-    board: Board,
-    task: TaskState,
-    reason: FailureReason,
-    error: TaskError | None,
-    at: int,
-    *,
-    retryable: bool = True,
-    retry_after: int | None = None,
-) -> None:
-    """End a failed attempt: try again after a backoff, or move to FAILED when it is not worth it or no attempt is left.
-
-    `retry_after` (ms) is the agent's own word on when to try again.
-    """
-    if task.cancellation is not None:  # it was told to stop: however it does, that is no fault of its agent
-        _end_cancelled(board, task, task.cancellation, reason.value, error, at)
-        return
-    task.failures += 1
-    agent = task.agent
-    if agent is not None:
-        agent.failed += 1
-        agent.tally(task.terms.requirement.capability).failed += 1
-        agent.ended(well=False)
-        breaker.failed(board, agent, task.terms.requirement.capability, reason)
-    policy = _policy(board, task, agent)
-    if not retryable or task.failures >= task.terms.max_attempts or forbids(policy, error):
-        fail(board, task, reason, error, at)
-        return
-    if retry_after is not None:
-        wait = retry_after
-    else:
-        wait = 0 if reason is FailureReason.AGENT_LOST else backoff_ms(policy, task.failures, board.rng)
-    if error is not None:
-        task.error = error
-    requeue(board, task, reason.value, at, error=error, not_before=board.now + wait if wait else 0)
-
-
-def _policy(board: Board, task: TaskState, agent: AgentState | None) -> RetryPolicy:
-    """Return how the task is repeated: as it says itself, else as its capability does, else as the pool does."""
-    if task.terms.retry is not None:
-        return task.terms.retry
-    if agent is not None and agent.retries:
-        capability = find_capability(agent, task.terms.requirement)
-        if capability is not None and capability.retry is not None:
-            return capability.retry
-    return board.config.retry
-
-
 def requeue(
     board: Board, task: TaskState, outcome: str, at: int, *, error: TaskError | None = None, not_before: int = 0
 ) -> None:
     """→ PENDING: its attempt is over, whatever came of it; another may follow from `not_before` on."""
     if task.cancellation is not None:
-        _end_cancelled(board, task, task.cancellation, outcome, error, at)
+        end_cancelled(board, task, task.cancellation, outcome, error, at)
         return
     _end_attempt(task, outcome, at, error)
     evidence = poison(task.present_attempts)
@@ -226,11 +175,11 @@ def revive(board: Board, task: TaskState, why: str) -> None:
     board.touch(task)
     board.tell(task, reason=f"requeued: {why}" if why else "requeued")
     board.draft.requeued.append(task.terms.requirement.capability)
-    arm_expiry(board, task)
+    deadlines.arm_expiry(board, task)
     wait(board, task)
 
 
-def _end_cancelled(
+def end_cancelled(
     board: Board, task: TaskState, cancellation: Cancellation, outcome: str, error: TaskError | None, at: int
 ) -> None:
     """→ CANCELLED: the attempt ended in another way while its cancel was under way, and none follows."""
@@ -255,13 +204,6 @@ def expire(board: Board, task: TaskState, why: str) -> None:
     fail(board, task, FailureReason.EXPIRED, error, board.now)
 
 
-def arm_expiry(board: Board, task: TaskState) -> None:
-    """Ring when the task has waited for too long."""
-    expires_at = task.expires_at
-    if expires_at is not None:
-        board.clock_timers.set(expires_at, TimerKind.EXPIRE, task.id)
-
-
 def resume(board: Board, task: TaskState, agent: AgentState) -> None:
     """Take over an ASSIGNED or RUNNING task that `agent` has, as the ledger tells."""
     current = task.current
@@ -270,7 +212,7 @@ def resume(board: Board, task: TaskState, agent: AgentState) -> None:
     _enter(board, task, current, agent, board.fleet.class_of(task.terms), estimate)
     if task.status is TaskStatus.RUNNING:
         current.heard_at = board.now
-        _arm_timeouts(board, task, current)
+        deadlines.arm_timeouts(board, task, current)
     elif agent.free < 0:
         board.watch(agent)
 
@@ -293,49 +235,6 @@ def withdraw(board: Board, task: TaskState) -> None:
     _leave(board, task)
     board.schedules.ended(task.id)
     board.drop(task)
-
-
-def outcome_json(task: TaskState, agent_id: str | None) -> bytes:
-    """Return the JSON of `bus.messages.Outcome`, with the output's bytes as the agent's report had them."""
-    if task.status is TaskStatus.COMPLETED and agent_id is not None and task.output is not None and task.error is None:
-        head = (
-            f'{{"task_id":"{task.id}","status":"COMPLETED","attempt":{task.attempt},"agent_id":"{agent_id}","output":'
-        )
-        return head.encode() + task.output + b"}"
-    return _any_outcome(task, agent_id)
-
-
-def _any_outcome(task: TaskState, agent_id: str | None) -> bytes:
-    head = {
-        "task_id": task.id,
-        "status": task.status.value,
-        "attempt": task.attempt,
-        "agent_id": agent_id,
-        "error": task.error,
-        "reason": task.reason,
-    }
-    if task.cancellation is not None and task.status is TaskStatus.CANCELLED:
-        head["by"] = task.cancellation.by or None
-        head["given_up"] = task.cancellation.outcome is CancelOutcome.GIVEN_UP
-    text = to_json(head, exclude_none=True, inf_nan_mode="constants")
-    return text if task.output is None else text[:-1] + b',"output":' + task.output + b"}"
-
-
-def run_until(board: Board, task: TaskState, current: Attempt) -> int | None:
-    """Return when the attempt will have run too long, its agent's grace included; None if it may run for ever."""
-    timeout = task.terms.run_timeout_ms
-    if timeout is None or current.started_at is None:
-        return None
-    return current.started_at + timeout + current.extended_ms + board.config.timeout_grace_ms
-
-
-def _arm_timeouts(board: Board, task: TaskState, current: Attempt) -> None:
-    due = run_until(board, task, current)
-    if due is not None:
-        board.horizon_timers.set(max(due, board.now), TimerKind.RUN_TIMEOUT, task.id, task.attempt)
-    timeout = task.terms.progress_timeout_ms
-    if timeout is not None:
-        board.horizon_timers.set(current.heard_at + timeout, TimerKind.PROGRESS, task.id, task.attempt)
 
 
 def _since(current: Attempt | None, at: int) -> int:

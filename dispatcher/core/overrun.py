@@ -8,7 +8,7 @@ Who declares an attempt overdue may name it: the attempt that follows is not hit
 from bus.messages import OfTimeOut, TaskError, TimeOutTask
 from bus.messages import Reply as ReplyMessage
 from bus.states import FailureReason, TaskStatus
-from dispatcher.core import lifecycle
+from dispatcher.core import deadlines, failing, lifecycle
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Reply
 from dispatcher.core.model import TaskState
@@ -21,7 +21,7 @@ def ring(board: Board, task_id: str, attempt: int) -> None:
     current = None if task is None else task.current
     if task is None or current is None or task.attempt != attempt or task.status is not TaskStatus.RUNNING:
         return
-    due = lifecycle.run_until(board, task, current)
+    due = deadlines.run_until(board, task, current)
     if due is not None and due > board.horizon:
         board.horizon_timers.set(due, TimerKind.RUN_TIMEOUT, task_id, attempt)  # it was extended
         return
@@ -46,7 +46,7 @@ def declare(board: Board, command: TimeOutTask) -> None:
 
 def _end(board: Board, task: TaskState, why: str, error: TaskError, at: int) -> None:
     lifecycle.stop(board, task, why)
-    lifecycle.attempt_failed(board, task, FailureReason.TIMEOUT, error, at)
+    failing.attempt_failed(board, task, FailureReason.TIMEOUT, error, at)
 
 
 def _words(command: TimeOutTask) -> str:

@@ -20,7 +20,7 @@ def place(board: Board) -> bool:
         _reopen(board)
         left = _place(board, left)
         if (
-            not left or not board.fleet.gained
+            not left or not board.fleet.levels.gained
         ):  # a reservation that has ended may leave room to those who were kept away
             return not left
 
@@ -30,7 +30,7 @@ def _place(board: Board, left: int) -> int:
     fleet, order, reservations = board.fleet, board.order, board.reservations
     # Who waits for a slot that becomes free must not see it taken again and again by short work behind it.
     first, spared = order.first_blocked()
-    while left and not fleet.full and (best := order.best()) is not None:
+    while left and not fleet.levels.full and (best := order.best()) is not None:
         left -= 1
         line, task, score = best
         cls = line.cls
@@ -58,12 +58,12 @@ def _place(board: Board, left: int) -> int:
 def _reopen(board: Board) -> None:
     """Let classes compete again whose limits, or whose agents' room, have changed since the last pass."""
     fleet, order = board.fleet, board.order
-    fleet.settle()
+    fleet.levels.settle()
     order.settle()
     board.reopen(fleet.loosened)
     fleet.loosened = []
-    if fleet.gained:
-        gained, fleet.gained = fleet.gained, 0
+    if fleet.levels.gained:
+        gained, fleet.levels.gained = fleet.levels.gained, 0
         fleet.consider(gained)
         for cls in [c for c, score in order.blocked.items() if score is not None and c.mask & gained]:
             order.open(cls)

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from bus.messages import HandBack, Report, TaskResult, TaskUpdate
 from bus.records import CancelOutcome
 from bus.states import FailureReason, TaskStatus
-from dispatcher.core import cancellation, lifecycle, room
+from dispatcher.core import cancellation, failing, lifecycle, room
 from dispatcher.core.board import Board
 from dispatcher.core.model import Attempt, TaskState
 
@@ -90,14 +90,14 @@ def _result(board: Board, task: TaskState, current: Attempt, result: TaskResult,
             lifecycle.complete(board, task, current, output, at, run_ms)
         case TaskStatus.CANCELLED:
             if current.overdue is not None:
-                lifecycle.attempt_failed(board, task, FailureReason.TIMEOUT, current.overdue, at)
+                failing.attempt_failed(board, task, FailureReason.TIMEOUT, current.overdue, at)
             else:
                 _cancelled(board, task, result, at)
         case _:
             reason = result.reason or FailureReason.ERROR
             retryable = result.retryable and reason is not FailureReason.REJECTED
             after = None if result.retry_after is None else int(result.retry_after * 1000)
-            lifecycle.attempt_failed(board, task, reason, result.error, at, retryable=retryable, retry_after=after)
+            failing.attempt_failed(board, task, reason, result.error, at, retryable=retryable, retry_after=after)
 
 
 def _cancelled(board: Board, task: TaskState, result: TaskResult, at: int) -> None:

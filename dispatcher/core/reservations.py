@@ -63,7 +63,7 @@ class Reservations:
         present = self._held.get(cls)
         if present is not None:
             best = (_lack(present.agent, cls.requirement), present.agent)
-        for agent in fleet.some(cls.mask, LOOKED_AT, rng):
+        for agent in fleet.levels.some(cls.mask, LOOKED_AT, rng):
             other = taken.get(agent.id)
             if not agent.open or (other is not None and other.score <= score):
                 continue
@@ -76,7 +76,7 @@ class Reservations:
         if present is not None and present.agent is not agent:
             self._free(fleet, cls)
         elif present is not None and present.score < score:
-            fleet.returned(agent)  # who was kept away may come before the one that it is kept for now
+            fleet.levels.returned(agent)  # who was kept away may come before the one that it is kept for now
         for owner in [owner for owner, held in self._held.items() if owner is not cls and held.agent is agent]:
             del self._held[owner]
         self._held[cls] = Reservation(agent, 1 << agent.index, score)
@@ -98,7 +98,7 @@ class Reservations:
         """End a reservation; who was kept away looks at the agent again."""
         agent = self._held.pop(cls).agent
         if agent.index >= 0:
-            fleet.returned(agent)
+            fleet.levels.returned(agent)
 
 
 def _lack(agent: AgentState, requirement: Requirement) -> float:

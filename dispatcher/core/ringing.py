@@ -15,6 +15,7 @@ from dispatcher.core import (
     breaker,
     cancellation,
     fail_fast,
+    failing,
     firing,
     lifecycle,
     overrun,
@@ -92,7 +93,7 @@ def _said_nothing(board: Board, task_id: str, attempt: int) -> None:
     if current.overdue is not None:
         if current.overdue_until <= board.horizon:
             lifecycle.stop(board, task, current.overdue.message)
-            lifecycle.attempt_failed(board, task, FailureReason.TIMEOUT, current.overdue, board.horizon)
+            failing.attempt_failed(board, task, FailureReason.TIMEOUT, current.overdue, board.horizon)
         return
     timeout = task.terms.progress_timeout_ms or 0
     if current.waiting:

@@ -21,7 +21,7 @@ def take(board: Board, task: TaskState, current: Attempt, agent: AgentState, cls
             for name, much in requirement.resources:
                 agent.granted[name] = agent.granted.get(name, 0) + much
         share(board, task, current, cls)
-    board.fleet.refresh(agent)
+    board.fleet.levels.refresh(agent)
 
 
 def share(board: Board, task: TaskState, current: Attempt, cls: RequirementClass) -> None:
@@ -50,9 +50,9 @@ def give(board: Board, task: TaskState, current: Attempt, agent: AgentState) -> 
             for name, much in requirement.resources:
                 agent.granted[name] -= much
         unshare(board, task, current)
-    board.fleet.ease(agent)
+    board.fleet.levels.ease(agent)
     if requirement.resources:
-        board.fleet.returned(agent)
+        board.fleet.levels.returned(agent)
 
 
 def waits(board: Board, task: TaskState, current: Attempt, agent: AgentState) -> None:

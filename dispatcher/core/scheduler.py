@@ -20,6 +20,7 @@ from dispatcher.core import (
     children,
     commands,
     dead_letters,
+    deadlines,
     firing,
     lifecycle,
     placement,
@@ -216,7 +217,7 @@ class Scheduler:
             board.sticky.wanted[task.id] = stored.header.sticky
         if stored.header.schedule is not None:
             board.schedules.began(stored.header.schedule.id, task.id)
-        lifecycle.arm_expiry(board, task)
+        deadlines.arm_expiry(board, task)
         if agent is None:
             lifecycle.wait(board, task)
         else:

@@ -67,7 +67,7 @@ def take(board: Board, command: AgentCommand | UpdateAgent) -> None:
         _settle_stopped(board, agent)
     elif kind in LEAVING and agent.health is not AgentHealth.LOST:
         board.set_agent(agent, AgentStatus.DRAINING, command.reason or f"{kind} was asked for")
-    board.fleet.refresh(agent)
+    board.fleet.levels.refresh(agent)
     board.touch_agent(agent)
     if kind not in LEAVING:
         words = f"resumed{f' by {command.by}' if command.by else ''}" if agent.pause is None else agent.pause.words
@@ -194,7 +194,7 @@ def _confirmed(board: Board, agent: AgentState, request: AgentRequest, beat: Hea
     if request.kind not in LEAVING:
         if agent.status is AgentStatus.DRAINING and not beat.draining:
             board.set_agent(agent, AgentStatus.RUNNING if agent.tasks else AgentStatus.IDLE)
-            board.fleet.refresh(agent)
+            board.fleet.levels.refresh(agent)
         stays = agent.status is not AgentStatus.DRAINING or request.kind is RequestKind.PAUSE
         said |= {"done_at": at} if stays else {"error": SHUTS_DOWN}
     agent.request = request.model_copy(update=said)

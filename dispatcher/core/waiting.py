@@ -35,9 +35,9 @@ def in_words(closed: Closed, now: int) -> str:
 
 
 def _agents_for(fleet: Fleet, cls: RequirementClass) -> str:
-    eligible, lost = cls.mask, cls.mask & fleet.lost
+    eligible, lost = cls.mask, cls.mask & fleet.levels.lost
     room = fleet.with_room(cls)
-    rest = [agent for agent in fleet.agents_of(eligible & ~room & ~lost) if not agent.open]
+    rest = [agent for agent in fleet.levels.agents_of(eligible & ~room & ~lost) if not agent.open]
     paused = sum(1 for agent in rest if agent.pause is not None)
     busy = (eligible & ~room & ~lost).bit_count() - len(rest)
     closed = f"{len(rest)} not taking work{f' ({paused} paused)' if paused else ''}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from bus.messages import Report
 from bus.states import AgentHealth, AgentStatus, TaskStatus
-from dispatcher.core import lifecycle, reports, steering
+from dispatcher.core import deadlines, reports, steering
 from dispatcher.core.board import Board
 from dispatcher.core.decisions import Decisions
 from dispatcher.core.model import AgentState, Attempt, TaskState
@@ -56,16 +56,16 @@ def _check_agents(board: Board) -> None:
         assert agent.granted == granted, f"{agent.id}: {agent.granted} is granted and not {granted}"
         idle = AgentStatus.RUNNING if not agent.tasks else AgentStatus.IDLE
         assert agent.status is not idle, f"{agent.id} is {agent.status} with {list(agent.tasks)}"
-        assert fleet._by_index[agent.index] is agent, f"{agent.id} is not where its bit is"
-        assert agent.level == fleet._level(agent), f"{agent.id} is not in the level of its room"
+        assert fleet.levels._by_index[agent.index] is agent, f"{agent.id} is not where its bit is"
+        assert agent.level == fleet.levels._level(agent), f"{agent.id} is not in the level of its room"
     for task in [task for task in board.tasks.values() if task.status in IN_HANDS]:
         assert task.agent is not None, f"{task.id} is in nobody's hands"
         assert task.agent.tasks.get(task.id) is task, f"{task.agent.id} does not know of {task.id}"
-    levels = [0] * len(fleet._levels)
+    levels = [0] * len(fleet.levels._levels)
     for agent in fleet.agents.values():
         if agent.level >= 0:
             levels[agent.level] |= 1 << agent.index
-    assert fleet._levels == levels, f"the levels of room are {fleet._levels} and not {levels}"
+    assert fleet.levels._levels == levels, f"the levels of room are {fleet.levels._levels} and not {levels}"
 
 
 def _check_held(board: Board) -> None:
@@ -116,7 +116,7 @@ def _check_waiting(board: Board) -> None:
 def _check_room(board: Board) -> None:
     """Fail if a task waits for room that is there, and which nobody keeps free for another."""
     fleet = board.fleet
-    if fleet.gained:
+    if fleet.levels.gained:
         return  # the next pass looks at who has more room now
     for cls, score in board.order.blocked.items():
         if score is None or not cls.waiting:
@@ -191,7 +191,7 @@ def _check_ends(board: Board, task: TaskState, current: Attempt, horizon: Abstra
     if task.cancellation is not None:
         assert (TimerKind.CANCEL, *mark) in horizon, f"the cancel of {task.id} has no end"
     if task.status is TaskStatus.RUNNING:
-        if lifecycle.run_until(board, task, current) is not None:
+        if deadlines.run_until(board, task, current) is not None:
             assert (TimerKind.RUN_TIMEOUT, *mark) in horizon, f"{task.id} may run for ever"
         if task.terms.progress_timeout_ms is not None:
             assert (TimerKind.PROGRESS, *mark) in horizon, f"{task.id} may be silent for ever"

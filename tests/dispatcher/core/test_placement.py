@@ -7,7 +7,7 @@ import pytest
 from bus.messages import CapabilitySpec
 from bus.states import AgentStatus, TaskPriority, TaskStatus
 from dispatcher.core.decisions import Place
-from dispatcher.core.fleet import LEVELS
+from dispatcher.core.levels import LEVELS
 from tests.dispatcher.core.world import World, placed, stops, task_id
 
 
