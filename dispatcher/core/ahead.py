@@ -9,8 +9,9 @@ import math
 from typing import NamedTuple
 
 from dispatcher.core.fleet import RequirementClass
+from dispatcher.core.lines import Line, Share
 from dispatcher.core.model import TaskState
-from dispatcher.core.order import Line, Order, Share
+from dispatcher.core.order import Order
 from dispatcher.core.terms import Terms
 
 

@@ -21,7 +21,7 @@ from dispatcher.core.model import AgentState
 from dispatcher.core.terms import Requirement, Terms
 
 if TYPE_CHECKING:
-    from dispatcher.core.order import Line
+    from dispatcher.core.lines import Line
 
 KEPT_CLASSES: Final = 1_024
 """So many classes are kept though nobody may wait in them: to make one anew is to match every agent."""

@@ -25,7 +25,7 @@ from dispatcher.core.terms import Requirement, Terms
 
 if TYPE_CHECKING:
     from dispatcher.core.breaker import Breaker
-    from dispatcher.core.order import Line
+    from dispatcher.core.lines import Line
 
 
 @dataclass(slots=True, eq=False)
