@@ -327,7 +327,7 @@ MUTANTS: Final = (
         "agent_runtime/reporter.py",
         "            ours = self._has(key, state)",
         "            ours = True",
-        "tests/agent_runtime/test_worker.py::"
+        "tests/agent_runtime/test_beginning.py::"
         "test_a_task_that_may_be_tried_once_is_not_begun_when_it_was_given_to_another_meanwhile",
     ),
     Mutant(
@@ -335,7 +335,7 @@ MUTANTS: Final = (
         "agent_runtime/reporter.py",
         "if read and ours and is_unread(state):",
         "if False:",
-        "tests/agent_runtime/test_worker.py::"
+        "tests/agent_runtime/test_beginning.py::"
         "test_a_task_that_may_be_tried_once_is_begun_only_when_the_leader_has_read_that_it_begins",
     ),
     Mutant(
@@ -395,7 +395,7 @@ MUTANTS: Final = (
         "agent_runtime/worker.py",
         "                self._end(ExitCode.SUPERSEDED, hurry=True)",
         "                pass",
-        "tests/agent_runtime/test_worker.py::test_a_superseded_agent_stops_without_a_word",
+        "tests/agent_runtime/test_leaving.py::test_a_superseded_agent_stops_without_a_word",
     ),
     # --- children
     Mutant(
@@ -439,7 +439,7 @@ MUTANTS: Final = (
         "agent_runtime/slots.py",
         "not once and not execution.exclusive:",
         "not once:",
-        "tests/agent_runtime/test_worker.py::test_exclusive_work_is_not_begun_when_it_was_given_to_another_meanwhile",
+        "tests/agent_runtime/test_beginning.py::test_exclusive_work_is_not_begun_when_it_was_given_to_another_meanwhile",
     ),
     # --- killed between two steps
     Mutant(

@@ -1,6 +1,5 @@
 """The commit script on a real server: each guard, each place, each section of its arguments."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,18 +7,14 @@ from pydantic_core import from_json, to_json
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from bus.ids import is_keyed, keyed_task_id, new_task_id
-from bus.messages import Assignment, CancelAttempt, Control, EventBatch, Instruction, Registered, Reply
+from bus.messages import Assignment, Control, Registered
 from bus.names import DISPATCHERS_GROUP, PoolNames
-from bus.records import AgentRecord
-from bus.states import AgentHealth, AgentStatus, TaskStatus
+from bus.states import TaskStatus
 from dispatcher import ledger as ledger_module
 from dispatcher.commit_call import CommitCall, Inputs, LedgerLimits
 from dispatcher.core.decisions import (
     AgentChange,
-    AgentTransition,
     Answer,
-    Decisions,
     Instruct,
     Note,
     NoteKind,
@@ -28,35 +23,9 @@ from dispatcher.core.decisions import (
 )
 from dispatcher.leadership import Lead, Leadership
 from dispatcher.ledger import ConflictError, FencedError, Ledger
-from dispatcher.loading import load_notes
-from tests.dispatcher.ledger.conftest import NOTHING, NOW, Dump, change, contents, decisions
-from tests.support.tapped import DiedError, Life, Tapped, let_pass
-
-INDEXES = ("pending", "delayed", "leases", "finished", "dead")
-
-
-def agent(agent_id: str) -> AgentRecord:
-    """Return the record of an agent."""
-    return AgentRecord(
-        agent_id=agent_id,
-        session="s1",
-        status=AgentStatus.IDLE,
-        health=AgentHealth.HEALTHY,
-        slots=4,
-        capabilities=(),
-        registered_at=NOW,
-    )
-
-
-async def indexes(redis: Redis, names: PoolNames) -> dict[str, list[str]]:
-    """Return the tasks in each index that has any."""
-    found = {}
-    for name in INDEXES:
-        ids: Any = await redis.zrange(getattr(names, name), 0, -1)
-        if ids:
-            found[name] = [raw.decode() for raw in ids]
-    return found
-
+from tests.dispatcher.ledger.conftest import NOTHING, NOW, Dump, change, decisions
+from tests.dispatcher.ledger.passes import LIFE, agent, indexes, lose
+from tests.support.tapped import Tapped, let_pass
 
 # --- the fence
 
@@ -116,16 +85,6 @@ async def test_a_task_without_a_record_stops_the_whole_commit(
     assert await dump() == before
 
 
-LIFE: tuple[tuple[str, str, Place, dict[str, Any]], ...] = (
-    ("", "PENDING/0//", Place.WAITING, {}),
-    ("PENDING/0//", "ASSIGNED/1/w/s1", Place.ACTIVE, {"to": "w"}),
-    ("ASSIGNED/1/w/s1", "RUNNING/1/w/s1", Place.ACTIVE, {"release": "w"}),
-    ("RUNNING/1/w/s1", "PENDING/1//", Place.DELAYED, {}),
-    ("PENDING/1//", "ASSIGNED/2/v/s1", Place.ACTIVE, {"to": "v"}),
-    ("ASSIGNED/2/v/s1", "COMPLETED/2//", Place.DONE, {"release": "v", "output": b'{"n": 1.50}'}),
-)
-
-
 @pytest.mark.parametrize("steps", range(1, len(LIFE) + 1))
 async def test_a_commit_whose_reply_was_lost_may_be_sent_again_and_changes_nothing(
     redis: Redis, names: PoolNames, lead: Lead, dump: Dump, steps: int
@@ -148,11 +107,6 @@ async def test_a_commit_whose_reply_was_lost_may_be_sent_again_and_changes_nothi
     tapped.after = let_pass
     assert await ledger.commit(lead, last, NOTHING, NOW) == []
     assert await dump() == once
-
-
-def lose(_args: tuple[Any, ...]) -> None:
-    """Lose a reply."""
-    raise RedisConnectionError("the reply is lost")
 
 
 async def test_a_call_whose_predecessor_was_not_made_is_refused(
@@ -319,282 +273,6 @@ async def test_only_finished_tasks_expire_after_their_retention(redis: Redis, na
     assert list(await indexes(redis, names)) == ["pending"]
 
 
-async def test_a_hundred_and_one_tasks_take_two_calls_and_the_input_is_consumed_by_the_last(
-    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead
-) -> None:
-    await redis.xgroup_create(names.commands, DISPATCHERS_GROUP, id="0", mkstream=True)
-    entry: Any = await redis.xadd(names.commands, {"__data__": "{}"})
-    await redis.xreadgroup(DISPATCHERS_GROUP, "one", {names.commands: ">"})
-    many = [change(names, f"t{n}") for n in range(101)]
-    broken = replace(many[100], before="RUNNING/9/x/y")
-    with pytest.raises(ConflictError):
-        await ledger.commit(lead, decisions(*many[:100], broken), Inputs(acks={names.commands: [entry.decode()]}), NOW)
-    assert await redis.zcard(names.pending) == 100
-    assert await redis.xlen(names.commands) == 1, "an input whose effect is not stored is not consumed"
-    following = Ledger(redis, names)  # who has met a conflict loads the ledger anew
-    await following.commit(lead, decisions(*many), Inputs(acks={names.commands: [entry.decode()]}), NOW)
-    assert await redis.zcard(names.pending) == 101
-    assert await contents(redis, names.commands) == ([], [(DISPATCHERS_GROUP.encode(), 0)])
-
-
-# --- a leader that dies between two calls of one pass
-
-
-def eventful(names: PoolNames, number: int) -> Decisions:
-    """Return a pass that frees an agent's tasks, stores the agent as lost, and says all that can be said."""
-    said = decisions(*(change(names, f"t{n}", after="CANCELLED/0//", place=Place.DONE) for n in range(number)))
-    for one in said.changes:
-        said.transitions.append(TaskTransition(one.task_id, TaskStatus.CANCELLED, 0, None, None, None, None))
-        said.answers.append(Answer(one.task_id, "c1", to_json({"task_id": one.task_id})))
-    said.answers.append(Answer(f"{names.pool}.elsewhere", "c1", to_json({"task_id": f"{names.pool}.elsewhere"})))
-    said.agents.append(AgentChange("w", agent("w")))
-    said.agent_transitions.append(AgentTransition("w", AgentStatus.ERROR, AgentHealth.LOST, None))
-    said.instructions.append(Instruct("w", Control(Registered(session="s1"))))
-    said.notes.append(Note(NoteKind.TOMBSTONE, f"{names.pool}.x", b"{}"))
-    return said
-
-
-async def said_of(redis: Redis, stream: str, field: str) -> list[str]:
-    """Return the ids of the tasks that the entries of a stream speak of."""
-    entries: Any = await redis.xrange(stream)
-    return [item["task_id"] for _, fields in entries for item in from_json(fields[b"__data__"])[field]]
-
-
-@pytest.mark.parametrize("calls", [1, 2, 3])
-async def test_each_call_of_a_pass_says_what_it_stores_and_the_last_stores_the_agents(
-    redis: Redis, names: PoolNames, lead: Lead, monkeypatch: pytest.MonkeyPatch, calls: int
-) -> None:
-    monkeypatch.setattr(ledger_module, "BATCH", 2)
-    dying: Any = Tapped(redis, before=Life(calls))
-    whole = eventful(names, 5)
-    if calls < 3:
-        with pytest.raises(DiedError):
-            await Ledger(dying, names).commit(lead, whole, NOTHING, NOW)
-    else:
-        await Ledger(dying, names).commit(lead, whole, NOTHING, NOW)
-    stored = [one.task_id for one in whole.changes if await redis.exists(names.task(one.task_id))]
-    assert len(stored) == min(5, 2 * calls)
-    assert await said_of(redis, names.events, "tasks") == stored
-    answered = await said_of(redis, names.replies("c1"), "outcomes")
-    last = await redis.exists(names.agent("w"), names.agents, names.control("w"), names.notes(NoteKind.TOMBSTONE))
-    if calls < 3:
-        assert answered == stored
-        assert last == 0
-    else:
-        assert answered == [*stored, f"{names.pool}.elsewhere"]
-        assert last == 4
-
-
-@pytest.mark.parametrize("lost", [1, 2, 3])
-async def test_a_pass_of_several_calls_goes_on_where_the_reply_was_lost(
-    redis: Redis, names: PoolNames, lead: Lead, monkeypatch: pytest.MonkeyPatch, lost: int
-) -> None:
-    monkeypatch.setattr(ledger_module, "BATCH", 2)
-    calls = 0
-
-    def losing(_args: tuple[Any, ...]) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == lost:
-            raise RedisConnectionError("the reply is lost")
-
-    tapped: Any = Tapped(redis, after=losing)
-    ledger, whole = Ledger(tapped, names), eventful(names, 5)
-    with pytest.raises(RedisConnectionError):
-        await ledger.commit(lead, whole, NOTHING, NOW)
-    assert await ledger.commit(lead, whole, NOTHING, NOW) == []
-    ids = [one.task_id for one in whole.changes]
-    assert await said_of(redis, names.events, "tasks") == ids
-    assert await said_of(redis, names.replies("c1"), "outcomes") == [*ids, f"{names.pool}.elsewhere"]
-    assert await redis.xlen(names.control("w")) == 1
-
-
-async def test_of_what_a_dead_leader_stored_its_successor_says_nothing_again(
-    redis: Redis, names: PoolNames, lead: Lead
-) -> None:
-    """A task that was accepted and ended in one call looks new to the successor, who decides the same of it."""
-    await Ledger(redis, names).commit(lead, eventful(names, 1), NOTHING, NOW)
-    again = eventful(names, 2)
-    assert await Ledger(redis, names).commit(replace(lead, epoch=lead.epoch + 1), again, NOTHING, NOW) == [
-        again.changes[0].task_id
-    ]
-    assert await said_of(redis, names.events, "tasks") == [one.task_id for one in again.changes]
-
-
-async def test_a_pass_is_cut_by_bytes_as_well(redis: Redis, names: PoolNames, lead: Lead) -> None:
-    sizes: list[int] = []
-    tapped: Any = Tapped(
-        redis, before=lambda args: sizes.append(sum(len(arg) for arg in args if isinstance(arg, bytes | str)))
-    )
-    spec = b'{"capability":"c","payload":"%b"}' % (b"x" * 500_000)
-    large = decisions(*(change(names, f"t{n}", spec=spec) for n in range(12)), change(names, "u", spec=spec * 6))
-    await Ledger(tapped, names).commit(lead, large, NOTHING, NOW)
-    assert await redis.zcard(names.pending) == 13
-    assert [round(size / 1_000_000) for size in sizes if size > 1000] == [2, 2, 2, 3]
-
-
-# --- messages, agents, events
-
-
-async def test_what_a_pass_says_is_written_once_to_whom_it_concerns(
-    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead
-) -> None:
-    said = Decisions(
-        changes=[change(names, "a", after="CANCELLED/0//", place=Place.DONE)],
-        instructions=[Instruct("w", Control(Registered(session="s1")))],
-        answers=[
-            Answer("x", "c1", b'{"task_id":"x"}'),
-            Answer("x", "c2", b'{"task_id":"x"}'),
-            Answer("y", "c1", b'{"task_id":"y"}'),
-        ],
-        transitions=[TaskTransition("x", TaskStatus.CANCELLED, 0, None, "why", None, None)],
-    )
-    await ledger.commit(lead, said, Inputs(rejected=[b'{"reason":"bad"}']), NOW)
-    control: Any = await redis.xrange(names.control("w"))
-    assert Control.model_validate_json(control[0][1][b"__data__"]).root == Registered(session="s1")
-    assert await redis.pttl(names.control("w")) > 0
-    replies: Any = await redis.xrange(names.replies("c1"))
-    assert from_json(replies[0][1][b"__data__"]) == {"v": 1, "outcomes": [{"task_id": "x"}, {"task_id": "y"}]}
-    assert await redis.pttl(names.replies("c1")) > 0
-    assert await redis.xlen(names.replies("c2")) == 1
-    assert await redis.xlen(names.rejected) == 1
-    events: Any = await redis.xrange(names.events)
-    batch = EventBatch.model_validate_json(events[0][1][b"__data__"])
-    assert (batch.at, batch.epoch) == (NOW, lead.epoch)
-    assert [(t.task_id, t.status, t.reason) for t in batch.tasks] == [("x", TaskStatus.CANCELLED, "why")]
-
-
-async def test_an_agent_is_remembered_and_forgotten(redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead) -> None:
-    record = agent("w")
-    await ledger.commit(lead, Decisions(agents=[AgentChange("w", record)]), NOTHING, NOW)
-    raw: Any = await redis.hget(names.agent("w"), "record")
-    assert AgentRecord.model_validate_json(raw) == record
-    assert await redis.zscore(names.agents, "w") == NOW
-    await ledger.commit(lead, Decisions(agents=[AgentChange("w", None)]), NOTHING, NOW)
-    assert await redis.exists(names.agent("w"), names.agents) == 0
-
-
-async def test_a_forgotten_agents_streams_go_with_it_and_they_expire_otherwise(
-    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead
-) -> None:
-    given = decisions(change(names, "a", "", "ASSIGNED/1/w/s1", Place.ACTIVE, to="w"))
-    given.agents.append(AgentChange("w", agent("w")))
-    given.instructions.append(Instruct("w", Control(Registered(session="s1"))))
-    await ledger.commit(lead, given, NOTHING, NOW)
-    week = 7 * 24 * 3_600_000
-    assert week - 60_000 < await redis.pttl(names.assignments("w")) <= week
-    assert await redis.pttl(names.control("w")) > 0
-    await redis.pexpire(names.assignments("w"), 60_000)
-    await ledger.commit(lead, decisions(change(names, "b", "", "ASSIGNED/1/w/s1", Place.ACTIVE, to="w")), NOTHING, NOW)
-    assert await redis.pttl(names.assignments("w")) > 60_000, "each assignment counts anew"
-    await ledger.commit(lead, Decisions(agents=[AgentChange("w", None)]), NOTHING, NOW)
-    assert await redis.exists(names.agent("w"), names.agents, names.assignments("w"), names.control("w")) == 0
-
-
-async def test_notes_are_kept_and_forgotten_and_found_by_the_next_leader(
-    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead
-) -> None:
-    notes = [Note(NoteKind.TOMBSTONE, f"{names.pool}.{n}", b'{"n":%d}' % n) for n in range(3)]
-    await ledger.commit(lead, Decisions(notes=notes), NOTHING, NOW)
-    assert sorted(await load_notes(redis, names), key=lambda note: note.field) == notes
-    await ledger.commit(lead, Decisions(notes=[replace(notes[1], value=None)]), NOTHING, NOW)
-    assert {note.field for note in await load_notes(redis, names)} == {notes[0].field, notes[2].field}
-
-
-async def test_the_marker_of_a_keyed_task_goes_when_the_task_is_accepted_and_no_other(
-    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead
-) -> None:
-    keyed, unkeyed = keyed_task_id(names.pool, "order-7"), new_task_id(names.pool)
-    assert (is_keyed(keyed), is_keyed(unkeyed)) == (True, False)
-    for task_id in (keyed, unkeyed):
-        await redis.set(names.submitted(task_id), "1")
-    await ledger.commit(
-        lead, decisions(*(change(names, task_id.partition(".")[2]) for task_id in (keyed, unkeyed))), NOTHING, NOW
-    )
-    assert [await redis.exists(names.submitted(task_id)) for task_id in (keyed, unkeyed)] == [0, 1]
-
-
-async def test_events_are_dropped_by_age(redis: Redis, names: PoolNames, lead: Lead) -> None:
-    ledger = Ledger(redis, names, LedgerLimits(events_retention_ms=60_000))
-    seconds, _ = await redis.time()
-    for n in range(300):  # whole nodes of about a hundred entries are dropped
-        await redis.xadd(names.events, {"__data__": "{}"}, id=f"{(seconds - 3600) * 1000 + n}-0")
-    await ledger.commit(lead, eventful(names, 1), NOTHING, NOW)
-    assert await redis.xlen(names.events) < 150
-    await ledger.prune(seconds * 1000 + 3_600_000)
-    assert await redis.xlen(names.events) == 0
-
-
-async def test_an_instruction_is_never_pushed_out_by_the_commit_that_writes_it(
-    redis: Redis, names: PoolNames, lead: Lead
-) -> None:
-    ledger = Ledger(redis, names, LedgerLimits(control_cap=10))
-    drain = Instruct("w", Control(Instruction(type="drain", session="s1")))
-    cancels = [
-        Instruct("w", Control(CancelAttempt(session="s1", task_id=f"{names.pool}.t{n}", attempt=1)))
-        for n in range(1500)
-    ]
-    await ledger.commit(lead, Decisions(instructions=[drain, *cancels]), NOTHING, NOW)
-    entries: Any = await redis.xrange(names.control("w"))
-    assert len(entries) == 1501
-    assert b"drain" in entries[0][1][b"__data__"]
-
-
-async def test_a_large_output_is_not_repeated_in_the_reply(
-    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead
-) -> None:
-    small, large = to_json("s" * 100), to_json("l" * 20_000)
-    outputs = (("small", small), ("large", large))
-    running = "RUNNING/1/w/s1"
-    began = (change(names, local, after=running, place=Place.ACTIVE) for local, _ in outputs)
-    await ledger.commit(lead, decisions(*began), NOTHING, NOW)
-    said = decisions(
-        *(change(names, local, running, "COMPLETED/1//", Place.DONE, output=output) for local, output in outputs)
-    )
-    for one in said.changes:
-        outcome = b'{"task_id":"%b","status":"COMPLETED","output":%b}' % (one.task_id.encode(), one.output or b"")
-        said.answers.append(Answer(one.task_id, "c1", outcome))
-    await ledger.commit(lead, said, NOTHING, NOW)
-    entries: Any = await redis.xrange(names.replies("c1"))
-    first, second = Reply.model_validate_json(entries[0][1][b"__data__"]).outcomes
-    assert (first.output, first.output_in_ledger) == ("s" * 100, False)
-    assert (second.output, second.output_in_ledger) == (None, True)
-    assert await redis.hget(names.task(f"{names.pool}.large"), "result") == large
-
-
-async def test_the_replies_to_a_client_that_does_not_read_are_bounded_in_bytes(
-    redis: Redis, names: PoolNames, lead: Lead
-) -> None:
-    ledger = Ledger(redis, names, LedgerLimits(replies_bytes=200_000))
-    outcome = b'{"task_id":"x","status":"COMPLETED","output":"%b"}' % (b"x" * 15_000)
-    for _ in range(4):
-        answers = [Answer("x", "c1", outcome) for _ in range(100)]
-        await ledger.commit(lead, Decisions(answers=answers), NOTHING, NOW)
-    entries: Any = await redis.xrange(names.replies("c1"))
-    assert 0 < sum(len(fields[b"__data__"]) for _, fields in entries) < 600_000
-
-
-async def test_the_matched_version_is_told_to_the_agent(
-    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead
-) -> None:
-    placed = change(names, "a", "", "ASSIGNED/1/w/s1", Place.ACTIVE, to="w")
-    assert placed.handover is not None
-    placed.handover.version = '2.0"'
-    await ledger.commit(lead, decisions(placed), NOTHING, NOW)
-    entries: Any = await redis.xrange(names.assignments("w"))
-    assert Assignment.model_validate_json(entries[0][1][b"__data__"]).version == '2.0"'
-
-
-async def test_the_events_and_the_rejected_are_capped(redis: Redis, names: PoolNames, lead: Lead) -> None:
-    ledger = Ledger(redis, names, LedgerLimits(events_cap=10, rejected_cap=10))
-    for n in range(400):
-        pass_ = decisions()
-        pass_.transitions.append(TaskTransition(f"t{n}", TaskStatus.PENDING, 0, None, None, None, None))
-        await ledger.commit(lead, pass_, Inputs(rejected=[b"x"]), NOW)
-    assert await redis.xlen(names.events) < 300
-    assert await redis.xlen(names.rejected) < 300
-
-
 async def test_every_key_that_is_touched_is_declared(redis: Redis, names: PoolNames, lead: Lead) -> None:
     """A slot that migrates in a cluster kills a script at its first undeclared key, maybe after its first write."""
     declared: set[str] = set()
@@ -620,28 +298,3 @@ async def test_an_emptied_script_cache_is_filled_again(
         await redis.script_flush()
         await ledger.commit(lead, decisions(change(names, local)), NOTHING, NOW)
     assert await redis.zcard(names.pending) == 2
-
-
-async def test_rates_are_stored_with_the_first_tasks_that_used_them(redis: Redis, names: PoolNames, lead: Lead) -> None:
-    tapped: Any = Tapped(redis, before=Life(1))
-    made = decisions(*(change(names, f"t{n}") for n in range(150)))
-    made.notes += [Note(NoteKind.RATE, "openai", b"42.0"), Note(NoteKind.BREAKER, "a do", b"{}")]
-    with pytest.raises(DiedError):
-        await Ledger(tapped, names).commit(lead, made, NOTHING, NOW)
-    assert await redis.zcard(names.pending) == 100
-    assert [(note.kind, note.field) for note in await load_notes(redis, names)] == [(NoteKind.RATE, "openai")]
-
-
-async def test_the_list_of_children_of_a_task_that_is_given_a_new_life_is_kept(
-    redis: Redis, ledger: Ledger, names: PoolNames, lead: Lead
-) -> None:
-    children = names.children(f"{names.pool}.a")
-    await redis.zadd(children, {"child": 1})
-    await ledger.commit(lead, decisions(change(names, after="FAILED/1//", place=Place.DEAD)), NOTHING, NOW)
-    await redis.pexpire(children, 1_000)
-    again = replace(change(names, before="FAILED/1//", after="PENDING/1//"), last_of_kin=True)
-    await ledger.commit(lead, decisions(again), NOTHING, NOW)
-    assert await redis.pttl(children) == -1
-    over = replace(change(names, before="PENDING/1//", after="FAILED/1//", place=Place.DEAD), last_of_kin=True)
-    await ledger.commit(lead, decisions(over), NOTHING, NOW)
-    assert await redis.pttl(children) > 0
