@@ -73,7 +73,8 @@ MUTANTS: Final = (
         COMMIT,
         "  call('XACK', key, ARGV[2], unpack(ids))\n  call('XDEL', key, unpack(ids))\n",
         "",
-        f"{OF_COMMIT}::test_a_hundred_and_one_tasks_take_two_calls_and_the_input_is_consumed_by_the_last",
+        "tests/dispatcher/ledger/test_commit_cut.py::"
+        "test_a_hundred_and_one_tasks_take_two_calls_and_the_input_is_consumed_by_the_last",
     ),
     Mutant(
         "finished tasks do not expire",
@@ -87,7 +88,8 @@ MUTANTS: Final = (
         "dispatcher/ledger.py",
         "decisions if n == last else None, inputs if n == last else None",
         "decisions, inputs",
-        f"{OF_COMMIT}::test_each_call_of_a_pass_says_what_it_stores_and_the_last_stores_the_agents",
+        "tests/dispatcher/ledger/test_commit_cut.py::"
+        "test_each_call_of_a_pass_says_what_it_stores_and_the_last_stores_the_agents",
     ),
     # --- submitting
     Mutant(
