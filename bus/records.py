@@ -57,7 +57,7 @@ class Guard(NamedTuple):
 
 @dataclass(slots=True)
 class AttemptRecord:
-    """One attempt that is over; never changed. Not a pydantic model: the leader makes one per task."""
+    """One attempt that is over; never changed, but replaced by one that says more. No pydantic model: one per task."""
 
     attempt: int
     agent_id: str

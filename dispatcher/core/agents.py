@@ -4,6 +4,8 @@ Whatever takes tasks away from an agent waits for the horizon (see `events.Horiz
 report of it lies unread.
 """
 
+from dataclasses import replace
+
 from bus.messages import (
     CancelAttempt,
     Control,
@@ -12,6 +14,7 @@ from bus.messages import (
     Registered,
     Reregister,
     Superseded,
+    TaskError,
     Unregister,
 )
 from bus.requirements import AGENT_ID
@@ -26,6 +29,7 @@ RETIRED_SESSIONS = 16
 MISSED_DELIVERY_MS = 2_000
 STAND_IN_MS = 5_000
 """How long an agent that nobody knows may take to sign in before its tasks go to others."""
+CAME_BACK = TaskError(type="AgentLost", message="its agent was not heard of for longer than its lease, and came back")
 
 
 def sign_in(board: Board, message: Register, at: int) -> None:
@@ -75,6 +79,7 @@ def sign_in(board: Board, message: Register, at: int) -> None:
         fresh.occupied = agent.occupied
         if agent.health in (AgentHealth.BLOCKED, AgentHealth.DEAF):
             fresh.health, fresh.deaf_until, fresh.blocked_since = agent.health, agent.deaf_until, agent.blocked_since
+        _acquit(board, agent)
     elif agent is not None:
         breaker.forget(board, agent)
     if agent is not None:
@@ -180,6 +185,7 @@ def _set_health(board: Board, agent: AgentState, health: AgentHealth) -> None:
             board.set_agent(agent, AgentStatus.DRAINING, agent.request.reason if agent.request else None)
         breaker.judge(board, agent)
         board.horizon_timers.set(agent.last_beat + agent.lease_ms, TimerKind.LEASE, agent.id, agent.life)
+        _acquit(board, agent)
     agent.health = health
     agent.blocked_since = board.now if health is AgentHealth.BLOCKED else None
     if health is AgentHealth.BLOCKED:
@@ -187,6 +193,16 @@ def _set_health(board: Board, agent: AgentState, health: AgentHealth) -> None:
     board.fleet.levels.refresh(agent)
     board.touch_agent(agent)
     board.announce(agent)
+
+
+def _acquit(board: Board, agent: AgentState) -> None:
+    """Note that none of the attempts with which it was lost has killed it: they are no evidence of poison."""
+    for task_id, number in agent.lost:
+        task = board.live(task_id)
+        if task is not None:
+            task.attempts = tuple(replace(a, error=CAME_BACK) if a.attempt == number else a for a in task.attempts)
+            board.touch(task)
+    agent.lost.clear()
 
 
 def _reconcile(board: Board, agent: AgentState, message: Heartbeat, at: int) -> None:
@@ -251,6 +267,7 @@ def lease_ended(board: Board, agent_id: str, life: int, at: int) -> None:
     agent.health = AgentHealth.LOST
     board.set_agent(agent, AgentStatus.ERROR, "no heartbeat within its lease")
     board.fleet.levels.refresh(agent)
+    agent.lost = [(task.id, task.attempt) for task in agent.tasks.values() if task.status is TaskStatus.RUNNING]
     release_all(board, agent, at)
     board.clock_timers.set(at + board.config.forget_agent_ms, TimerKind.FORGET, agent.id)
 

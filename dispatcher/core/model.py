@@ -184,6 +184,8 @@ class AgentState:
     last_beat: int = 0
     deaf_until: int = 0
     tasks: dict[str, TaskState] = field(default_factory=dict)
+    lost: list[tuple[str, int]] = field(default_factory=list)
+    """Attempts that had begun when its lease ended: tasks and numbers. None of them has killed it if it comes back."""
     resources: dict[str, int] = field(default_factory=dict)
     """Thousandths of each resource that it has."""
     used: int = 0

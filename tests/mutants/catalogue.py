@@ -357,6 +357,13 @@ MUTANTS: Final = (
         "test_a_registration_that_is_read_long_after_it_was_written_gives_a_whole_lease",
     ),
     Mutant(
+        "who was silent and comes back was killed by what it ran",
+        AGENTS,
+        "replace(a, error=CAME_BACK) if a.attempt == number else a",
+        "a",
+        "tests/dispatcher/core/test_policies.py::test_a_task_whose_agents_were_silent_and_came_back_is_no_poison",
+    ),
+    Mutant(
         "a process whose event loop had no memory goes on",
         "agent_runtime/process.py",
         "out_of_memory.end_on(loop)",

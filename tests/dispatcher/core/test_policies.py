@@ -7,7 +7,7 @@ from pydantic_core import from_json
 
 from bus.messages import CapabilitySpec, Command, Reprioritise, TaskError
 from bus.retries import RetryPolicy
-from bus.states import FailureReason, TaskPriority, TaskStatus
+from bus.states import AgentHealth, FailureReason, TaskPriority, TaskStatus
 from dispatcher.core.decisions import Place
 from dispatcher.core.events import Commanded
 from tests.dispatcher.core.test_take_over import successor
@@ -140,6 +140,22 @@ def test_a_task_that_had_begun_at_only_one_of_the_lost_agents_is_no_poison() -> 
         world.step(*([world.started(1)] if name == "c" else []))
         world.horizon(after=6_000)
     assert world.status(1) is TaskStatus.PENDING
+
+
+@pytest.mark.parametrize("how", ["beats", "signs in again"])
+def test_a_task_whose_agents_were_silent_and_came_back_is_no_poison(how: str) -> None:
+    """They had no network, say, or were stopped; the task did nothing to them."""
+    world = World()
+    world.step(world.task(max_attempts=10))
+    for name in "abc":
+        world.step(world.sign_in(name, lease=5))
+        world.step(world.started(1), world.command("pause", name))
+        world.horizon(after=6_000)
+        assert world.standing(name)[1] is AgentHealth.LOST
+        world.step(world.beat(name, holding=()) if how == "beats" else world.sign_in(name, lease=5))
+    past = world.run(1).attempts
+    assert (world.status(1), [attempt.outcome for attempt in past]) == (TaskStatus.PENDING, ["agent_lost"] * 3)
+    assert all("came back" in str(attempt.error) for attempt in past)
 
 
 def reprioritised(world: World, number: int, priority: TaskPriority) -> Commanded:
