@@ -90,7 +90,8 @@ async def test_an_answer_of_a_newer_leader_is_told_as_what_it_is(
     names = PoolNames(check_pool(pool))
 
     async def newer() -> None:
-        ((_, [(_, fields)]),) = await redis.xread({names.commands: "0"}, block=10_000)
+        read: Any = await redis.xread({names.commands: "0"}, block=10_000)
+        ((_, [(_, fields)]),) = read
         asked = from_json(fields[b"__data__"])
         await redis.xadd(names.replies(asked["reply_to"]), {"__data__": '{"v":99,"dead":"in other words"}'})
 
