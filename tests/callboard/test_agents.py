@@ -33,8 +33,10 @@ def test_one_agent(working: CommandLine) -> None:
         assert part in shown
 
 
-def test_an_agent_at_rest_is_small(working: CommandLine) -> None:
-    found = working("agents", "get", "crew", "--json", "--pool", working.pool).json
+def test_an_agent_at_rest_is_small(callboard: CommandLine, start: Start) -> None:
+    start("dispatcher", "--pool", callboard.pool, "--metrics-port", "0")
+    start("agent", CREW, "--pool", callboard.pool, "--id", "rests").wait_for("is signed in")
+    found = callboard("agents", "get", "rests", "--json", "--pool", callboard.pool).json
     assert psutil.Process(found["metadata"]["pid"]).memory_info().rss < 50 * 1024 * 1024
 
 
