@@ -1,9 +1,20 @@
 """Attempts that are told to stop, run out of time, or were over before they began."""
 
+from bus.messages import Register
 from bus.states import FailureReason, TaskStatus
 from tests.agent_runtime.conftest import StartWorker
 from tests.agent_runtime.leader import HandLeader
 from tests.agent_runtime.stage import Stage
+
+
+async def begun(leader: HandLeader, start_worker: StartWorker, capability: str) -> tuple[Stage, Register, str]:
+    """Have a worker begin a task; return its agent, its registration and the task's id."""
+    agent = Stage()
+    start_worker(agent)
+    signed = await leader.welcome()
+    task_id = await leader.assign(signed, "t", {"text": "x"}, capability=capability)
+    await leader.wait_started(task_id)
+    return agent, signed, task_id
 
 
 async def test_a_cancel_stops_a_running_attempt(leader: HandLeader, start_worker: StartWorker) -> None:
@@ -33,11 +44,7 @@ async def test_a_cancelled_attempt_that_has_not_begun_is_dropped(leader: HandLea
 async def test_what_is_cancelled_says_how_far_that_is_and_may_clean_up_within_its_grace(
     leader: HandLeader, start_worker: StartWorker
 ) -> None:
-    agent = Stage()
-    start_worker(agent)
-    signed = await leader.welcome()
-    task_id = await leader.assign(signed, "t", {"text": "x"}, capability="clean")
-    await leader.wait_started(task_id)
+    agent, signed, task_id = await begun(leader, start_worker, "clean")
     await leader.cancel(signed, task_id, confirm=True, grace=30)
     await leader.wait_for(lambda: "acknowledged" in leader.cancels(task_id))
     assert task_id not in leader.results, "it still cleans up"
@@ -47,11 +54,7 @@ async def test_what_is_cancelled_says_how_far_that_is_and_may_clean_up_within_it
 
 
 async def test_a_thread_acknowledges_when_it_has_asked(leader: HandLeader, start_worker: StartWorker) -> None:
-    agent = Stage()
-    start_worker(agent)
-    signed = await leader.welcome()
-    task_id = await leader.assign(signed, "t", {"text": "x"}, capability="thread")
-    await leader.wait_started(task_id)
+    agent, signed, task_id = await begun(leader, start_worker, "thread")
     await leader.cancel(signed, task_id, confirm=True, grace=30)
     await leader.wait_for(lambda: leader.cancels(task_id) == ["delivered"])
     agent.thread_gate.set()
@@ -62,11 +65,7 @@ async def test_a_thread_acknowledges_when_it_has_asked(leader: HandLeader, start
 async def test_code_that_does_not_stop_within_the_grace_is_reported_without_it(
     leader: HandLeader, start_worker: StartWorker
 ) -> None:
-    agent = Stage()
-    start_worker(agent)
-    signed = await leader.welcome()
-    task_id = await leader.assign(signed, "t", {"text": "x"}, capability="thread")
-    await leader.wait_started(task_id)
+    _, signed, task_id = await begun(leader, start_worker, "thread")
     await leader.cancel(signed, task_id, confirm=True, grace=0.1)
     result = await leader.result(task_id)
     assert (result.status, result.abandoned) == (TaskStatus.CANCELLED, True)
